@@ -1,0 +1,268 @@
+"""Markov chains whose spectrum is known: the chain, its exact statistics, sampling, and seven families.
+
+Matrices are row-stochastic, `P[i, j] = Pr(next = j | now = i)`, float64 on the CPU. The correlation
+length is `xi = -1 / ln|lambda_2|` in steps, so that the slowest correlation decays as `exp(-t / xi)`.
+"""
+
+import math
+
+import numpy as np
+import torch
+from scipy.sparse import csgraph, csr_array
+
+from rgnb import checks
+
+
+class MarkovChain:
+    """A stationary, irreducible, aperiodic Markov chain.
+
+    Args:
+        transition_matrix: (V, V) nested lists, numpy array or tensor; V >= 2, entries >= 0, rows sum to 1
+            (within 1e-6; they are then normalised in float64).
+
+    Attributes:
+        transition_matrix: (V, V) float64 tensor.
+        stationary_distribution: (V,) float64 tensor, `pi P = pi`.
+        eigenvalues: (V,) complex128 tensor, by decreasing modulus; the first is 1.
+        correlation_length: `-1 / ln|lambda_2|` in steps; 0.0 if lambda_2 is 0.
+        n_states: V.
+
+    Raises:
+        TypeError: the matrix does not hold numbers.
+        ValueError: not square, not finite, negative entries, row sums off, reducible or periodic; the
+            message says where.
+    """
+
+    def __init__(self, transition_matrix):
+        self.transition_matrix = _validated(transition_matrix)
+        self.n_states = len(self.transition_matrix)
+        self.stationary_distribution = _stationary(self.transition_matrix)
+        self.eigenvalues = _eigenvalues(self.transition_matrix, self.stationary_distribution)
+        modulus = abs(self.eigenvalues[1].item())
+        # Rounding leaves about 1e-16 where the eigenvalue is exactly zero.
+        self.correlation_length = -1 / math.log(modulus) if modulus > 1e-12 else 0.0
+
+    def __repr__(self):
+        return f"MarkovChain(n_states={self.n_states}, correlation_length={self.correlation_length:.4g})"
+
+    def autocorrelation(self, observable, lags):
+        """Exact autocorrelation of an observable of the state, from powers of the transition matrix.
+
+        Args:
+            observable: (V,) value of the observable in each state, not constant.
+            lags: sequence of integers >= 0.
+
+        Returns:
+            (len(lags),) float64: `(E[f(X_0) f(X_t)] - E[f]^2) / Var f`, so 1 at lag 0.
+        """
+        f = torch.as_tensor(observable, dtype=torch.float64)
+        if f.shape != (self.n_states,):
+            raise ValueError(f"observable must have shape ({self.n_states},), got {tuple(f.shape)}")
+        lags = [checks.integer("lags", lag, 0) for lag in lags]
+        pi = self.stationary_distribution
+        f = f - pi @ f
+        variance = pi @ f**2
+        if not variance > 0:
+            raise ValueError("observable must be finite and not constant; it has no autocorrelation otherwise")
+        powers = (torch.linalg.matrix_power(self.transition_matrix, lag) for lag in lags)
+        return torch.stack([(pi * f) @ (power @ f) / variance for power in powers])
+
+    def sample(self, batch, length, generator=None):
+        """Draw stationary sequences by inversion of the conditional distributions.
+
+        Args:
+            batch: number of independent sequences.
+            length: number of tokens in each.
+            generator: `torch.Generator`; the tokens are drawn on its device. None: torch's global CPU one.
+
+        Returns:
+            (batch, length) int64 tensor of states.
+        """
+        batch, length = checks.integer("batch", batch, 1), checks.integer("length", length, 1)
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+        device = generator.device if generator is not None else torch.device("cpu")
+        n = self.n_states
+        uniform = torch.rand(length, batch, generator=generator, device=device, dtype=torch.float64)
+        # Row i of the table is i + its cumulative distribution, so one search in the flat, sorted table
+        # for (state + uniform) finds the next state. The clamp covers a sum that rounds up to i + 1.
+        rows = torch.arange(n, device=device)
+        cumulative = self.transition_matrix.cumsum(1).to(device)
+        table = (rows[:, None] + cumulative / cumulative[:, -1:]).flatten()
+        first = self.stationary_distribution.cumsum(0).to(device)
+        tokens = torch.empty(length, batch, dtype=torch.int64, device=device)
+        tokens[0] = torch.searchsorted(first, uniform[0] * first[-1], right=True).clamp_(max=n - 1)
+        for t in range(1, length):
+            state = tokens[t - 1]
+            found = torch.searchsorted(table, state + uniform[t], right=True)
+            tokens[t] = (found - state * n).clamp_(max=n - 1)
+        return tokens.T.contiguous()
+
+
+def _validated(matrix):
+    try:
+        P = torch.as_tensor(matrix, dtype=torch.float64, device="cpu").clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"transition_matrix must be a square array of numbers: {error}") from None
+    if P.ndim != 2 or P.shape[0] != P.shape[1] or len(P) < 2:
+        raise ValueError(f"transition_matrix must be square with at least 2 states, got shape {tuple(P.shape)}")
+    bad = ~torch.isfinite(P) | (P < 0)
+    if bad.any():
+        i, j = bad.nonzero()[0].tolist()
+        raise ValueError(f"transition_matrix[{i}, {j}] is {P[i, j].item()}; every entry must be finite and >= 0")
+    sums = P.sum(1)
+    off = (sums - 1).abs()
+    if off.max() > 1e-6:
+        i = off.argmax().item()
+        raise ValueError(f"row {i} of transition_matrix sums to {sums[i].item():.9g}; divide each row by its sum")
+    graph = csr_array(P.numpy() > 0)
+    components, labels = csgraph.connected_components(graph, connection="strong")
+    if components > 1:
+        other = int(np.argmax(labels != labels[0]))
+        raise ValueError(
+            f"transition_matrix is reducible: states 0 and {other} cannot both reach each other; "
+            "remove the transient states or link the closed classes"
+        )
+    # Every edge i -> j closes cycles of length level(i) + 1 - level(j); their gcd is the period.
+    level = csgraph.shortest_path(graph, unweighted=True, indices=0).astype(int)
+    i, j = graph.nonzero()
+    period = int(np.gcd.reduce(level[i] + 1 - level[j]))
+    if period > 1:
+        raise ValueError(f"transition_matrix is periodic with period {period}; make a state able to stay where it is")
+    return P / sums[:, None]
+
+
+def _stationary(P):
+    # Grassmann, Taksar and Heyman (1985): elimination without subtraction, accurate entry by entry
+    # even where the chain nearly falls apart.
+    A = P.numpy().copy()
+    for k in range(len(A) - 1, 0, -1):
+        A[:k, k] /= A[k, :k].sum()
+        A[:k, :k] += np.outer(A[:k, k], A[k, :k])
+    pi = np.ones(len(A))
+    for k in range(1, len(A)):
+        pi[k] = pi[:k] @ A[:k, k]
+    return torch.from_numpy(pi / pi.sum())
+
+
+def _eigenvalues(P, pi):
+    flow = pi[:, None] * P
+    if torch.allclose(flow, flow.T, rtol=1e-12, atol=1e-15):
+        # Detailed balance: D^(1/2) P D^(-1/2) is symmetric, so the spectrum is real and well conditioned.
+        root = pi.sqrt()
+        similar = root[:, None] * P / root
+        values = torch.linalg.eigvalsh((similar + similar.T) / 2).to(torch.complex128)
+    else:
+        values = torch.linalg.eigvals(P)
+    return values[torch.argsort(values.abs(), descending=True, stable=True)]
+
+
+def _second_eigenvalue(correlation_length):
+    return math.exp(-1 / checks.positive("correlation_length", correlation_length))
+
+
+def _reach(R, top, target):
+    # Mix R, whose non-trivial spectrum lies in [0, top], with the uniform chain (lowers it) or with
+    # the identity (raises it), so that the second eigenvalue is exactly `target`.
+    n = len(R)
+    if target <= top:
+        a = target / top
+        return MarkovChain(a * R + (1 - a) / n)
+    s = (target - top) / (1 - top)
+    return MarkovChain(s * torch.eye(n, dtype=torch.float64) + (1 - s) * R)
+
+
+def sticky(n_states, correlation_length, stationary_distribution=None):
+    """`lam I + (1 - lam) 1 pi^T`: every non-trivial eigenvalue is `lam = exp(-1 / xi)`.
+
+    Args:
+        stationary_distribution: (V,) positive weights, normalised here; None is uniform.
+    """
+    n = checks.integer("n_states", n_states, 2)
+    lam = _second_eigenvalue(correlation_length)
+    pi = torch.ones(n) if stationary_distribution is None else torch.as_tensor(stationary_distribution)
+    pi = pi.to(torch.float64)
+    if pi.shape != (n,) or not (torch.isfinite(pi) & (pi > 0)).all():
+        raise ValueError(f"stationary_distribution must hold {n} finite weights > 0, got {pi.tolist()}")
+    return MarkovChain(lam * torch.eye(n, dtype=torch.float64) + (1 - lam) * (pi / pi.sum()))
+
+
+def ring(n_states, correlation_length):
+    """Lazy walk on a ring, mixed with the uniform chain or made lazier: eigenvalues are cosines."""
+    n = checks.integer("n_states", n_states, 3)
+    lam = _second_eigenvalue(correlation_length)
+    eye = torch.eye(n, dtype=torch.float64)
+    step = (eye.roll(1, 1) + eye.roll(-1, 1)) / 2
+    return _reach((eye + step) / 2, (1 + math.cos(2 * math.pi / n)) / 2, lam)
+
+
+def cycle(n_states, correlation_length):
+    """`lam * (cyclic shift) + (1 - lam) / V`: complex eigenvalues of modulus `lam`; not reversible."""
+    n = checks.integer("n_states", n_states, 3)
+    lam = _second_eigenvalue(correlation_length)
+    return MarkovChain(lam * torch.eye(n, dtype=torch.float64).roll(1, 1) + (1 - lam) / n)
+
+
+def _block_average(n, blocks):
+    return torch.block_diag(*[torch.full((n // blocks,) * 2, blocks / n, dtype=torch.float64)] * blocks)
+
+
+def block(n_states, correlation_length, n_blocks=4):
+    """`lam * (average within blocks) + (1 - lam) / V`: `n_blocks - 1` slow modes at `lam`, the rest 0."""
+    n = checks.integer("n_states", n_states, 2)
+    m = checks.integer("n_blocks", n_blocks, 2)
+    if n % m:
+        raise ValueError(f"n_blocks must divide n_states, got n_blocks={m} and n_states={n}")
+    lam = _second_eigenvalue(correlation_length)
+    return MarkovChain(lam * _block_average(n, m) + (1 - lam) / n)
+
+
+def hierarchical(n_states, correlation_length, ratio=2.0):
+    """A correlation length at every scale, as in Dyson's hierarchical model.
+
+    `P = Pi_0 + sum_j lam_j (Pi_j - Pi_{j-1})` with `Pi_j` the average within the `2^j` blocks of size
+    `V / 2^j`, `lam_j = exp(-1 / xi_j)` and `xi_j = correlation_length / ratio^(j-1)`: `lam_j` has
+    multiplicity `2^(j-1)`.
+
+    Args:
+        n_states: a power of two.
+        ratio: how much shorter the correlation length is at each finer scale, >= 1.
+    """
+    n = checks.integer("n_states", n_states, 2)
+    levels = n.bit_length() - 1
+    if n != 2**levels:
+        raise ValueError(f"n_states must be a power of two for the hierarchical family, got {n}; try {2**levels}")
+    if checks.positive("ratio", ratio) < 1:
+        raise ValueError(f"ratio must be at least 1 (below it probabilities turn negative), got {ratio}")
+    xi = checks.positive("correlation_length", correlation_length)
+    P = _block_average(n, 1)
+    for j in range(1, levels + 1):
+        lam = _second_eigenvalue(xi / ratio ** (j - 1))
+        P = P + lam * (_block_average(n, 2**j) - _block_average(n, 2 ** (j - 1)))
+    return MarkovChain(P.clamp(min=0))  # rounding leaves about -1e-18 where a difference is zero
+
+
+def reversible(n_states, correlation_length, seed=0):
+    """A random symmetric chain (one draw a seed) with uniform stationary law and lambda_2 as asked.
+
+    The average of three random permutation matrices and their transposes, made lazy, then mixed with
+    the uniform chain or with the identity until the second eigenvalue is `exp(-1 / xi)`.
+    """
+    n = checks.integer("n_states", n_states, 3)
+    rng = np.random.default_rng(checks.integer("seed", seed, 0))
+    lam = _second_eigenvalue(correlation_length)
+    eye = torch.eye(n, dtype=torch.float64)
+    mean = sum(eye[torch.from_numpy(rng.permutation(n))] for _ in range(3)) / 3
+    R = (eye + (mean + mean.T) / 2) / 2
+    return _reach(R, torch.linalg.eigvalsh(R)[-2].item(), lam)
+
+
+def dirichlet(n_states, alpha, seed=0):
+    """Rows drawn from a Dirichlet(alpha) law: the spectrum is only measured, pi is far from uniform."""
+    n = checks.integer("n_states", n_states, 2)
+    rng = np.random.default_rng(checks.integer("seed", seed, 0))
+    return MarkovChain(rng.dirichlet(np.full(n, checks.positive("alpha", alpha)), size=n))
+
+
+FAMILIES = {f.__name__: f for f in (sticky, ring, cycle, block, hierarchical, reversible)}
+"""The families that are built from `(n_states, correlation_length)`."""

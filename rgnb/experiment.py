@@ -1,0 +1,407 @@
+"""Experiments: a frozen configuration in, one labelled Dataset out, each (setting, seed) stored once.
+
+Results are NetCDF files under a key made of their whole setting, their seed and `RESULTS_VERSION`;
+trained weights are kept beside them (safetensors, not committed) so that new probes need no training.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from rgnb import chains, checks, metrics
+from rgnb.masking import bayes_posterior, corrupt, entropy
+from rgnb.model import ModelConfig, ResidualMLP
+from rgnb.training import BLOCK, TrainConfig, generator, load_model, resolve_device, train
+
+RESULTS_VERSION = 1  # raise by hand when the meaning of a stored number changes
+
+PROFILES = {
+    # The size of arXiv:2607.15449's baseline: the defaults of ModelConfig and TrainConfig.
+    "paper": {},
+    # Minutes on a laptop: everything smaller, trained faster.
+    "quick": {
+        "n_states": 8,
+        "length": 16,
+        "width": 32,
+        "batch": 128,
+        "steps": 1500,
+        "learning_rate": 1e-3,
+        "snapshots": (100, 300, 700),
+        "sequences": 1024,
+    },
+}
+MATRICES = 256  # sequences that the token, masked and sequence views use: rows enough, a fraction of the time
+
+FLOORS = (1e-6, 1e-3)  # of the log-posteriors whose effective rank counts the relevant modes
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A grid of settings (chain family x correlation length) and seeds, trained and measured alike.
+
+    `Experiment.profile("quick", mixing="none", seeds=3)` starts from a profile and takes any field of
+    this class, `ModelConfig` or `TrainConfig` by name.
+
+    Args:
+        families: names in `chains.FAMILIES`.
+        correlation_lengths: in steps.
+        own: MarkovChains to use instead of families; they form the family "own", each at its own
+            correlation length.
+        seeds: a number of seeds (0, 1, ...) or the seeds themselves.
+        sequences: fresh sequences, of a fixed seed, on which everything is measured.
+        device: where to train and measure; see `training.resolve_device`. Not part of a result's key.
+    """
+
+    families: tuple = ("hierarchical",)
+    correlation_lengths: tuple = (1.0, 7.0)
+    own: tuple = ()
+    seeds: int | tuple = 8
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    sequences: int = 4096
+    device: str = "auto"
+
+    def __post_init__(self):
+        def fix(**values):
+            for name, value in values.items():
+                object.__setattr__(self, name, value)
+
+        seeds = range(checks.integer("seeds", self.seeds, 1)) if not isinstance(self.seeds, tuple | list) else self.seeds
+        fix(
+            families=tuple(checks.choice("family", f, chains.FAMILIES) for f in self.families),
+            correlation_lengths=tuple(checks.positive("correlation_length", xi) for xi in self.correlation_lengths),
+            own=tuple(self.own),
+            seeds=tuple(checks.integer("seeds", s, 0) for s in seeds),
+            sequences=checks.integer("sequences", self.sequences, 64),
+        )
+        for name in ("seeds",) if self.own else ("seeds", "families", "correlation_lengths"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name} must hold at least one value and none twice, got {values}")
+        resolve_device(self.device)
+        lengths = [setting.chain.correlation_length for setting in self.settings()]  # builds every chain: bad ones fail here
+        if self.own and len(set(lengths)) < len(lengths):
+            raise ValueError("own chains must differ in correlation length; run equal ones as separate experiments")
+
+    @classmethod
+    def profile(cls, profile="paper", **changes):
+        """An Experiment from a profile ("paper" or "quick") with fields changed by name."""
+        changes = PROFILES[checks.choice("profile", profile, PROFILES)] | changes
+        parts = {"model": ModelConfig, "training": TrainConfig}
+        own = {f.name for f in fields(cls)} - set(parts)
+        known = own.union(*({f.name for f in fields(part)} for part in parts.values()))
+        for name in changes:
+            checks.choice("parameter", name, sorted(known))
+        built = {
+            part: kind(**{f.name: changes[f.name] for f in fields(kind) if f.name in changes})
+            for part, kind in parts.items()
+        }
+        return cls(**built, **{name: value for name, value in changes.items() if name in own})
+
+    def settings(self):
+        """The grid's settings, as a list of `Setting`."""
+        common = {"model": self.model, "training": self.training, "sequences": self.sequences}
+        if self.own:
+            return [Setting("own", c.correlation_length, _frozen(c), **common) for c in self.own]
+        return [Setting(f, xi, (), **common) for f in self.families for xi in self.correlation_lengths]
+
+    def missing(self, results=None):
+        """The (setting, seed) pairs that are not stored yet."""
+        folder = results_folder(results)
+        return [(s, seed) for s in self.settings() for seed in self.seeds if not s.path(folder, seed).exists()]
+
+    def run(self, results=None, progress=True):
+        """Load every stored (setting, seed), train and measure the others, and combine them.
+
+        Args:
+            results: folder of results; None takes $RGNB_RESULTS, or `results/` of this checkout.
+            progress: show bars on stderr.
+
+        Returns:
+            xarray.Dataset with dims among (chain, correlation_length, seed, state, view, centring,
+            spectrum, depth, other_depth, mode, transition, step, block, rows, floor); every variable has
+            a `long_name` and `units`, and the coordinate `provenance` says in JSON where each entry was made.
+
+        Raises:
+            ValueError: a results file is damaged or of another version.
+            FloatingPointError: training diverged; what was stored before stays.
+        """
+        folder, device = results_folder(results), resolve_device(self.device)
+        stored = {}
+        for setting in self.settings():
+            paths = {seed: setting.path(folder, seed) for seed in self.seeds}
+            absent = [seed for seed, path in paths.items() if not path.exists()]
+            if absent:
+                _compute(setting, absent, folder, device, progress)
+            stored[setting.family, setting.correlation_length] = xr.concat(
+                [_read(path, setting, seed) for seed, path in paths.items()], "seed"
+            )
+        by_family = {}
+        for (family, _), dataset in stored.items():
+            by_family.setdefault(family, []).append(dataset)
+        combined = xr.concat([xr.concat(d, "correlation_length") for d in by_family.values()], "chain")
+        return combined.assign_attrs(experiment=json.dumps(self._config(), sort_keys=True), version=RESULTS_VERSION)
+
+    def _config(self):
+        config = asdict(self) | {"own": [c.transition_matrix.tolist() for c in self.own]}
+        return {k: v for k, v in config.items() if k != "device"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of an experiment's grid: a chain, a network, its training and its measurement."""
+
+    family: str
+    correlation_length: float
+    matrix: tuple  # of an own chain; () for a family
+    model: ModelConfig
+    training: TrainConfig
+    sequences: int
+
+    @property
+    def chain(self):
+        if self.matrix:
+            return chains.MarkovChain(self.matrix)
+        return chains.FAMILIES[self.family](self.model.n_states, self.correlation_length)
+
+    def config(self):
+        """The whole setting as plain data: what a result's key is made of."""
+        return json.loads(json.dumps({f.name: getattr(self, f.name) for f in fields(self)}, default=asdict))
+
+    def _key(self, config):
+        text = json.dumps(config | {"version": RESULTS_VERSION}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def path(self, folder, seed):
+        """Where the result of one seed is stored."""
+        label = f"{self.family}-{self.correlation_length:.4g}-{self.model.mixing}-{self.training.scheme}"
+        return Path(folder) / f"{label}-seed{seed}-{self._key(self.config() | {'seed': seed})}.nc"
+
+    def weights(self, folder):
+        """Folder of the trained weights of every seed."""
+        return Path(folder) / "weights" / self._key({k: v for k, v in self.config().items() if k != "sequences"})
+
+
+def _frozen(chain):
+    return tuple(tuple(row) for row in chain.transition_matrix.tolist())
+
+
+def results_folder(results=None):
+    """The folder of stored results: the argument, else $RGNB_RESULTS, else `results/` of the checkout."""
+    return Path(results or os.environ.get("RGNB_RESULTS") or Path(__file__).parent.parent / "results")
+
+
+def _compute(setting, seeds, folder, device, progress):
+    chain = setting.chain
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"results folder {folder} is read-only; set RGNB_RESULTS to a folder that can be written")
+    trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress)
+    label = f"measuring {setting.family} at {setting.correlation_length:.3g}"
+    task = evaluation(chain, setting)
+    for seed in tqdm(seeds, desc=label, unit="seed", disable=not progress):
+        started = time.monotonic()
+        result = measure(task, setting, seed, trained[seed], device)
+        provenance = _provenance(device)
+        provenance["seconds_training"] = round(trained[seed][setting.training.steps]["seconds"].item(), 1)
+        provenance["seconds_measuring"] = round(time.monotonic() - started, 1)
+        result.attrs = {
+            "setting": json.dumps(setting.config(), sort_keys=True),
+            "seed": seed,
+            "version": RESULTS_VERSION,
+            "provenance": json.dumps(provenance),
+        }
+        path = setting.path(folder, seed)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        result.to_netcdf(partial, engine="h5netcdf", encoding={v: {"zlib": True} for v in result.data_vars})
+        os.replace(partial, path)
+
+
+def _read(path, setting, seed):
+    advice = "move it away and run again"
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as file:
+            dataset = file.load()
+        found = (dataset.attrs["version"], json.loads(dataset.attrs["setting"]), dataset.attrs["seed"])
+    except Exception as error:  # the HDF5 layers below raise many kinds for a damaged file
+        raise ValueError(f"results file {path} is damaged ({type(error).__name__}: {error}); {advice}") from None
+    if found != (RESULTS_VERSION, setting.config(), seed):
+        raise ValueError(f"results file {path} is of another setting or version than {RESULTS_VERSION}; {advice}")
+    dataset = dataset.assign_coords(provenance=dataset.attrs["provenance"])
+    dataset.attrs = {}
+    return dataset
+
+
+def _provenance(device):
+    names = ("torch", "numpy", "scipy", "xarray")
+    commit = subprocess.run(
+        ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in names},
+        "commit": commit or "unknown",
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+@dataclass
+class Evaluation:
+    """The fixed task on which networks of one setting are measured."""
+
+    inputs: torch.Tensor  # (sequences, length)
+    selected: torch.Tensor  # (sequences, length) bool
+    bayes: torch.Tensor  # (selected positions, V) posterior given the whole sequence
+    reachable: torch.Tensor  # the same, given only what the architecture can see
+
+
+def evaluation(chain, setting):
+    """Draw the evaluation sequences of a setting (fixed seed) with their exact posteriors."""
+    config, n = setting.training, chain.n_states
+    g = generator(0, 2)
+    tokens = chain.sample(setting.sequences, setting.model.length, g)
+    inputs, selected = corrupt(tokens, n, config.rate, config.scheme, g)
+    if not selected.any():
+        raise ValueError(f"no position was selected at rate {config.rate}; use more sequences or a higher rate")
+    bayes = bayes_posterior(chain, inputs, config.scheme, config.rate)[selected]
+    alone = bayes_posterior(chain, torch.arange(n + 1)[:, None], config.scheme, config.rate)[:, 0]
+    return Evaluation(inputs, selected, bayes, bayes if setting.model.mixing == "tokens" else alone[inputs[selected]])
+
+
+@torch.no_grad()
+def _forward(model, inputs, device):
+    # Stream (depth + 1 tensors) and log-probabilities of all sequences, on the CPU.
+    model = model.to(device)
+    streams, log_p = [], []
+    for chunk in inputs.split(512):
+        stream = model.stream(chunk.to(device))
+        streams.append([x.cpu() for x in stream])
+        log_p.append(model.readout(stream[-1]).log_softmax(-1).cpu())
+    return [torch.cat(x) for x in zip(*streams)], torch.cat(log_p)
+
+
+def _ranks(x):
+    # Every rank of one activation array (..., n, d), averaged over its leading dimensions.
+    out = {}
+    for centring in ("centred", "uncentred"):
+        s = metrics.singular_values(x, center=centring == "centred")
+        ranks = [metrics.spectrum_rank(s, spectrum) for spectrum in metrics.SPECTRA]
+        ranks += [metrics.spectrum_participation(s), metrics.spectrum_stable(s)]
+        out[centring] = [r.mean().item() for r in ranks], (s**2).flatten(0, -2).mean(0).sqrt() if s.ndim > 1 else s
+    return out
+
+
+def _view_layers(stream, view, selected):
+    part = slice(None) if view in ("position", "pooled") else slice(MATRICES)
+    return [metrics.view(x[part], view, selected[part]) for x in stream]
+
+
+def _position_cka(layers, function):
+    # A few positions at a time keeps the float64 copies of all depths small.
+    return torch.cat([function([x[i : i + 8] for x in layers]) for i in range(0, len(layers[0]), 8)])
+
+
+def measure(task, setting, seed, snapshots, device):
+    """Every stored number of one trained network; see `Experiment.run` for the dims."""
+    steps = sorted(snapshots)
+    models = {0: ResidualMLP(setting.model, seed)} | {s: load_model(setting.model, snapshots[s]) for s in steps}
+    depths, width, views = setting.model.depth + 1, setting.model.width, metrics.VIEWS
+    definitions = [*metrics.SPECTRA, "participation", "stable"]
+    rank = np.full((2, len(views), 2, len(definitions), depths), np.nan)
+    spectra = np.full((2, len(views), 2, depths, width), np.nan, dtype=np.float32)
+    cka = np.full((2, len(views), depths, depths), np.nan)
+    step_rank = np.full((len(models), 2, depths), np.nan)
+    step_drift = np.full((len(models), depths - 1), np.nan)
+    excess, loss = np.zeros(len(models)), np.zeros(len(models))
+    rows = [r for r in (setting.sequences // 64, setting.sequences // 16, setting.sequences // 4, setting.sequences) if r > 1]
+    by_rows = np.full((len(rows), 2, depths), np.nan)
+
+    for k, (step, model) in enumerate(models.items()):
+        stream, log_p = _forward(model, task.inputs, device)
+        log_p = log_p[task.selected].double()
+        excess[k] = (-entropy(task.reachable) - (task.reachable * log_p).sum(-1)).mean()
+        loss[k] = -(task.bayes * log_p).sum(-1).mean()
+        position = _view_layers(stream, "position", task.selected)
+        if step not in (0, steps[-1]):
+            s = [metrics.singular_values(x) for x in position]
+            step_rank[k] = [[metrics.spectrum_rank(x, spectrum).mean() for x in s] for spectrum in metrics.SPECTRA]
+            step_drift[k] = _position_cka(position, metrics.kernel_drift).mean(0)
+            continue
+        state = int(step > 0)
+        for v, name in enumerate(views):
+            layers = position if name == "position" else _view_layers(stream, name, task.selected)
+            for depth, x in enumerate(layers):
+                for c, (ranks, s) in enumerate(_ranks(x).values()):
+                    rank[state, v, c, :, depth] = ranks
+                    spectra[state, v, c, depth, : len(s)] = s
+            if min(x.shape[-2] for x in layers) >= 4:
+                matrices = _position_cka(layers, metrics.cka_matrix) if name == "position" else metrics.cka_matrix(layers)
+                cka[state, v] = matrices.reshape(-1, depths, depths).nanmean(0)  # a constant matrix has no CKA
+        step_rank[k] = rank[state, 0, 0, :2]
+        step_drift[k] = 1 - cka[state, 0].diagonal(1)
+        if state:
+            by_rows[:-1] = [
+                [[metrics.effective_rank(x[:, :r], spectrum=s).mean() for x in position] for s in metrics.SPECTRA]
+                for r in rows[:-1]
+            ]
+            by_rows[-1] = rank[1, 0, 0, :2]
+
+    last = snapshots[steps[-1]]
+    pi = setting.chain.stationary_distribution
+    modes = [metrics.relevant_modes(task.bayes, floor) for floor in FLOORS]
+    dims = ("state", "view", "centring")
+    long = {  # name: (dims, values, long name, units)
+        "effective_rank": ((*dims, "spectrum", "depth"), rank[:, :, :, :2], "effective rank, mean over the view's matrices", "1"),
+        "participation_ratio": ((*dims, "depth"), rank[:, :, :, 2], "participation ratio", "1"),
+        "stable_rank": ((*dims, "depth"), rank[:, :, :, 3], "stable rank", "1"),
+        "singular_value": ((*dims, "depth", "mode"), spectra, "root mean square over matrices of each singular value", "1"),
+        "cka": (("state", "view", "depth", "other_depth"), cka, "debiased linear CKA between depths, mean over matrices", "1"),
+        "kernel_drift": (("state", "view", "transition"), 1 - np.diagonal(cka, 1, -2, -1), "1 - CKA of consecutive depths", "1"),
+        "step_rank": (("step", "spectrum", "depth"), step_rank, "effective rank, position view, centred", "1"),
+        "step_drift": (("step", "transition"), step_drift, "kernel drift, position view", "1"),
+        "rows_rank": (("rows", "spectrum", "depth"), by_rows, "effective rank, position view, centred, by sequences used", "1"),
+        "excess_loss": (("step",), excess, "mean KL from the best reachable predictor at selected positions", "nat"),
+        "loss": (("step",), loss, "expected cross-entropy at selected positions", "nat"),
+        "training_loss": (("block",), last["history"].numpy(), f"training loss, mean over {BLOCK} steps", "nat"),
+        "bayes_loss": ((), entropy(task.bayes).mean().item(), "Bayes loss floor", "nat"),
+        "reachable_loss": ((), entropy(task.reachable).mean().item(), "loss floor of the architecture", "nat"),
+        "marginal_entropy": ((), entropy(pi).item(), "entropy of the stationary law", "nat"),
+        "relevant_modes": (("floor",), modes, "effective rank (eigenvalues) of the Bayes log-posterior", "1"),
+    }  # fmt: skip
+    dataset = xr.Dataset(
+        {k: (d, v, {"long_name": name, "units": unit}) for k, (d, v, name, unit) in long.items()},
+        coords={
+            "chain": setting.family,
+            "correlation_length": setting.correlation_length,
+            "seed": seed,
+            "state": ["init", "trained"],
+            "view": list(views),
+            "centring": ["centred", "uncentred"],
+            "spectrum": list(metrics.SPECTRA),
+            "depth": range(depths),
+            "other_depth": range(depths),
+            "transition": range(depths - 1),
+            "step": list(models),
+            "rows": rows,
+            "floor": list(FLOORS),
+            "block": BLOCK * np.arange(1, len(last["history"]) + 1),
+        },
+    )
+    return dataset

@@ -1,0 +1,105 @@
+"""The masked-token task: corruption, the exact Bayes predictor and the loss floor it sets.
+
+Each position is selected independently with probability `rate`. Scheme "mask" shows [MASK] (id
+`n_states`) there; scheme "bert" (Devlin et al., arXiv:1810.04805) shows [MASK] in 80 %, a uniform random
+state in 10 % and the true state in 10 % of the cases. The task is to predict the true state at selected positions.
+"""
+
+import torch
+
+from rgnb import checks
+
+SCHEMES = ("mask", "bert")
+
+
+def corrupt(tokens, n_states, rate=0.15, scheme="mask", generator=None):
+    """Select positions and corrupt them.
+
+    Args:
+        tokens: (..., length) int64 states.
+
+    Returns:
+        (inputs, selected): corrupted tokens and the boolean selection, both of `tokens`' shape.
+    """
+    rate, scheme = checks.fraction("rate", rate), checks.choice("scheme", scheme, SCHEMES)
+    draw = torch.rand(tokens.shape, generator=generator, device=tokens.device)
+    selected = draw < rate
+    if scheme == "mask":
+        return tokens.masked_fill(selected, n_states), selected
+    # Given selection, draw / rate is uniform: it also decides which of the three corruptions applies.
+    random = torch.randint(n_states, tokens.shape, generator=generator, device=tokens.device)
+    inputs = tokens.masked_fill(draw < 0.8 * rate, n_states)
+    return torch.where(selected & (draw >= 0.9 * rate), random, inputs), selected
+
+
+def _likelihoods(observed, n, scheme, rate):
+    # Evidence about the true state x from the shown token o: at a position known to be selected
+    # (target) and at any other position (context). Both (..., V), flat where o is [MASK].
+    masked = (observed == n)[..., None]
+    shown = torch.nn.functional.one_hot(observed.clamp(max=n - 1), n).to(torch.float64)
+    if scheme == "mask":
+        target = context = shown
+    else:
+        target = 0.1 * shown + 0.1 / n
+        context = (1 - rate) * shown + rate * target
+    return torch.where(masked, 1.0, target), torch.where(masked, 1.0, context)
+
+
+def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
+    """Exact law of the true token at each position, were that position selected, given all that is shown.
+
+    Forward-backward with normalised messages (Rabiner 1989); under "mask" this is the posterior of a
+    hidden Markov model that emits its state or [MASK].
+
+    Args:
+        chain: MarkovChain with V states.
+        observed: (batch, length) int64 tokens in 0..V, where V is [MASK].
+        scheme, rate: how the tokens were corrupted; `rate` matters under "bert" only.
+
+    Returns:
+        (batch, length, V) float64 on `observed`'s device; rows sum to 1.
+
+    Raises:
+        ValueError: tokens out of range, or a sequence that the chain cannot produce.
+    """
+    rate, scheme = checks.fraction("rate", rate), checks.choice("scheme", scheme, SCHEMES)
+    observed, n = torch.as_tensor(observed), chain.n_states
+    if observed.ndim != 2 or observed.dtype.is_floating_point or observed.numel() == 0:
+        raise ValueError(f"observed must be (batch, length) integers, got {observed.dtype} {tuple(observed.shape)}")
+    if observed.min() < 0 or observed.max() > n:
+        raise ValueError(f"observed must hold states 0..{n - 1} and [MASK] = {n}, got {observed.unique().tolist()}")
+    observed = observed.long()
+    P = chain.transition_matrix.to(observed.device)
+    target, context = _likelihoods(observed, n, scheme, rate)
+    length = observed.shape[1]
+    # forward[t] = Pr(x_t | shown before t), backward[t] ~ Pr(shown after t | x_t).
+    forward = torch.empty_like(context)
+    forward[:, 0] = chain.stationary_distribution.to(observed.device)
+    for t in range(1, length):
+        message = forward[:, t - 1] * context[:, t - 1]
+        forward[:, t] = message / message.sum(-1, keepdim=True) @ P
+    backward = torch.ones_like(context)
+    for t in range(length - 2, -1, -1):
+        message = (context[:, t + 1] * backward[:, t + 1]) @ P.T
+        backward[:, t] = message / message.amax(-1, keepdim=True)
+    posterior = forward * target * backward
+    total = posterior.sum(-1, keepdim=True)
+    impossible = ~(total > 0).squeeze(-1)
+    if impossible.any():
+        i = impossible.nonzero()[0, 0].item()
+        raise ValueError(f"observed[{i}] has probability zero under the chain; check the chain and the token ids")
+    return posterior / total
+
+
+def entropy(p):
+    """Shannon entropy in nats over the last axis, with 0 ln 0 = 0: (..., V) -> (...)."""
+    return torch.special.entr(p).sum(-1)
+
+
+def loss_floor(posterior, selected):
+    """Smallest reachable mean cross-entropy (nats): the posterior's mean entropy at selected positions.
+
+    Args:
+        posterior: (batch, length, V) from `bayes_posterior`; selected: (batch, length) bool, not all False.
+    """
+    return entropy(posterior[selected]).mean().item()

@@ -1,0 +1,219 @@
+"""Ranks and similarities of activations: pure functions on tensors from any network.
+
+Rows are samples: `x` is (..., n, d), leading dimensions are batched. Inputs of any float type are
+converted to float64. Source formulas: effective rank, Roy and Vetterli (EUSIPCO 2007); linear CKA,
+Kornblith et al. (arXiv:1905.00414); its debiased form after Song et al. (JMLR 2012) and Nguyen et al.
+(arXiv:2010.15327), here in feature space: one pass over the rows, O(d^2) memory.
+"""
+
+import torch
+
+from rgnb import checks
+
+SPECTRA = ("singular", "eigen")
+VIEWS = ("position", "token", "masked", "pooled", "sequence")
+
+
+def _matrix(name, x, rows=1):
+    if not isinstance(x, torch.Tensor):
+        try:
+            x = torch.as_tensor(x)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} must be a tensor or array of numbers: {error}") from None
+    if x.is_complex():
+        raise TypeError(f"{name} must be real, got {x.dtype}")
+    if x.ndim < 2 or x.shape[-2] < rows or x.shape[-1] < 1:
+        raise ValueError(f"{name} must be (..., n, d) with n >= {rows} rows and d >= 1, got shape {tuple(x.shape)}")
+    x = x.double() if x.device.type != "mps" else x.cpu().double()
+    if not torch.isfinite(x).all():
+        raise ValueError(f"{name} holds NaN or infinite values; drop those rows or fix the network first")
+    return x
+
+
+def view(x, name, selected=None):
+    """Arrange a stream as activation matrices: x (sequences, length, d) -> (..., n, d).
+
+    "position": rows are sequences, one matrix a position -> (length, sequences, d).
+    "token": rows are all positions of all sequences.  "masked": only those in `selected`
+    (sequences, length).  "pooled": rows are sequences, averaged over positions.
+    "sequence": rows are the positions of one sequence -> (sequences, length, d).
+    """
+    checks.choice("view", name, VIEWS)
+    if x.ndim != 3:
+        raise ValueError(f"x must be (sequences, length, d), got shape {tuple(x.shape)}")
+    if name == "masked":
+        if selected is None or selected.shape != x.shape[:2] or selected.dtype != torch.bool:
+            raise ValueError(f"selected must be a boolean tensor of shape {tuple(x.shape[:2])} for the masked view")
+        return x[selected]
+    return {
+        "position": lambda: x.transpose(0, 1),
+        "token": lambda: x.flatten(0, 1),
+        "pooled": lambda: x.mean(1),
+        "sequence": lambda: x,
+    }[name]()
+
+
+def singular_values(x, center=True):
+    """Singular values of x, its column means removed if `center`: (..., n, d) -> (..., min(n, d)).
+
+    Values that are rounding error, below `max(n, d) * eps` times the size of x before centring, are
+    set to 0, so that a constant input has spectrum 0 once centred.
+    """
+    x = _matrix("x", x)
+    scale = torch.linalg.matrix_norm(x)[..., None]
+    s = torch.linalg.svdvals(x - x.mean(-2, keepdim=True) if center else x)
+    return torch.where(s > max(x.shape[-2:]) * torch.finfo(s.dtype).eps * scale, s, 0.0)
+
+
+def spectrum_rank(s, spectrum="singular"):
+    """Effective rank of singular values s (..., k) -> (...): `exp(-sum p ln p)`.
+
+    Args:
+        spectrum: "singular": p = s / sum s (Roy and Vetterli); "eigen": p = s^2 / sum s^2.
+
+    Returns:
+        Between 1 and k; 0 where s is all zero, by convention.
+    """
+    weights = s if checks.choice("spectrum", spectrum, SPECTRA) == "singular" else s**2
+    total = weights.sum(-1, keepdim=True)
+    p = weights / torch.where(total > 0, total, 1.0)
+    return torch.where(total.squeeze(-1) > 0, torch.special.entr(p).sum(-1).exp(), 0.0)
+
+
+def effective_rank(x, center=True, spectrum="singular"):
+    """Effective rank, the exponential of the spectrum's entropy: (..., n, d) -> (...).
+
+    See `spectrum_rank` for the two spectra. At most min(n - 1, d) when centred. Invariant under
+    rotation and scaling. A constant input has rank 0 when centred.
+
+    Raises:
+        ValueError: NaN or infinite values, or not at least 2-dimensional.
+    """
+    checks.choice("spectrum", spectrum, SPECTRA)
+    return spectrum_rank(singular_values(x, center), spectrum)
+
+
+def participation_ratio(x, center=True):
+    """`(sum s^2)^2 / sum s^4`: (..., n, d) -> (...); 0 for a zero spectrum (Gao et al. 2017)."""
+    return spectrum_participation(singular_values(x, center))
+
+
+def spectrum_participation(s):
+    """Participation ratio of singular values s: (..., k) -> (...)."""
+    s = s / s[..., :1].clamp(min=torch.finfo(s.dtype).tiny)
+    return (s**2).sum(-1) ** 2 / (s**4).sum(-1).clamp(min=torch.finfo(s.dtype).tiny)
+
+
+def stable_rank(x, center=True):
+    """`sum s^2 / max s^2`: (..., n, d) -> (...); 0 for a zero spectrum."""
+    return spectrum_stable(singular_values(x, center))
+
+
+def spectrum_stable(s):
+    """Stable rank of singular values s in decreasing order: (..., k) -> (...)."""
+    return ((s / s[..., :1].clamp(min=torch.finfo(s.dtype).tiny)) ** 2).sum(-1)
+
+
+def _prepared(name, x):
+    # Centring changes neither form of HSIC and keeps its sums from cancelling. Normalising to unit
+    # size does the same for over- and underflow. Returns also which matrices are constant.
+    x = _matrix(name, x, rows=4)
+    size = torch.linalg.matrix_norm(x)[..., None, None]
+    x = x - x.mean(-2, keepdim=True)
+    norm = torch.linalg.matrix_norm(x)[..., None, None]
+    constant = norm <= x.shape[-2] * torch.finfo(x.dtype).eps * size
+    return x / torch.where(constant, 1.0, norm), constant[..., 0, 0]
+
+
+def _hsic(x, y, debiased):
+    # x, y centred. Biased: |X^T Y|_F^2 (up to a factor that cancels in CKA). Debiased: Song et al.'s U-statistic
+    # sum over off-diagonal Gram entries; with centred columns s = t = 0 its terms reduce to sums of
+    # q_i = |x_i|^2 and r_i = |y_i|^2: k = -sum q, m = -sum r, c = sum q r.
+    cross = torch.linalg.matrix_norm(x.mT @ y) ** 2
+    if not debiased:
+        return cross
+    n = x.shape[-2]
+    q, r = (x**2).sum(-1), (y**2).sum(-1)
+    qr = (q * r).sum(-1)
+    return cross - qr + q.sum(-1) * r.sum(-1) / ((n - 1) * (n - 2)) - 2 * qr / (n - 2)
+
+
+def _cka(xy, xx, yy, constant):
+    # A debiased self-similarity can be <= 0 only for data without structure at tiny n: no CKA then.
+    valid = ~constant & (xx > 0) & (yy > 0)
+    return torch.where(valid, xy / torch.sqrt(torch.where(valid, xx * yy, 1.0)), torch.nan)
+
+
+def linear_cka(x, y, debiased=True):
+    """Linear centred kernel alignment: (..., n, d1), (..., n, d2) -> (...).
+
+    Debiased (default): exact unbiased HSIC estimates, near 0 for independent data at any n, can be
+    slightly negative. Biased: Kornblith et al.'s form, in [0, 1], upward biased at small n.
+    1 for y = x. Invariant under rotation, scaling and shift of each side. NaN where a side is constant.
+
+    Raises:
+        ValueError: fewer than 4 rows, different numbers of rows, NaN or infinite values.
+    """
+    if torch.as_tensor(x).shape[-2:-1] != torch.as_tensor(y).shape[-2:-1]:
+        raise ValueError(f"x and y must have the same rows, got {tuple(x.shape)} and {tuple(y.shape)}")
+    x, x_constant = _prepared("x", x)
+    y, y_constant = _prepared("y", y)
+    xy, xx, yy = (_hsic(a, b, debiased) for a, b in ((x, y), (x, x), (y, y)))
+    return _cka(xy, xx, yy, x_constant | y_constant)
+
+
+def cka_matrix(layers, debiased=True):
+    """CKA between every two of L layers: sequence of (..., n, d_l) -> (..., L, L). See `linear_cka`."""
+    prepared = _prepared_layers(layers)
+    selfs = [_hsic(x, x, debiased) for x, _ in prepared]
+    out = selfs[0].new_ones(*selfs[0].shape, len(selfs), len(selfs))
+    for i, (x, x_constant) in enumerate(prepared):
+        out[..., i, i] = torch.where(x_constant | (selfs[i] <= 0), torch.nan, 1.0)
+        for j, (y, y_constant) in enumerate(prepared[:i]):
+            cka = _cka(_hsic(x, y, debiased), selfs[i], selfs[j], x_constant | y_constant)
+            out[..., i, j] = out[..., j, i] = cka
+    return out
+
+
+def kernel_drift(layers, debiased=True):
+    """`1 - CKA` between consecutive layers: sequence of L (..., n, d_l) -> (..., L - 1).
+
+    NaN next to a constant layer. See `linear_cka` for what is raised.
+    """
+    prepared = _prepared_layers(layers)
+    selfs = [_hsic(x, x, debiased) for x, _ in prepared]
+    pairs = zip(zip(prepared, selfs), zip(prepared[1:], selfs[1:]))
+    drift = [1 - _cka(_hsic(x, y, debiased), xx, yy, cx | cy) for ((x, cx), xx), ((y, cy), yy) in pairs]
+    return torch.stack(drift, -1)
+
+
+def _prepared_layers(layers):
+    if len(layers) < 2:
+        raise ValueError(f"layers must hold at least 2 activation matrices, got {len(layers)}")
+    rows = {tuple(torch.as_tensor(x).shape[:-1]) for x in layers}
+    if len(rows) > 1:
+        raise ValueError(f"layers must share their leading dimensions and rows, got {sorted(rows)}")
+    return [_prepared(f"layers[{i}]", x) for i, x in enumerate(layers)]
+
+
+def concentration(drift, leading=2):
+    """Share of the total drift held by the `leading` largest transitions: (..., L) -> (...). NaN is skipped.
+
+    Debiased drift can be slightly negative, which counts as 0. NaN if there is no drift at all.
+    """
+    d = torch.nan_to_num(torch.as_tensor(drift, dtype=torch.float64), nan=0.0).clamp(min=0)
+    return d.topk(min(checks.integer("leading", leading, 1), d.shape[-1])).values.sum(-1) / d.sum(-1)
+
+
+def relevant_modes(posterior, floor=1e-6):
+    """Degrees of freedom that prediction needs: effective rank of the centred Bayes log-posterior.
+
+    Args:
+        posterior: (n, V) exact posteriors at masked positions, from `masking.bayes_posterior`.
+        floor: probabilities below it are raised to it; the number depends on it, so name it.
+
+    Returns:
+        Effective rank (eigenvalues) of the log-posteriors, centred over the vocabulary and over rows.
+    """
+    log_q = torch.as_tensor(posterior, dtype=torch.float64).clamp(min=checks.fraction("floor", floor)).log()
+    return effective_rank(log_q - log_q.mean(-1, keepdim=True), spectrum="eigen").item()

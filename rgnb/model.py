@@ -1,0 +1,146 @@
+"""The residual MLP stack: pre-LayerNorm blocks, GELU, no attention, and the stream at every depth.
+
+Depth 0 is the embedding, depth l the stream after block l. With `mixing="tokens"` each block is an MLP
+across positions, then one across channels (Tolstikhin et al., MLP-Mixer, arXiv:2105.01601); with
+`mixing="none"` each position is processed alone. One `ResidualMLP` holds one network or a stack of members
+(one a seed) that share every batched operation and nothing else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rgnb import checks
+
+MIXINGS = ("tokens", "none")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the stack. Defaults: the size of arXiv:2607.15449's MLP baseline, with PyTorch's usual choices."""
+
+    n_states: int = 16  # V; the input has one more symbol, [MASK] = V
+    length: int = 64  # T, tokens in a sequence
+    width: int = 64  # d, channels of the residual stream
+    depth: int = 6  # number of blocks
+    mixing: str = "tokens"  # how positions talk: an MLP across positions, or not at all ("none")
+
+    def __post_init__(self):
+        for name, minimum in {"n_states": 2, "length": 1, "width": 2, "depth": 1}.items():
+            checks.integer(name, getattr(self, name), minimum)
+        checks.choice("mixing", self.mixing, MIXINGS)
+
+
+class _Linear(nn.Module):
+    def __init__(self, generators, n_in, n_out, bias=True):
+        super().__init__()
+        # torch.nn.Linear's default: weight and bias uniform in +-1/sqrt(n_in).
+        bound = n_in**-0.5
+        rows = n_in + 1 if bias else n_in
+        drawn = torch.stack([torch.rand(rows, n_out, generator=g) for g in generators]) * 2 * bound - bound
+        self.weight = nn.Parameter(drawn[:, :n_in].contiguous())
+        self.bias = nn.Parameter(drawn[:, n_in:].contiguous()) if bias else None
+
+    def forward(self, x):  # (members, ..., n_in) -> (members, ..., n_out)
+        flat = x.flatten(1, -2)
+        out = flat @ self.weight if self.bias is None else torch.baddbmm(self.bias, flat, self.weight)
+        return out.unflatten(1, x.shape[1:-1])
+
+
+class _LayerNorm(nn.Module):
+    def __init__(self, generators, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(len(generators), 1, 1, width))
+        self.bias = nn.Parameter(torch.zeros(len(generators), 1, 1, width))
+
+    def forward(self, x):  # (members, batch, length, width)
+        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
+
+
+class _MLP(nn.Module):
+    def __init__(self, generators, size, hidden):
+        super().__init__()
+        self.up = _Linear(generators, size, hidden)
+        self.down = _Linear(generators, hidden, size)
+
+    def forward(self, x):
+        return self.down(F.gelu(self.up(x)))
+
+
+class _Block(nn.Module):
+    def __init__(self, generators, config):
+        super().__init__()
+        if config.mixing == "tokens":
+            self.token_norm = _LayerNorm(generators, config.width)
+            self.token_mlp = _MLP(generators, config.length, 2 * config.length)
+        else:
+            self.token_mlp = None
+        self.channel_norm = _LayerNorm(generators, config.width)
+        self.channel_mlp = _MLP(generators, config.width, 4 * config.width)
+
+    def forward(self, x):
+        if self.token_mlp is not None:
+            x = x + self.token_mlp(self.token_norm(x).transpose(-1, -2)).transpose(-1, -2)
+        return x + self.channel_mlp(self.channel_norm(x))
+
+
+class ResidualMLP(nn.Module):
+    """A residual MLP stack that predicts the true token at every position.
+
+    Args:
+        config: ModelConfig.
+        seeds: an int for one network, or a sequence of ints for a stack of members. Member i's initial
+            weights depend on seeds[i] alone.
+
+    Shapes: one network takes tokens (batch, length); a stack takes (members, batch, length), or
+    (batch, length) to show every member the same tokens.
+    """
+
+    def __init__(self, config, seeds=0):
+        super().__init__()
+        self.config = config
+        self.single = not isinstance(seeds, Sequence)
+        self.seeds = tuple(checks.integer("seeds", seed, 0) for seed in ([seeds] if self.single else seeds))
+        if not self.seeds:
+            raise ValueError("seeds must name at least one member, got none")
+        generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        self.embedding = _Linear(generators, config.n_states + 1, config.width, bias=False)
+        self.blocks = nn.ModuleList(_Block(generators, config) for _ in range(config.depth))
+        self.final_norm = _LayerNorm(generators, config.width)
+        self.head = _Linear(generators, config.width, config.n_states)
+
+    def _depths(self, tokens):
+        n, config = len(self.seeds), self.config
+        if tokens.dtype.is_floating_point or tokens.ndim not in (2, 3) or (tokens.ndim == 3 and len(tokens) != n):
+            raise ValueError(
+                f"tokens must be (batch, length) or ({n}, batch, length) integers, got {tokens.dtype} {tuple(tokens.shape)}"
+            )
+        if config.mixing == "tokens" and tokens.shape[-1] != config.length:
+            raise ValueError(f"tokens must have length {config.length} for this network, got {tokens.shape[-1]}")
+        one_hot = F.one_hot(tokens.long(), config.n_states + 1).to(self.embedding.weight.dtype)
+        x = self.embedding(one_hot.expand(n, *one_hot.shape[-3:]))
+        yield x
+        for block in self.blocks:
+            x = block(x)
+            yield x
+
+    def stream(self, tokens):
+        """The raw residual stream (before the final LayerNorm): list of depth + 1 tensors.
+
+        Each is (batch, length, width) for one network, (members, batch, length, width) for a stack.
+        """
+        return [x.squeeze(0) if self.single else x for x in self._depths(tokens)]
+
+    def readout(self, x):
+        """Logits from the stream at the last depth: (..., width) -> (..., V), shaped as `stream`'s tensors."""
+        logits = self.head(self.final_norm(x.unsqueeze(0) if self.single else x))
+        return logits.squeeze(0) if self.single else logits
+
+    def forward(self, tokens):
+        """Logits of the true token: (batch, length, V), or (members, batch, length, V) for a stack."""
+        for x in self._depths(tokens):
+            pass
+        return self.readout(x.squeeze(0) if self.single else x)
