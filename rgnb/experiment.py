@@ -146,13 +146,12 @@ class Experiment:
             absent = [seed for seed, path in paths.items() if not path.exists()]
             if absent:
                 _compute(setting, absent, folder, device, progress)
-            stored[setting.family, setting.correlation_length] = xr.concat(
-                [_read(path, setting, seed) for seed, path in paths.items()], "seed"
-            )
+            entries = [_read(path, setting, seed) for seed, path in paths.items()]
+            stored[setting.family, setting.correlation_length] = _concat(entries, "seed")
         by_family = {}
         for (family, _), dataset in stored.items():
             by_family.setdefault(family, []).append(dataset)
-        combined = xr.concat([xr.concat(d, "correlation_length") for d in by_family.values()], "chain")
+        combined = _concat([_concat(d, "correlation_length") for d in by_family.values()], "chain")
         return combined.assign_attrs(experiment=json.dumps(self._config(), sort_keys=True), version=RESULTS_VERSION)
 
     def _config(self):
@@ -193,6 +192,10 @@ class Setting:
     def weights(self, folder):
         """Folder of the trained weights of every seed."""
         return Path(folder) / "weights" / self._key({k: v for k, v in self.config().items() if k != "sequences"})
+
+
+def _concat(datasets, dim):
+    return xr.concat(datasets, dim, data_vars="all", coords="different", compat="equals", join="exact")
 
 
 def _frozen(chain):
@@ -310,7 +313,7 @@ def _ranks(x):
 
 def _view_layers(stream, view, selected):
     part = slice(None) if view in ("position", "pooled") else slice(MATRICES)
-    return [metrics.view(x[part], view, selected[part]) for x in stream]
+    return [metrics.view(x[part], view, selected[part]).double().contiguous() for x in stream]
 
 
 def _position_cka(layers, function):

@@ -24,8 +24,10 @@ def _matrix(name, x, rows=1):
         raise TypeError(f"{name} must be real, got {x.dtype}")
     if x.ndim < 2 or x.shape[-2] < rows or x.shape[-1] < 1:
         raise ValueError(f"{name} must be (..., n, d) with n >= {rows} rows and d >= 1, got shape {tuple(x.shape)}")
-    x = x.double() if x.device.type != "mps" else x.cpu().double()
-    if not torch.isfinite(x).all():
+    x = x.cpu() if x.device.type == "mps" else x  # MPS has no float64
+    x = x.double().contiguous()
+    # The norm is the cheap test; only where it overflows is each entry looked at.
+    if not torch.isfinite(torch.linalg.vector_norm(x)) and not torch.isfinite(x).all():
         raise ValueError(f"{name} holds NaN or infinite values; drop those rows or fix the network first")
     return x
 

@@ -1,0 +1,301 @@
+"""The three findings as verdicts: statistics on per-seed values, fixed rules, 95 % t intervals over seeds.
+
+Each function takes results as `Experiment.run` returns them (one chain family; several need
+`.sel(chain=...)`) and returns a `Verdict`. The rules:
+
+- Gate. Every seed's excess loss over the floor that its architecture can reach is at most 5 % of what it
+  can learn, `H(pi) - floor`, or 0.01 nats where nothing can be learned; else "not trained".
+- Rank collapse, at the shortest correlation length: the interval of `C = 1 - r_L / r_0` lies above 0.2 and
+  that of the largest rise, `max over i < j of (r_j - r_i) / r_0`, below 0.05. C alone: partly supported.
+- Selectivity, paired by seed: C at the shortest correlation length as above; the interval of C at the longest,
+  taken from r_0 and from the profile's maximum, lies below 0.1; that of the difference above 0.1.
+  Only the difference, above 0: partly supported.
+- Kernel drift: at least 5 transitions; the interval of total drift lies above 0.1; the same one or two
+  transitions lead in at least 7 of 8 seeds, hold a share whose interval lies above 0.8 and above the
+  untrained network's own leading share; the median of the others is at most 0.05.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from rgnb import checks, metrics
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean over seeds with its t interval; unbounded for a single seed, which can decide nothing."""
+
+    values: tuple
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values):
+        values = np.asarray(values, dtype=float)
+        mean = values.mean()
+        if len(values) < 2 or not np.isfinite(values).all():
+            return cls(tuple(values), mean, -np.inf, np.inf)
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
+        return cls(tuple(values), mean, mean - half, mean + half)
+
+    def __str__(self):
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One rule of a verdict: what was asked, in words with its numbers, and whether it holds."""
+
+    text: str
+    holds: bool
+
+    def __str__(self):
+        return f"{self.text}: {'yes' if self.holds else 'no'}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finding's status, the conditions that decided it and the statistics behind them."""
+
+    finding: str
+    status: str  # supported | partly supported | not supported | not trained
+    reason: str
+    conditions: tuple  # of Condition
+    statistics: dict  # name -> Interval
+
+    def __str__(self):
+        return f"{self.finding}: {self.status} ({self.reason})"
+
+    def _repr_markdown_(self):
+        marks = "\n".join(f"- {'✓' if c.holds else '✗'} {c.text}" for c in self.conditions)
+        return f"**{self.finding}: {self.status}.** {self.reason}\n\n{marks}"
+
+
+def _one_chain(ds):
+    if "chain" in ds.dims:
+        if ds.sizes["chain"] > 1:
+            raise ValueError(f"results hold chains {list(ds.chain.values)}; choose one with ds.sel(chain=...)")
+        ds = ds.isel(chain=0)
+    return ds
+
+
+def _lengths(ds):
+    return ds.sortby("correlation_length").correlation_length.values
+
+
+def _profiles(ds, view, centring, spectrum, start, step):
+    # Rank by depth, (correlation_length, seed, depth).
+    checks.choice("spectrum", spectrum, list(ds.spectrum.values))
+    if step is None:
+        checks.choice("view", view, list(ds.view.values))
+        checks.choice("centring", centring, list(ds.centring.values))
+        ranks = ds.effective_rank.sel(state="trained", view=view, centring=centring, spectrum=spectrum)
+    elif (view, centring) == ("position", "centred"):
+        ranks = ds.step_rank.sel(step=step, spectrum=spectrum)
+    else:
+        raise ValueError(f"training steps were measured for the position view, centred; got {view!r}, {centring!r}")
+    depths = ds.sizes["depth"]
+    if checks.integer("start", start, 0) > depths - 2:
+        raise ValueError(f"start must leave two depths of {depths}, got {start}")
+    return ranks.isel(depth=slice(start, None)).transpose("correlation_length", "seed", "depth")
+
+
+def collapse(profile):
+    """`C = 1 - r_L / r_0` of rank profiles (..., depth) -> (...). NaN where r_0 is 0."""
+    profile = np.asarray(profile, dtype=float)
+    first = np.where(profile[..., 0] > 0, profile[..., 0], np.nan)
+    return 1 - profile[..., -1] / first
+
+
+def collapse_from_maximum(profile):
+    """`1 - r_L / max r` of rank profiles (..., depth) -> (...)."""
+    profile = np.asarray(profile, dtype=float)
+    return 1 - profile[..., -1] / profile.max(-1)
+
+
+def largest_rise(profile):
+    """`max over i < j of (r_j - r_i) / r_0` of rank profiles (..., depth) -> (...); negative if strictly falling."""
+    profile = np.asarray(profile, dtype=float)
+    lowest_before = np.minimum.accumulate(profile, -1)[..., :-1]
+    first = np.where(profile[..., 0] > 0, profile[..., 0], np.nan)
+    return (profile[..., 1:] - lowest_before).max(-1) / first
+
+
+def gate_limit(ds, correlation_length):
+    """Largest excess loss (nats) with which a network counts as trained: 5 % of what it can learn, or 0.01."""
+    here = _one_chain(ds).sel(correlation_length=correlation_length)
+    learnable = float((here.marginal_entropy - here.reachable_loss).mean())
+    return 0.05 * learnable if learnable > 1e-9 else 0.01
+
+
+def gate(ds, correlation_length, step=None):
+    """Whether every seed at this correlation length is trained, as a `Condition`."""
+    here = _one_chain(ds).sel(correlation_length=correlation_length)
+    excess = here.excess_loss.sel(step=step) if step is not None else here.excess_loss.isel(step=-1)
+    limit, worst = gate_limit(ds, correlation_length), float(excess.max())
+    text = f"largest excess loss at correlation length {correlation_length:g}, {worst:.4f} nats, is at most {limit:.4f}"
+    return Condition(text, worst <= limit)
+
+
+def _decide(finding, gates, status, conditions, statistics):
+    failed = [g for g in gates if not g.holds]
+    if failed:
+        status, decisive = "not trained", failed
+    else:
+        decisive = [c for c in conditions if not c.holds] if status != "supported" else conditions
+    reason = "Decided by: " + "; ".join(map(str, decisive)) + "."
+    return Verdict(finding, status, reason, (*gates, *conditions), statistics)
+
+
+def _above(name, interval, bound):
+    return Condition(f"{name} {interval} lies above {bound:g}", bool(interval.low > bound))
+
+
+def _below(name, interval, bound):
+    return Condition(f"{name} {interval} lies below {bound:g}", bool(interval.high < bound))
+
+
+def rank_collapse(ds, view="position", centring="centred", spectrum="singular", start=0, step=None):
+    """Finding 1: effective rank falls with depth, at the shortest correlation length.
+
+    Args:
+        ds: results of one chain family with variables effective_rank (step_rank where a step is given),
+            excess_loss, marginal_entropy and reachable_loss.
+        view, centring, spectrum: the definition of rank; the defaults are the primary definition.
+        start: depth from which the profile is taken.
+        step: training step; None is the end. Steps before the end know the position view, centred.
+
+    Returns:
+        Verdict with statistics "collapse" and "largest rise".
+    """
+    ds = _one_chain(ds)
+    xi = _lengths(ds)[0]
+    profile = _profiles(ds, view, centring, spectrum, start, step).sel(correlation_length=xi)
+    c, rise = Interval.of(collapse(profile)), Interval.of(largest_rise(profile))
+    conditions = (_above(f"collapse C at correlation length {xi:g},", c, 0.2), _below("largest rise", rise, 0.05))
+    if all(k.holds for k in conditions):
+        status = "supported"
+    else:
+        status = "partly supported" if conditions[0].holds else "not supported"
+    return _decide("Rank collapse", [gate(ds, xi, step)], status, conditions, {"collapse": c, "largest rise": rise})
+
+
+def selectivity(ds, view="position", centring="centred", spectrum="singular", start=0, step=None):
+    """Finding 2: rank collapses at the shortest correlation length and not at the longest, paired by seed.
+
+    Arguments as in `rank_collapse`; needs two correlation lengths.
+
+    Returns:
+        Verdict with statistics "collapse, short", "collapse, long", "collapse, long, from maximum", "difference".
+    """
+    ds = _one_chain(ds)
+    lengths = _lengths(ds)
+    if len(lengths) < 2:
+        raise ValueError(f"selectivity needs two correlation lengths, the results hold {list(lengths)}")
+    short, long = lengths[0], lengths[-1]
+    profiles = _profiles(ds, view, centring, spectrum, start, step)
+    c_short, c_long = (collapse(profiles.sel(correlation_length=xi)) for xi in (short, long))
+    from_maximum = collapse_from_maximum(profiles.sel(correlation_length=long))
+    numbers = {
+        "collapse, short": Interval.of(c_short),
+        "collapse, long": Interval.of(c_long),
+        "collapse, long, from maximum": Interval.of(from_maximum),
+        "difference": Interval.of(c_short - c_long),
+    }
+    conditions = (
+        _above(f"collapse C at correlation length {short:g},", numbers["collapse, short"], 0.2),
+        _below(f"collapse C at correlation length {long:g},", numbers["collapse, long"], 0.1),
+        _below(f"the same from the profile's maximum, {long:g},", numbers["collapse, long, from maximum"], 0.1),
+        _above("difference of C, short minus long,", numbers["difference"], 0.1),
+    )
+    if all(k.holds for k in conditions):
+        status = "supported"
+    else:
+        status = "partly supported" if numbers["difference"].low > 0 else "not supported"
+    return _decide("Selectivity", [gate(ds, xi, step) for xi in (short, long)], status, conditions, numbers)
+
+
+def kernel_drift(ds, view="position", correlation_length=None, start=0, step=None):
+    """Finding 3: kernel drift sits in one or two transitions, the rest is a plateau.
+
+    Args:
+        ds: results of one chain family with variables kernel_drift (step_drift where a step is given),
+            excess_loss, marginal_entropy and reachable_loss.
+        correlation_length: which to judge; None is the shortest.
+        start: first transition that counts; 1 leaves out the one from the embedding.
+        view, step: as in `rank_collapse`.
+
+    Returns:
+        Verdict with statistics "total", "leading share" and "leading share, untrained".
+    """
+    ds = _one_chain(ds)
+    lengths = _lengths(ds)
+    xi = lengths[0] if correlation_length is None else checks.choice("correlation_length", correlation_length, lengths)
+    here = ds.sel(correlation_length=xi)
+    if step is None:
+        checks.choice("view", view, list(ds.view.values))
+        drift = here.kernel_drift.sel(view=view, state="trained")
+    elif view == "position":
+        drift = here.step_drift.sel(step=step)
+    else:
+        raise ValueError(f"training steps were measured for the position view, got {view!r}")
+    untrained = here.kernel_drift.sel(view=view, state="init")
+    checks.integer("start", start, 0)
+    # Debiased drift scatters around 0 where nothing changes; a constant depth has none (NaN).
+    drift, untrained = (
+        np.nan_to_num(d.isel(transition=slice(start, None)).transpose("seed", "transition").values).clip(min=0)
+        for d in (drift, untrained)
+    )
+    total = Interval.of(drift.sum(-1))
+    seeds, transitions = drift.shape
+    for k in (1, 2):
+        tops = [tuple(sorted(map(int, np.argsort(-d)[:k]))) for d in drift]
+        lead, count = Counter(tops).most_common(1)[0]
+        with np.errstate(invalid="ignore"):
+            share = Interval.of(drift[:, lead].sum(-1) / drift.sum(-1))
+            control = Interval.of(metrics.concentration(untrained, k).numpy())
+        others = float(np.median(np.delete(drift, lead, axis=1))) if transitions > k else 0.0
+        named = " and ".join(f"{start + t} → {start + t + 1}" for t in lead)
+        conditions = (
+            Condition(f"there are {transitions} transitions, at least 5", transitions >= 5),
+            _above("total drift", total, 0.1),
+            Condition(f"{named} leads in {count} of {seeds} seeds, at least 7 of 8", 8 * count >= 7 * seeds),
+            _above("its share of the drift", share, 0.8),
+            Condition(f"that share lies above the untrained network's {control}", bool(share.low > control.high)),
+            Condition(f"the median of the others, {others:.3f}, is at most 0.05", others <= 0.05),
+        )
+        if all(c.holds for c in conditions):
+            break
+    status = "supported" if all(c.holds for c in conditions) else "not supported"
+    numbers = {"total": total, "leading share": share, "leading share, untrained": control}
+    return _decide(f"Kernel drift at correlation length {xi:g}", [gate(ds, xi, step)], status, conditions, numbers)
+
+
+def by_definition(finding, ds):
+    """One verdict for each definition of rank: view x centring x spectrum x starting depth 0 or 1.
+
+    Args:
+        finding: `rank_collapse` or `selectivity`.
+
+    Returns:
+        {(view, centring, spectrum, start): Verdict}; the primary definition comes first.
+    """
+    definitions = [
+        (view, centring, spectrum, start)
+        for view in ds.view.values
+        for centring in ds.centring.values
+        for spectrum in ds.spectrum.values
+        for start in (0, 1)
+    ]
+    return {tuple(map(str, d[:3])) + d[3:]: finding(ds, *d) for d in definitions}
+
+
+def by_step(finding, ds, **definition):
+    """One verdict for each training step that was measured: {step: Verdict}."""
+    return {int(step): finding(ds, step=int(step), **definition) for step in ds.step.values if step > 0}
