@@ -292,6 +292,10 @@ def evaluation(chain, setting):
 def _forward(model, inputs, device):
     # Stream (depth + 1 tensors) and log-probabilities of all sequences, on the CPU.
     model = model.to(device)
+    if model.config.mixing == "none":  # what a position carries depends on its own token alone
+        stream = model.stream(torch.arange(model.config.n_states + 1, device=device)[None])
+        log_p = model.readout(stream[-1]).log_softmax(-1)
+        return [x[0].cpu()[inputs] for x in stream], log_p[0].cpu()[inputs]
     streams, log_p = [], []
     for chunk in inputs.split(512):
         stream = model.stream(chunk.to(device))
