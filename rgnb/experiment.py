@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from rgnb import chains, checks, metrics
 from rgnb.masking import bayes_posterior, corrupt, entropy

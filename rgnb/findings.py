@@ -66,15 +66,15 @@ class Verdict:
     finding: str
     status: str  # supported | partly supported | not supported | not trained
     reason: str
-    conditions: tuple  # of Condition
+    conditions: tuple  # of Condition, the gate's first
     statistics: dict  # name -> Interval
 
     def __str__(self):
         return f"{self.finding}: {self.status} ({self.reason})"
 
     def _repr_markdown_(self):
-        marks = "\n".join(f"- {'✓' if c.holds else '✗'} {c.text}" for c in self.conditions)
-        return f"**{self.finding}: {self.status}.** {self.reason}\n\n{marks}"
+        marks = "\n".join(f"- {'yes' if c.holds else '**no**'}: {c.text}" for c in self.conditions)
+        return f"**{self.finding}: {self.status}**\n\n{marks}"
 
 
 def _one_chain(ds):
@@ -106,25 +106,28 @@ def _profiles(ds, view, centring, spectrum, start, step):
     return ranks.isel(depth=slice(start, None)).transpose("correlation_length", "seed", "depth")
 
 
+def _nonzero(rank):
+    # No ratio can be taken to the rank 0 of a constant stream.
+    return np.where(rank > 0, rank, np.nan)
+
+
 def collapse(profile):
     """`C = 1 - r_L / r_0` of rank profiles (..., depth) -> (...). NaN where r_0 is 0."""
     profile = np.asarray(profile, dtype=float)
-    first = np.where(profile[..., 0] > 0, profile[..., 0], np.nan)
-    return 1 - profile[..., -1] / first
+    return 1 - profile[..., -1] / _nonzero(profile[..., 0])
 
 
 def collapse_from_maximum(profile):
-    """`1 - r_L / max r` of rank profiles (..., depth) -> (...)."""
+    """`1 - r_L / max r` of rank profiles (..., depth) -> (...). NaN where every rank is 0."""
     profile = np.asarray(profile, dtype=float)
-    return 1 - profile[..., -1] / profile.max(-1)
+    return 1 - profile[..., -1] / _nonzero(profile.max(-1))
 
 
 def largest_rise(profile):
     """`max over i < j of (r_j - r_i) / r_0` of rank profiles (..., depth) -> (...); negative if strictly falling."""
     profile = np.asarray(profile, dtype=float)
     lowest_before = np.minimum.accumulate(profile, -1)[..., :-1]
-    first = np.where(profile[..., 0] > 0, profile[..., 0], np.nan)
-    return (profile[..., 1:] - lowest_before).max(-1) / first
+    return (profile[..., 1:] - lowest_before).max(-1) / _nonzero(profile[..., 0])
 
 
 def gate_limit(ds, correlation_length):
@@ -265,7 +268,7 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
         conditions = (
             Condition(f"there are {transitions} transitions, at least 5", transitions >= 5),
             _above("total drift", total, 0.1),
-            Condition(f"{named} leads in {count} of {seeds} seeds, at least 7 of 8", 8 * count >= 7 * seeds),
+            Condition(f"{named} {'lead' if k > 1 else 'leads'} in {count} of {seeds} seeds, at least 7 of 8", 8 * count >= 7 * seeds),
             _above("its share of the drift", share, 0.8),
             Condition(f"that share lies above the untrained network's {control}", bool(share.low > control.high)),
             Condition(f"the median of the others, {others:.3f}, is at most 0.05", others <= 0.05),

@@ -1,7 +1,8 @@
-"""One figure a function, one style for the whole book. Each returns a matplotlib Figure."""
+"""One figure or table a function, one style for the whole book."""
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib import pyplot as plt
 
 from rgnb.findings import Interval
@@ -39,9 +40,18 @@ def use_style():
         pass
 
 
-def _panels(n, width=3.1, height=3.0, **kwargs):
-    figure, axes = plt.subplots(1, n, figsize=(width * n, height), squeeze=False, **kwargs)
-    return figure, axes[0]
+def _panels(n, width=3.3, height=2.9, **kwargs):
+    # Up to three panels side by side; more in two columns, so that a page's width suffices.
+    columns = n if n <= 3 else 2
+    rows = -(-n // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **kwargs)
+    return figure, axes.flat[:n]
+
+
+def _label_y(axes, label):
+    for ax in axes:
+        if ax.get_subplotspec().is_first_col():
+            ax.set_ylabel(label)
 
 
 def transition_matrices(chains):
@@ -88,20 +98,19 @@ def autocorrelation(curves):
     return figure
 
 
-def lines(panels, xlabel, ylabel, log=""):
+def lines(panels, xlabel, log=""):
     """Plain curves: {panel title: {label: (x, y)}}; panels share the label colours."""
-    figure, axes = _panels(len(panels), 3.6)
+    figure, axes = _panels(len(panels))
     colors = _colors(panels)
     for ax, (title, curves) in zip(axes, panels.items()):
         for label, (x, y) in curves.items():
             ax.plot(x, y, marker="o", ms=3, lw=1.4, color=colors[label], label=label)
         _finish(ax, title, xlabel, log)
-    axes[0].set_ylabel(ylabel)
     _legend(figure, axes)
     return figure
 
 
-def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, sharey=True):
+def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True):
     """Per-seed lines under their mean with its 95 % t interval.
 
     Args:
@@ -110,8 +119,9 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, sharey=True)
         dim: the dimension on the x axis.
         log: axes on a log scale, of "x", "y", "xy".
         reference: {panel title: (value, text)} drawn as a horizontal line.
+        shared: one y axis from 0 for all panels; else each panel its own range.
     """
-    figure, axes = _panels(len(panels), sharey=sharey)
+    figure, axes = _panels(len(panels), sharey=shared)
     colors = _colors(panels)
     for ax, (title, curves) in zip(axes, panels.items()):
         for label, data in curves.items():
@@ -130,9 +140,11 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, sharey=True)
         _finish(ax, title, xlabel, log)
         if dim in ("depth", "transition"):
             ax.set_xticks(x, [f"{t}→{t + 1}" for t in x] if dim == "transition" else x)
-    axes[0].set_ylabel(ylabel)
-    if "y" not in log:
-        axes[0].set_ylim(bottom=min(0, axes[0].get_ylim()[0]))
+    _label_y(axes, ylabel)
+    if shared and "y" not in log:
+        # The seeds set the range: a wide interval of few seeds may leave the panel.
+        values = np.concatenate([data.values.ravel() for curves in panels.values() for data in curves.values()])
+        axes[0].set_ylim(min(0, 1.1 * np.nanmin(values)), 1.1 * np.nanmax(values))
     _legend(figure, axes)
     return figure
 
@@ -162,7 +174,7 @@ def effects(rows, bounds, xlabel):
 
 def cka_matrices(panels):
     """Heat maps of CKA between depths: {panel title: DataArray (depth, other_depth)}."""
-    figure, axes = _panels(len(panels), 2.6, 2.7)
+    figure, axes = _panels(len(panels), 3.0, 2.8)
     for ax, (title, cka) in zip(axes, panels.items()):
         image = ax.imshow(cka.values, vmin=0, vmax=1, cmap="cividis", origin="lower")
         ax.set_title(title)
@@ -170,9 +182,28 @@ def cka_matrices(panels):
         ax.grid(False)
         ax.set_xticks(cka.depth.values)
         ax.set_yticks(cka.depth.values)
-    axes[0].set_ylabel("depth")
-    figure.colorbar(image, ax=axes, label="CKA", shrink=0.85)
+    _label_y(axes, "depth")
+    figure.colorbar(image, ax=list(axes), label="CKA", shrink=0.85)
     return figure
+
+
+def verdict_table(panels):
+    """Verdicts by definition of rank: {panel title: output of findings.by_definition} -> DataFrame of words."""
+    words = {"supported": "yes", "partly supported": "partly", "not supported": "no", "not trained": "untrained"}
+    index = ["columns", "spectrum", "from depth"]
+    tables = {}
+    for title, verdicts in panels.items():
+        rows = [(*definition, words[verdict.status]) for definition, verdict in verdicts.items()]
+        table = pd.DataFrame(rows, columns=["view", *index, "status"])
+        order = list(dict.fromkeys(table["view"]))
+        tables[title] = table.pivot(index=index, columns="view", values="status")[order]
+    return pd.concat(tables, axis=1)
+
+
+def step_table(panels):
+    """Verdicts by training step: {column title: output of findings.by_step} -> DataFrame of words."""
+    table = pd.DataFrame({title: {step: v.status for step, v in verdicts.items()} for title, verdicts in panels.items()})
+    return table.rename_axis("training step")
 
 
 def _colors(panels):
@@ -187,7 +218,11 @@ def _finish(ax, title, xlabel, log):
     ax.set_title(title)
     ax.set_xlabel(xlabel)
     if "x" in log:
-        ax.set_xscale("symlog" if ax.get_xlim()[0] <= 0 else "log")
+        lowest = min(line.get_xdata().min() for line in ax.lines if line.get_transform() == ax.transData)
+        if lowest > 0:
+            ax.set_xscale("log")
+        else:  # training steps from 0: linear up to the first block of 50
+            ax.set_xscale("symlog", linthresh=50)
     if "y" in log:
         ax.set_yscale("log")
 

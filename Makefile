@@ -1,0 +1,26 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: book test notebooks reproduce
+
+book: $(INSTALLED)
+	$(BIN)/rgnb build
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+# The .ipynb pairs of the MyST notebooks, for papermill and Jupyter.
+notebooks: $(INSTALLED)
+	$(BIN)/jupytext --quiet --sync book/notebooks/*.md
+
+# Trains everything in the book again, into build/reproduce; stop it and call it again to go on.
+reproduce: $(INSTALLED)
+	RGNB_RESULTS=$(CURDIR)/build/reproduce/results $(BIN)/rgnb build --into build/reproduce
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "rgnb needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[book,test]'
+	@touch $@
