@@ -10,13 +10,16 @@ book: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
-# The .ipynb pairs of the MyST notebooks, for papermill and Jupyter.
-notebooks: $(INSTALLED)
-	$(BIN)/jupytext --quiet --sync book/notebooks/*.md
+# The .ipynb pairs of the MyST notebooks, for papermill and Jupyter; one that was changed since is left alone.
+notebooks: $(patsubst book/notebooks/%.md,book/ipynb/%.ipynb,$(wildcard book/notebooks/*.md))
+
+book/ipynb/%.ipynb: book/notebooks/%.md | $(INSTALLED)
+	@mkdir -p book/ipynb
+	$(BIN)/jupytext --quiet --to ipynb --output $@ $<
 
 # Trains everything in the book again, into build/reproduce; stop it and call it again to go on.
 reproduce: $(INSTALLED)
-	RGNB_RESULTS=$(CURDIR)/build/reproduce/results $(BIN)/rgnb build --into build/reproduce
+	RGNB_RESULTS='$(CURDIR)/build/reproduce/results' $(BIN)/rgnb build --into build/reproduce
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -39,6 +39,8 @@ class MarkovChain:
         self.stationary_distribution = _stationary(self.transition_matrix)
         self.eigenvalues = _eigenvalues(self.transition_matrix, self.stationary_distribution)
         modulus = abs(self.eigenvalues[1].item())
+        if modulus >= 1 - 1e-15:
+            raise ValueError("transition_matrix nearly falls apart: its second eigenvalue rounds to 1; link its parts more")
         # Rounding leaves about 1e-16 where the eigenvalue is exactly zero.
         self.correlation_length = -1 / math.log(modulus) if modulus > 1e-12 else 0.0
 
@@ -55,14 +57,15 @@ class MarkovChain:
         Returns:
             (len(lags),) float64: `(E[f(X_0) f(X_t)] - E[f]^2) / Var f`, so 1 at lag 0.
         """
-        f = torch.as_tensor(observable, dtype=torch.float64)
+        f = _tensor("observable", observable)
         if f.shape != (self.n_states,):
             raise ValueError(f"observable must have shape ({self.n_states},), got {tuple(f.shape)}")
         lags = [checks.integer("lags", lag, 0) for lag in lags]
         pi = self.stationary_distribution
+        scale = f.abs().max() ** 2
         f = f - pi @ f
         variance = pi @ f**2
-        if not variance > 0:
+        if not variance > torch.finfo(f.dtype).eps * scale:
             raise ValueError("observable must be finite and not constant; it has no autocorrelation otherwise")
         powers = (torch.linalg.matrix_power(self.transition_matrix, lag) for lag in lags)
         return torch.stack([(pi * f) @ (power @ f) / variance for power in powers])
@@ -99,11 +102,20 @@ class MarkovChain:
         return tokens.T.contiguous()
 
 
-def _validated(matrix):
+def _tensor(name, values):
+    # Numbers in any form as a fresh float64 CPU tensor.
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
     try:
-        P = torch.as_tensor(matrix, dtype=torch.float64, device="cpu").clone()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"transition_matrix must be a square array of numbers: {error}") from None
+        if np.iscomplexobj(values):
+            raise TypeError("it is complex")
+        return torch.from_numpy(np.array(values, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of real numbers: {error}") from None
+
+
+def _validated(matrix):
+    P = _tensor("transition_matrix", matrix)
     if P.ndim != 2 or P.shape[0] != P.shape[1] or len(P) < 2:
         raise ValueError(f"transition_matrix must be square with at least 2 states, got shape {tuple(P.shape)}")
     bad = ~torch.isfinite(P) | (P < 0)
@@ -158,7 +170,10 @@ def _eigenvalues(P, pi):
 
 
 def _second_eigenvalue(correlation_length):
-    return math.exp(-1 / checks.positive("correlation_length", correlation_length))
+    xi = checks.positive("correlation_length", correlation_length)
+    if xi > 1e12:
+        raise ValueError(f"correlation_length must be at most 1e12 (its eigenvalue rounds to 1 beyond), got {xi}")
+    return math.exp(-1 / xi)
 
 
 def _reach(R, top, target):
@@ -180,8 +195,7 @@ def sticky(n_states, correlation_length, stationary_distribution=None):
     """
     n = checks.integer("n_states", n_states, 2)
     lam = _second_eigenvalue(correlation_length)
-    pi = torch.ones(n) if stationary_distribution is None else torch.as_tensor(stationary_distribution)
-    pi = pi.to(torch.float64)
+    pi = _tensor("stationary_distribution", [1] * n if stationary_distribution is None else stationary_distribution)
     if pi.shape != (n,) or not (torch.isfinite(pi) & (pi > 0)).all():
         raise ValueError(f"stationary_distribution must hold {n} finite weights > 0, got {pi.tolist()}")
     return MarkovChain(lam * torch.eye(n, dtype=torch.float64) + (1 - lam) * (pi / pi.sum()))

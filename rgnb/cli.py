@@ -1,9 +1,9 @@
 """The `rgnb` command: list, run and build the book's notebooks. Thin over papermill and jupyter-book."""
 
 import argparse
+import os
 import sys
 import time
-from pathlib import Path
 
 from rgnb import notebooks
 
@@ -11,22 +11,16 @@ from rgnb import notebooks
 def _list(args):
     for name in notebooks.names():
         print(name)
-        for p in notebooks.parameters(name):
+        for p in notebooks.parameters(name).values():
             print(f"    {p.name:26} {p.default!r:16} {p.help}")
         print()
+    sys.stdout.flush()
 
 
 def _run(args):
     given = [*args.parameter, *([("profile", args.profile)] if args.profile else [])]
     values = notebooks.parse_parameters(args.notebook, given)
-    if values.get("profile", "paper") not in ("paper", "quick"):
-        raise ValueError(f"unknown profile {values['profile']!r}: choose from paper, quick")
-    slug = "".join(f"-{key}={value}" for key, value in sorted(values.items()))
-    slug = "".join(c if c.isalnum() or c in "-=._" else "_" for c in slug)[:120]
-    runs = notebooks.ROOT / "book" / "runs"
-    output = Path(args.output).resolve() if args.output else runs / f"{args.notebook}{slug}.ipynb"
-    if (notebooks.ROOT / "book" / "executed").resolve() in output.parents:
-        raise ValueError(f"{output} belongs to the book; choose another --output")
+    output = notebooks.run_path(args.notebook, values, args.output)
     _execute(args.notebook, output, values)
     print(f"executed notebook: {output}")
 
@@ -38,40 +32,49 @@ def _build(args):
     print(f"the book is at {notebooks.build_html(root).as_uri()}")
 
 
-def _execute(name, output, values, root=notebooks.ROOT):
+def _execute(name, output, values, root=None):
     started = time.monotonic()
     print(f"executing {name} ...", flush=True)
     notebooks.execute(name, output, values, root)
     print(f"executed {name} in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def main(arguments=None):
-    """Entry point. Exit status 0; 1 where a notebook or the build fails; 2 for bad input; 130 when stopped."""
+def _parser():
     parser = argparse.ArgumentParser(prog="rgnb", description="Run and build the book of executable findings.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="the notebooks with their parameters, defaults and help")
     command.set_defaults(call=_list)
     command = commands.add_parser("run", help="execute a notebook with other parameters")
     command.set_defaults(call=_run)
-    command.add_argument("notebook")
-    help = "set a parameter; may be repeated"
-    command.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=help)
+    command.add_argument("notebook", help="a name that `rgnb list` shows")
+    pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    command.add_argument("-p", "--parameter", **pair, help="set a parameter; may be repeated")
     command.add_argument("--profile", help="shorthand for -p profile: quick (minutes on a laptop) or paper")
-    command.add_argument("--output", help="where to write the executed notebook (default: in book/runs/)")
+    command.add_argument("--output", metavar="FILE", help="where to write the executed notebook (default: in book/runs/)")
     command = commands.add_parser("build", help="execute every notebook and build the HTML book")
     command.set_defaults(call=_build)
-    command.add_argument("--into", help="execute and build a copy of the book in this folder")
-    args = parser.parse_args(arguments)
+    command.add_argument("--into", metavar="FOLDER", help="execute and build a copy of the book in this folder")
+    return parser
+
+
+def main(arguments=None):
+    """Entry point. Exit status 0; 1 where a notebook or the build fails; 2 for bad input; 130 when stopped."""
+    args = _parser().parse_args(arguments)
     try:
         args.call(args)
     except ValueError as error:
         print(f"rgnb: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    except ModuleNotFoundError as error:
+        print(f"rgnb: {error}; install what the book needs: pip install -c constraints.txt -e '.[book]'", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (RuntimeError, OSError) as error:
         print(f"rgnb: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("rgnb: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("\nrgnb: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 

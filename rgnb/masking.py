@@ -48,7 +48,7 @@ def _likelihoods(observed, n, scheme, rate):
 def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
     """Exact law of the true token at each position, were that position selected, given all that is shown.
 
-    Forward-backward with normalised messages (Rabiner 1989); under "mask" this is the posterior of a
+    Forward-backward with normalised messages; under "mask" this is the posterior of a
     hidden Markov model that emits its state or [MASK].
 
     Args:

@@ -6,6 +6,7 @@ Kornblith et al. (arXiv:1905.00414); its debiased form after Song et al. (JMLR 2
 (arXiv:2010.15327), here in feature space: one pass over the rows, O(d^2) memory.
 """
 
+import numpy as np
 import torch
 
 from rgnb import checks
@@ -17,8 +18,8 @@ VIEWS = ("position", "token", "masked", "pooled", "sequence")
 def _matrix(name, x, rows=1):
     if not isinstance(x, torch.Tensor):
         try:
-            x = torch.as_tensor(x)
-        except (TypeError, ValueError, RuntimeError) as error:
+            x = torch.from_numpy(np.asarray(x))
+        except (TypeError, ValueError) as error:
             raise TypeError(f"{name} must be a tensor or array of numbers: {error}") from None
     if x.is_complex():
         raise TypeError(f"{name} must be real, got {x.dtype}")
@@ -26,10 +27,12 @@ def _matrix(name, x, rows=1):
         raise ValueError(f"{name} must be (..., n, d) with n >= {rows} rows and d >= 1, got shape {tuple(x.shape)}")
     x = x.cpu() if x.device.type == "mps" else x  # MPS has no float64
     x = x.double().contiguous()
-    # The norm is the cheap test; only where it overflows is each entry looked at.
-    if not torch.isfinite(torch.linalg.vector_norm(x)) and not torch.isfinite(x).all():
+    low, high = torch.aminmax(x)  # NaN if any entry is: one pass, a fraction of isfinite's cost
+    largest = max(-low, high)
+    if not torch.isfinite(low + high) and not torch.isfinite(largest):
         raise ValueError(f"{name} holds NaN or infinite values; drop those rows or fix the network first")
-    return x
+    # At largest entry 1 no square over- or underflows.
+    return (x / largest, largest) if largest > 0 else (x, largest + 1)
 
 
 def view(x, name, selected=None):
@@ -61,10 +64,16 @@ def singular_values(x, center=True):
     Values that are rounding error, below `max(n, d) * eps` times the size of x before centring, are
     set to 0, so that a constant input has spectrum 0 once centred.
     """
-    x = _matrix("x", x)
-    scale = torch.linalg.matrix_norm(x)[..., None]
+    x, largest = _matrix("x", x)
+    size = torch.linalg.matrix_norm(x)[..., None]
     s = torch.linalg.svdvals(x - x.mean(-2, keepdim=True) if center else x)
-    return torch.where(s > max(x.shape[-2:]) * torch.finfo(s.dtype).eps * scale, s, 0.0)
+    return torch.where(s > max(x.shape[-2:]) * torch.finfo(s.dtype).eps * size, s * largest, 0.0)
+
+
+def _relative(s):
+    # Singular values over their largest, so that squares neither over- nor underflow; 0 stays 0.
+    top = s.amax(-1, keepdim=True)
+    return s / torch.where(top > 0, top, 1.0)
 
 
 def spectrum_rank(s, spectrum="singular"):
@@ -76,6 +85,7 @@ def spectrum_rank(s, spectrum="singular"):
     Returns:
         Between 1 and k; 0 where s is all zero, by convention.
     """
+    s = _relative(s)
     weights = s if checks.choice("spectrum", spectrum, SPECTRA) == "singular" else s**2
     total = weights.sum(-1, keepdim=True)
     p = weights / torch.where(total > 0, total, 1.0)
@@ -102,8 +112,8 @@ def participation_ratio(x, center=True):
 
 def spectrum_participation(s):
     """Participation ratio of singular values s: (..., k) -> (...)."""
-    s = s / s[..., :1].clamp(min=torch.finfo(s.dtype).tiny)
-    return (s**2).sum(-1) ** 2 / (s**4).sum(-1).clamp(min=torch.finfo(s.dtype).tiny)
+    squares = _relative(s) ** 2
+    return squares.sum(-1) ** 2 / (squares**2).sum(-1).clamp(min=torch.finfo(s.dtype).tiny)
 
 
 def stable_rank(x, center=True):
@@ -112,14 +122,14 @@ def stable_rank(x, center=True):
 
 
 def spectrum_stable(s):
-    """Stable rank of singular values s in decreasing order: (..., k) -> (...)."""
-    return ((s / s[..., :1].clamp(min=torch.finfo(s.dtype).tiny)) ** 2).sum(-1)
+    """Stable rank of singular values s: (..., k) -> (...)."""
+    return (_relative(s) ** 2).sum(-1)
 
 
 def _prepared(name, x):
     # Centring changes neither form of HSIC and keeps its sums from cancelling. Normalising to unit
     # size does the same for over- and underflow. Returns also which matrices are constant.
-    x = _matrix(name, x, rows=4)
+    x, _ = _matrix(name, x, rows=4)
     size = torch.linalg.matrix_norm(x)[..., None, None]
     x = x - x.mean(-2, keepdim=True)
     norm = torch.linalg.matrix_norm(x)[..., None, None]
@@ -156,10 +166,10 @@ def linear_cka(x, y, debiased=True):
     Raises:
         ValueError: fewer than 4 rows, different numbers of rows, NaN or infinite values.
     """
-    if torch.as_tensor(x).shape[-2:-1] != torch.as_tensor(y).shape[-2:-1]:
-        raise ValueError(f"x and y must have the same rows, got {tuple(x.shape)} and {tuple(y.shape)}")
     x, x_constant = _prepared("x", x)
     y, y_constant = _prepared("y", y)
+    if x.shape[-2] != y.shape[-2]:
+        raise ValueError(f"x and y must have the same rows, got {tuple(x.shape)} and {tuple(y.shape)}")
     xy, xx, yy = (_hsic(a, b, debiased) for a, b in ((x, y), (x, x), (y, y)))
     return _cka(xy, xx, yy, x_constant | y_constant)
 
@@ -192,10 +202,11 @@ def kernel_drift(layers, debiased=True):
 def _prepared_layers(layers):
     if len(layers) < 2:
         raise ValueError(f"layers must hold at least 2 activation matrices, got {len(layers)}")
-    rows = {tuple(torch.as_tensor(x).shape[:-1]) for x in layers}
+    prepared = [_prepared(f"layers[{i}]", x) for i, x in enumerate(layers)]
+    rows = {tuple(x.shape[:-1]) for x, _ in prepared}
     if len(rows) > 1:
         raise ValueError(f"layers must share their leading dimensions and rows, got {sorted(rows)}")
-    return [_prepared(f"layers[{i}]", x) for i, x in enumerate(layers)]
+    return prepared
 
 
 def concentration(drift, leading=2):

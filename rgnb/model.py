@@ -34,13 +34,25 @@ class ModelConfig:
         checks.choice("mixing", self.mixing, MIXINGS)
 
 
+def _uniform(generators, rows, columns, n_in):
+    # torch.nn.Linear's default for weight and bias: uniform in +-1/sqrt(n_in). One generator a member.
+    bound = n_in**-0.5
+    return torch.stack([torch.rand(rows, columns, generator=g) for g in generators]) * 2 * bound - bound
+
+
+class _Embedding(nn.Module):
+    def __init__(self, generators, symbols, width):
+        super().__init__()
+        self.weight = nn.Parameter(_uniform(generators, symbols, width, symbols))
+
+    def forward(self, one_hot):  # (members, batch, length, symbols) -> (members, batch, length, width)
+        return (one_hot.flatten(1, -2) @ self.weight).unflatten(1, one_hot.shape[1:-1])
+
+
 class _Linear(nn.Module):
     def __init__(self, generators, n_in, n_out, bias=True):
         super().__init__()
-        # torch.nn.Linear's default: weight and bias uniform in +-1/sqrt(n_in).
-        bound = n_in**-0.5
-        rows = n_in + 1 if bias else n_in
-        drawn = torch.stack([torch.rand(rows, n_out, generator=g) for g in generators]) * 2 * bound - bound
+        drawn = _uniform(generators, n_in + 1, n_out, n_in)  # the last row is the bias, drawn whether used or not
         self.weight = nn.Parameter(drawn[:, :n_in].contiguous())
         self.bias = nn.Parameter(drawn[:, n_in:].contiguous()) if bias else None
 
@@ -61,10 +73,10 @@ class _LayerNorm(nn.Module):
 
 
 class _MLP(nn.Module):
-    def __init__(self, generators, size, hidden):
+    def __init__(self, generators, size, hidden, bias=True):
         super().__init__()
         self.up = _Linear(generators, size, hidden)
-        self.down = _Linear(generators, hidden, size)
+        self.down = _Linear(generators, hidden, size, bias)
 
     def forward(self, x):
         return self.down(F.gelu(self.up(x)))
@@ -75,7 +87,9 @@ class _Block(nn.Module):
         super().__init__()
         if config.mixing == "tokens":
             self.token_norm = _LayerNorm(generators, config.width)
-            self.token_mlp = _MLP(generators, config.length, 2 * config.length)
+            # No output bias: it would add one number to all channels of a position, which every LayerNorm
+            # removes. Without a gradient, Adam would let it wander with rounding noise, and the raw stream with it.
+            self.token_mlp = _MLP(generators, config.length, 2 * config.length, bias=False)
         else:
             self.token_mlp = None
         self.channel_norm = _LayerNorm(generators, config.width)
@@ -107,7 +121,7 @@ class ResidualMLP(nn.Module):
         if not self.seeds:
             raise ValueError("seeds must name at least one member, got none")
         generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
-        self.embedding = _Linear(generators, config.n_states + 1, config.width, bias=False)
+        self.embedding = _Embedding(generators, config.n_states + 1, config.width)
         self.blocks = nn.ModuleList(_Block(generators, config) for _ in range(config.depth))
         self.final_norm = _LayerNorm(generators, config.width)
         self.head = _Linear(generators, config.width, config.n_states)

@@ -1,19 +1,25 @@
-"""The book's notebooks from outside: find them, read and check their parameters, execute them, build the HTML."""
+"""The book's notebooks from outside: find them, check their parameters, execute them, build the HTML."""
 
 import ast
+import hashlib
 import io
+import json
+import math
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
 from rgnb import checks
 
-ROOT = Path(__file__).parent.parent
-KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
+ROOT = Path(__file__).resolve().parent.parent  # the checkout
+PROFILES = ("quick", "paper")  # of rgnb.experiment, known here without importing torch
+KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "text", list: "a list", tuple: "a tuple"}
 
 
 @dataclass(frozen=True)
@@ -26,119 +32,209 @@ class Parameter:
 
     def parse(self, text):
         """The value that `text` from a command line stands for; ValueError if it is of another type."""
-        kind = type(self.default)
-        if kind is str:
-            return text
+        if isinstance(self.default, str):
+            return checks.choice("profile", text, PROFILES) if self.name == "profile" else text
         try:
-            value = ast.literal_eval(text.capitalize() if kind is bool else text)
-        except (ValueError, SyntaxError):
-            value = None
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise ValueError(f"parameter {self.name} must be {KINDS[kind]}, got {text!r}; its default is {self.default!r}")
-        return value
+            return _like(self.default, ast.literal_eval(text.capitalize() if isinstance(self.default, bool) else text))
+        except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
+            kind = KINDS[type(self.default)]
+            raise ValueError(f"{self.name} must be {kind}, such as its default {self.default!r}; got {text!r}") from None
 
 
-def names(root=ROOT):
+def _like(default, value):
+    # `value` as the type of `default`, an int also where that is a float; the entries of a list as its first one.
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default) or isinstance(value, float) and not math.isfinite(value):
+        raise ValueError
+    if isinstance(value, list | tuple) and default:
+        return type(value)(_like(default[0], entry) for entry in value)
+    return value
+
+
+def pages(root=None):
+    """Every page of the book, in the order of its table of contents, as paths from book/ without a suffix."""
+    toc = (root or ROOT) / "_toc.yml"
+    if not toc.exists():
+        raise ValueError(f"no book at {toc.parent}; install rgnb from a checkout of its repository: pip install -e '.[book]'")
+    return re.findall(r"^[\s-]*(?:root|file): *([\w/-]+)", toc.read_text(), re.MULTILINE)
+
+
+def names(root=None):
     """Names of the book's notebooks, in the order of its table of contents."""
-    toc = (root / "_toc.yml").read_text()
-    found = re.findall(r"file: executed/([\w-]+)", toc)
-    if not found:
-        raise ValueError(f"no notebook is listed in {root / '_toc.yml'}; run rgnb from a checkout of the book")
-    return found
+    return [page.removeprefix("executed/") for page in pages(root) if page.startswith("executed/")]
 
 
-def source(name, root=ROOT):
+def source(name, root=None):
     """Path of a notebook's MyST source; ValueError with the closest name if there is none."""
-    return root / "book" / "notebooks" / f"{checks.choice('notebook', name, names(root))}.md"
+    return (root or ROOT) / "book" / "notebooks" / f"{checks.choice('notebook', name, names(root))}.md"
 
 
-def parameters(name, root=ROOT):
-    """The parameters of a notebook, read from its source without running it: list of Parameter."""
-    text = source(name, root).read_text(encoding="utf-8")
-    cell = re.search(r"```\{code-cell\}[^\n]*\n:tags: \[parameters\]\n(.*?)```", text, re.DOTALL)
-    if cell is None:
-        return []
-    code = cell.group(1)
+def parameters(name, root=None):
+    """The parameters of a notebook, read from its source without running it: {name: Parameter}."""
+    path = source(name, root)
+    cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    code = next((c for c in cells if re.match(r"(---\n)?:?tags:\s*(\[|- )parameters\b", c)), "")
+    code = re.sub(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", "", code, flags=re.MULTILINE | re.DOTALL)
     tokens = tokenize.generate_tokens(io.StringIO(code).readline)
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-    assignments = [node for node in ast.parse(code).body if isinstance(node, ast.Assign)]
-    return [Parameter(a.targets[0].id, ast.literal_eval(a.value), comments.get(a.lineno, "")) for a in assignments]
+    found = [
+        Parameter(line.targets[0].id, ast.literal_eval(line.value), comments.get(line.end_lineno, ""))
+        for line in ast.parse(code).body
+        if isinstance(line, ast.Assign)
+    ]
+    return {parameter.name: parameter for parameter in found}
 
 
-def parse_parameters(name, given, root=ROOT):
+def parse_parameters(name, given, root=None):
     """Check names and types: [(name, text)] -> {name: value}. ValueError names the closest valid name."""
-    known = {p.name: p for p in parameters(name, root)}
+    known = parameters(name, root)
     return {key: known[checks.choice(f"parameter of {name}", key, known)].parse(text) for key, text in given}
 
 
-def execute(name, output, values=None, root=ROOT):
+def run_path(name, values, output=None, root=None):
+    """Where a run with changed parameters goes: `output`, or a file in book/runs/ named after notebook and parameters.
+
+    Raises:
+        ValueError: something other than an earlier output of the same run is there.
+    """
+    plain = "-".join([name, *(f"{key}={value}" for key, value in sorted(values.items()))])
+    slug = re.sub(r"[^\w.+=-]", "_", plain, flags=re.ASCII)[:120]
+    if slug != plain:
+        slug += "-" + hashlib.sha256(plain.encode()).hexdigest()[:8]
+    path = Path(output).resolve() if output else (root or ROOT) / "book" / "runs" / f"{slug}.ipynb"
+    if path.suffix != ".ipynb":
+        raise ValueError(f"the output must be a notebook, a name that ends in .ipynb; got {path}")
+    if path.exists() and _stored_run(path) != _run_label(name, values):
+        raise ValueError(f"{path} is there already and is not an earlier output of this run; choose another --output")
+    return path
+
+
+def _run_label(name, values):
+    return json.loads(json.dumps({"notebook": name, "parameters": values}))
+
+
+def _stored_run(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["metadata"]["rgnb"]
+    except (ValueError, KeyError, TypeError, OSError):
+        return None
+
+
+def execute(name, output, values=None, root=None):
     """Execute a notebook with papermill and write it, cleaned, to `output` once every cell has passed.
 
-    Training progress goes to stderr as it happens. A failing cell raises RuntimeError and leaves no output.
+    What cells print on stderr, training's progress above all, goes to stderr as it happens.
+
+    Raises:
+        RuntimeError: a cell failed or the kernel died; nothing is written then.
     """
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, not one of the user's
+    os.environ.pop("MPLBACKEND", None)  # figures go where the kernel shows them
     import jupytext
     import nbformat
     import papermill
-    from papermill.exceptions import PapermillExecutionError
 
-    output = Path(output)
+    path, output = source(name, root), Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    given = output.with_name(f".{output.stem}.given.ipynb")
-    partial = output.with_name(f".{output.stem}.partial.ipynb")
     try:
-        nbformat.write(jupytext.read(source(name, root)), given)
-        papermill.execute_notebook(
-            given, partial, values or {}, kernel_name="python3", progress_bar=False, stderr_file=sys.stderr,
-            cwd=source(name, root).parent,
+        notebook = papermill.execute_notebook(
+            jupytext.read(path), None, values or {}, kernel_name="python3", cwd=path.parent,
+            progress_bar={"desc": name, "leave": False}, stderr_file=_Live(), extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
-        notebook = nbformat.read(partial, as_version=4)
-        nbformat.write(clean(notebook), partial)
+    except papermill.PapermillExecutionError as error:
+        raise RuntimeError(f"{name} stopped in cell {error.exec_count} with {error.ename}: {error.evalue}") from None
+    clean(notebook)
+    if values:
+        notebook.metadata["rgnb"] = _run_label(name, values)
+    partial = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        nbformat.write(notebook, partial)
         partial.replace(output)
-    except PapermillExecutionError as error:
-        raise RuntimeError(f"{name} stopped with {error.ename}: {error.evalue}") from None
     finally:
-        given.unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
 
 
+class _Live:
+    """Passes a cell's stderr on; on a terminal, a bar that is drawn anew first wipes what its line held."""
+
+    def write(self, text):
+        sys.stderr.write(text.replace("\r", "\r\x1b[K") if sys.stderr.isatty() else text)
+
+    def flush(self):
+        sys.stderr.flush()
+
+
 def clean(notebook):
-    """Drop what changes from run to run for no reason: times, paths, ids, versions, progress bars."""
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    """Drop, in place, what changes from run to run for no reason: times, paths, versions, ids, progress bars."""
+    for key in ("papermill", "jupytext"):
+        notebook.metadata.pop(key, None)
+    notebook.metadata["language_info"] = {"name": "python"}
     for i, cell in enumerate(notebook.cells):
         cell.id = f"cell-{i}"
-        for stamp in ("papermill", "execution"):
-            cell.metadata.pop(stamp, None)
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-    return notebook
+            cell.outputs = _merged([o for o in cell.outputs if o.get("name") != "stderr"])
+            for output in cell.outputs:
+                texts = output.get("data", output)
+                for kind in texts:
+                    if kind.endswith(("text/html", "text/plain")) or (kind == "text" and output.output_type == "stream"):
+                        texts[kind] = _steady(texts[kind], f"cell-{i}")
 
 
-def build_html(root=ROOT):
+def _merged(outputs):
+    # How many messages a cell's prints arrive in is a matter of timing.
+    merged = []
+    for output in outputs:
+        if merged and output.output_type == merged[-1].output_type == "stream":
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def _steady(text, label):
+    # Tables of pandas and xarray carry random ids; objects print their address.
+    ids = re.findall(r"\bT_[0-9a-f]{5}(?=[_\"])|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", text)
+    for k, found in enumerate(dict.fromkeys(ids)):
+        text = text.replace(found, f"{label}-id-{k}")
+    return re.sub(r" at 0x[0-9a-f]+", " at 0x0", text)
+
+
+def build_html(root=None, output=None):
     """Build the HTML from the executed notebooks, every warning an error; returns the front page's path.
+
+    Args:
+        root: the checkout; output: folder that gets `_build/html`, the checkout if None.
 
     Raises:
         RuntimeError: the build failed or a page is missing; the message holds its output.
     """
-    command = [Path(sys.executable).parent / "jupyter-book", "build", root / "book", "--all", "-W", "--keep-going"]
+    root = root or ROOT
+    output, started = output or root, time.time()
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command += ["build", "book", "--all", "-W", "--keep-going", "-q", "--path-output", output]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    html = root / "book" / "_build" / "html"
-    pages = ["intro", *re.findall(r"- file: (\S+)", (root / "_toc.yml").read_text())]
-    broken = [p for p in pages if not (page := html / f"{p}.html").exists() or "</html>" not in page.read_text()[-200:]]
+    html = output / "_build" / "html"
+    broken = [page for page in pages(root) if not _whole(html / f"{page}.html", started)]
     if done.returncode or broken:
         missing = f"\npages missing or cut short: {', '.join(broken)}" if broken else ""
         raise RuntimeError(f"jupyter-book failed (exit status {done.returncode}){missing}\n{done.stdout}\n{done.stderr}")
     return html / "index.html"
 
 
-def copy_book(into, root=ROOT):
-    """Copy the book's sources to another root, so that it can be executed and built there."""
+def _whole(page, started):
+    return page.exists() and page.stat().st_mtime > started - 2 and "</html>" in page.read_text(encoding="utf-8")[-200:]
+
+
+def copy_book(into):
+    """Copy the book's sources to another root, so that it can be executed and built there; returns that root."""
     into = Path(into).resolve()
-    ignore = shutil.ignore_patterns("_build", "ipynb", "runs", "_toc.yml")
-    shutil.copytree(root / "book", into / "book", ignore=ignore, dirs_exist_ok=True)
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(root / name, into / name)
-        shutil.copy(root / "_toc.yml", into / "book" / "_toc.yml")
+    if ROOT.is_relative_to(into) or into.is_relative_to(ROOT / "book"):
+        raise ValueError(f"{into} holds or is inside the book itself; choose another folder, such as build/reproduce")
+    ignore = shutil.ignore_patterns("_build", "ipynb", "executed", "runs", "_toc.yml")
+    shutil.copytree(ROOT / "book", into / "book", ignore=ignore, dirs_exist_ok=True)
+    for name in ("_config.yml", "_toc.yml", "book/_toc.yml"):
+        shutil.copy(ROOT / name, into / name)
     return into

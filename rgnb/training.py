@@ -49,7 +49,10 @@ class TrainConfig:
 
 
 def generator(*entropy, device="cpu"):
-    """A torch.Generator on `device` seeded from several integers, such as (seed, stream, block)."""
+    """A torch.Generator on `device` seeded from several integers, such as (seed, stream, block).
+
+    Trailing zeros do not count (numpy's SeedSequence): give uses of one seed different leading streams.
+    """
     state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
 
@@ -63,10 +66,14 @@ def resolve_device(device="auto"):
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return torch.device(next(name for name, there in available.items() if there))
-    kind = checks.choice("device", str(device).split(":")[0], ["auto", *available])
-    if not available[kind]:
-        raise ValueError(f"device {device!r} is not available on this machine; use device='auto' or 'cpu'")
-    return torch.device(device)
+    kind = checks.choice("device", str(device).split(":")[0], available)
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = None
+    if not available[kind] or found is None or kind == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r} is not on this machine; use device='auto' or 'cpu'")
+    return found
 
 
 def masked_loss(logits, tokens, selected):
@@ -130,7 +137,7 @@ class _Store:
             with safe_open(path, "pt") as file:
                 if file.metadata().get("setting") != self.setting:
                     return None
-                return {name: file.get_tensor(name) for name in file.keys()}
+                return {name: file.get_tensor(name).clone() for name in file.keys()}  # not a view of the file
         except Exception:  # absent, truncated, foreign: safetensors raises its own and OS errors alike
             return None
 
@@ -186,7 +193,7 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
         state = store.load(store.folder / "resume.safetensors")
         done = 0 if state is None else len(state["history"]) * BLOCK
         # A checkpoint past a snapshot that is missing cannot give it back.
-        if any(step <= done and not store.path(step).exists() for step in steps):
+        if any(step <= done and store.load(store.path(step)) is None for step in steps):
             done, state = 0, None
         groups.setdefault(done, {})[seed] = state
     for done, states in sorted(groups.items()):

@@ -1,0 +1,447 @@
+"""Ranks and similarities against closed forms, invariances and independent implementations."""
+
+import numpy as np
+import pytest
+import torch
+
+from rgnb import masking
+from rgnb.chains import sticky
+from rgnb.metrics import (
+    cka_matrix,
+    concentration,
+    effective_rank,
+    kernel_drift,
+    linear_cka,
+    participation_ratio,
+    relevant_modes,
+    singular_values,
+    spectrum_rank,
+    stable_rank,
+    view,
+)
+
+RANKS = {
+    "effective": effective_rank,
+    "effective-eigen": lambda x, center=True: effective_rank(x, center, "eigen"),
+    "participation": participation_ratio,
+    "stable": stable_rank,
+}
+ranks = pytest.mark.parametrize("rank", RANKS.values(), ids=RANKS)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def orthogonal(n, seed=0):
+    return torch.linalg.qr(randn(n, n, seed=seed)).Q
+
+
+def with_singular_values(values, n=20, d=8, seed=0):
+    """An (n, d) matrix with zero column means and these singular values."""
+    left = randn(n, len(values), seed=seed)
+    left = torch.linalg.qr(left - left.mean(0)).Q
+    return left @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ orthogonal(d, seed + 1)[: len(values)]
+
+
+# --- ranks ---
+
+
+@ranks
+@pytest.mark.parametrize("n", [2, 5, 16])
+def test_orthogonal_matrix_has_full_rank(rank, n):
+    assert rank(orthogonal(n), center=False).item() == pytest.approx(n, rel=1e-12)
+
+
+@pytest.mark.parametrize("values", [[5.0], [3.0, 3.0], [4.0, 2.0, 1.0], [10.0, 1.0, 0.1, 0.01], [1.0] * 8])
+@pytest.mark.parametrize("center", [True, False])
+def test_ranks_from_known_singular_values(values, center):
+    x, s = with_singular_values(values), np.array(values)
+
+    def perplexity(weights):
+        p = weights / weights.sum()
+        return np.exp(-(p * np.log(p)).sum())
+
+    np.testing.assert_allclose(singular_values(x, center)[: len(s)], s, rtol=1e-12)
+    assert (singular_values(x, center)[len(s) :] == 0).all()
+    assert effective_rank(x, center).item() == pytest.approx(perplexity(s), rel=1e-10)
+    assert effective_rank(x, center, "eigen").item() == pytest.approx(perplexity(s**2), rel=1e-10)
+    assert participation_ratio(x, center).item() == pytest.approx((s**2).sum() ** 2 / (s**4).sum(), rel=1e-10)
+    assert stable_rank(x, center).item() == pytest.approx((s**2).sum() / s.max() ** 2, rel=1e-10)
+
+
+def test_two_equal_values_count_as_two_in_either_spectrum():
+    s = torch.tensor([[7.0, 7.0, 0.0], [7.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    for spectrum in ("singular", "eigen"):
+        assert spectrum_rank(s, spectrum).tolist() == pytest.approx([2, 1, 0], abs=1e-12)
+
+
+@ranks
+@pytest.mark.parametrize("n, d", [(6, 20), (20, 6), (7, 7), (2, 3)])
+def test_bounds_and_the_degree_of_freedom_lost_to_centring(rank, n, d):
+    x = randn(n, d)
+    assert 1 - 1e-12 <= rank(x).item() <= min(n - 1, d) + 1e-9
+    assert 1 - 1e-12 <= rank(x, center=False).item() <= min(n, d) + 1e-9
+    assert (singular_values(x) > 0).sum() == min(n - 1, d)
+
+
+@ranks
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6, -3e-7])
+def test_constant_input_has_rank_zero(rank, value):
+    assert rank(torch.full((9, 5), value, dtype=torch.float64)).item() == 0
+
+
+@ranks
+def test_identical_rows_have_rank_zero_centred_and_one_otherwise(rank):
+    x = randn(1, 6).expand(11, 6)
+    assert rank(x).item() == 0
+    assert rank(x, center=False).item() == pytest.approx(1, rel=1e-12)
+
+
+@ranks
+def test_rank_of_zeros_is_zero_without_centring(rank):
+    assert rank(torch.zeros(4, 3), center=False).item() == 0
+
+
+@ranks
+@pytest.mark.parametrize("center", [True, False])
+def test_invariance_to_rotation_scale_and_row_order(rank, center):
+    x = randn(12, 7) * torch.logspace(0, -2, 7, dtype=torch.float64)
+    expected = pytest.approx(rank(x, center).item(), rel=1e-10)
+    assert rank(x @ orthogonal(7, 3), center).item() == expected
+    assert rank(x.flip(0), center).item() == expected
+    for scale in (-1e-6, 1e6, 1e-100, 1e100):
+        assert rank(x * scale, center).item() == expected
+
+
+@ranks
+def test_a_shift_changes_only_the_uncentred_rank(rank):
+    x = randn(12, 7)
+    assert rank(x + 5).item() == pytest.approx(rank(x).item(), rel=1e-10)
+    assert rank(x + 1e6).item() == pytest.approx(rank(x).item(), rel=1e-6)
+    assert rank(x + 50, center=False) < 0.7 * rank(x, center=False)
+
+
+@ranks
+def test_leading_dimensions_equal_a_loop(rank):
+    x = randn(2, 3, 10, 4)
+    x[1, 2] = 1.0
+    out = rank(x)
+    assert out.shape == (2, 3)
+    for i in range(2):
+        for j in range(3):
+            assert out[i, j].item() == pytest.approx(rank(x[i, j]).item(), rel=1e-12)
+
+
+@ranks
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_any_float_in_float64_out(rank, dtype):
+    x = randn(10, 4).to(dtype)
+    assert rank(x).dtype == torch.float64
+    assert rank(x).item() == rank(x.double()).item()
+    assert rank(x.double().numpy()).item() == rank(x).item()
+
+
+@ranks
+@pytest.mark.parametrize(
+    "x, error, message",
+    [
+        (torch.tensor([[1.0, float("nan")]]), ValueError, "NaN or infinite"),
+        (torch.tensor([[1.0, -float("inf")]]), ValueError, "NaN or infinite"),
+        (torch.ones(4), ValueError, r"got shape \(4,\)"),
+        (torch.ones(4, 0), ValueError, r"got shape \(4, 0\)"),
+        (torch.ones(0, 4), ValueError, r"got shape \(0, 4\)"),
+        (torch.ones(4, 2, dtype=torch.complex64), TypeError, "must be real"),
+        ("abc", TypeError, "must be a tensor or array"),
+        ([["a", "b"]], TypeError, "must be a tensor or array"),
+        (None, TypeError, "must be a tensor or array"),
+    ],
+)
+def test_ranks_reject_bad_input(rank, x, error, message):
+    with pytest.raises(error, match=message):
+        rank(x)
+
+
+def test_unknown_spectrum_names_the_closest():
+    with pytest.raises(ValueError, match="did you mean 'eigen'"):
+        effective_rank(torch.ones(4, 2), spectrum="eigne")
+
+
+# --- CKA ---
+
+
+def gram_cka(x, y, debiased):
+    """CKA from n x n Gram matrices: Song et al.'s unbiased HSIC (eq. 5), or Kornblith et al.'s."""
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    n = len(x)
+
+    def hsic(K, L):
+        if not debiased:
+            H = np.eye(n) - 1 / n
+            return np.trace(K @ H @ L @ H)
+        K, L, one = K - np.diag(np.diag(K)), L - np.diag(np.diag(L)), np.ones(n)
+        mean = (one @ K @ one) * (one @ L @ one) / ((n - 1) * (n - 2))
+        return (np.trace(K @ L) + mean - 2 / (n - 2) * (one @ K @ L @ one)) / (n * (n - 3))
+
+    K, L = x @ x.T, y @ y.T
+    return hsic(K, L) / np.sqrt(hsic(K, K) * hsic(L, L))
+
+
+def related(n=20, d1=6, d2=9, seed=0, noise=0.7):
+    x = randn(n, d1, seed=seed)
+    return x, x @ randn(d1, d2, seed=seed + 1) + noise * randn(n, d2, seed=seed + 2)
+
+
+both = pytest.mark.parametrize("debiased", [True, False])
+
+
+@both
+@pytest.mark.parametrize("n, d1, d2", [(5, 3, 2), (20, 6, 9), (12, 40, 30), (64, 1, 5)])
+def test_cka_equals_the_gram_form(debiased, n, d1, d2):
+    x, y = related(n, d1, d2)
+    assert linear_cka(x + 0.5, y - 2, debiased).item() == pytest.approx(gram_cka(x + 0.5, y - 2, debiased), abs=1e-10)
+
+
+@both
+def test_cka_of_an_input_with_itself_is_one(debiased):
+    x = randn(15, 6)
+    assert linear_cka(x, x, debiased).item() == pytest.approx(1, abs=1e-12)
+
+
+@both
+def test_cka_invariances(debiased):
+    x, y = related()
+    expected = pytest.approx(linear_cka(x, y, debiased).item(), abs=1e-10)
+    assert linear_cka(y, x, debiased).item() == expected
+    assert linear_cka(-3 * x @ orthogonal(6, 5) + 4, 0.1 * y @ orthogonal(9, 6) - 1, debiased).item() == expected
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    assert linear_cka(x[order], y[order], debiased).item() == expected
+    assert linear_cka(x[order], y, debiased).item() != pytest.approx(expected.expected, abs=1e-3)
+    assert linear_cka(x @ randn(6, 6, seed=9), y, debiased).item() != pytest.approx(expected.expected, abs=1e-3)
+
+
+def test_null_value_on_independent_data():
+    x, y = randn(2000, 32, 16, seed=1), randn(2000, 32, 16, seed=2)
+    null = linear_cka(x, y)
+    assert abs(null.mean()) < 4 * null.std() / 2000**0.5
+    assert null.std() > 0.01 and (null < 0).any()
+    assert linear_cka(x, y, debiased=False).min() > 0.1
+
+
+def test_biased_cka_lies_between_0_and_1():
+    cka = linear_cka(randn(200, 6, 5, seed=1), randn(200, 6, 5, seed=2), debiased=False)
+    assert cka.min() > 0 and cka.max() < 1
+
+
+@both
+def test_cka_matrix_and_kernel_drift_agree_with_linear_cka(debiased):
+    layers = [randn(3, 20, d, seed=d) for d in (4, 7, 5)]
+    layers.append(layers[-1] + 0.3 * randn(3, 20, 5, seed=50))
+    matrix, drift = cka_matrix(layers, debiased), kernel_drift(layers, debiased)
+    assert matrix.shape == (3, 4, 4) and drift.shape == (3, 3)
+    for m in range(3):
+        for i in range(4):
+            for j in range(4):
+                expected = linear_cka(layers[i][m], layers[j][m], debiased).item()
+                assert matrix[m, i, j].item() == pytest.approx(expected, abs=1e-12)
+                if j == i + 1:
+                    assert drift[m, i].item() == pytest.approx(1 - expected, abs=1e-12)
+
+
+@both
+def test_cka_leading_dimensions_equal_a_loop(debiased):
+    x, y = randn(2, 3, 10, 4), randn(2, 3, 10, 5, seed=1)
+    out = linear_cka(x, y, debiased)
+    assert out.shape == (2, 3)
+    for i in range(2):
+        for j in range(3):
+            assert out[i, j].item() == pytest.approx(linear_cka(x[i, j], y[i, j], debiased).item(), abs=1e-12)
+
+
+@both
+@pytest.mark.parametrize("offset, scale, tolerance", [(1e6, 1, 1e-7), (0, 1e-6, 1e-10), (1e6, 1e-2, 1e-5), (0, 1e100, 1e-10)])
+def test_cka_is_stable_under_offset_and_scale(debiased, offset, scale, tolerance):
+    x, y = related()
+    expected = gram_cka(x, y, debiased)
+    assert linear_cka(scale * x + offset, y, debiased).item() == pytest.approx(expected, abs=tolerance)
+    assert linear_cka(scale * x + offset, scale * y - offset, debiased).item() == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_cka_is_computed_in_float64(dtype):
+    x, y = (z.to(dtype) for z in related())
+    assert linear_cka(x, y).dtype == torch.float64
+    assert linear_cka(x, y).item() == pytest.approx(gram_cka(x.double(), y.double(), True), abs=1e-10)
+
+
+@both
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
+def test_cka_of_a_constant_side_is_nan(debiased, value):
+    x, constant = randn(8, 3), torch.full((8, 5), value, dtype=torch.float64)
+    assert linear_cka(x, constant, debiased).isnan()
+    assert linear_cka(constant, x, debiased).isnan()
+    assert kernel_drift([x, constant, x, x], debiased).isnan().tolist() == [True, True, False]
+    assert cka_matrix([x, constant, x], debiased).isnan().tolist() == [[False, True, False], [True] * 3, [False, True, False]]
+
+
+@both
+def test_a_constant_member_leaves_its_neighbours_alone(debiased):
+    x, y = related()
+    out = linear_cka(torch.stack([x, torch.ones_like(x)]), torch.stack([y, y]), debiased)
+    assert out[0].item() == pytest.approx(linear_cka(x, y, debiased).item(), abs=1e-12) and out[1].isnan()
+
+
+X = randn(8, 3)
+
+
+@pytest.mark.parametrize(
+    "bad, error, message",
+    [
+        (X[:3], ValueError, "n >= 4 rows"),
+        (X.clone().index_fill(0, torch.tensor([2]), float("nan")), ValueError, "NaN or infinite"),
+        (X.clone().index_fill(0, torch.tensor([2]), float("inf")), ValueError, "NaN or infinite"),
+        (X[:, 0], ValueError, "n >= 4 rows"),
+        (X.to(torch.complex128), TypeError, "must be real"),
+        ("abc", TypeError, None),
+        ([["a"]] * 8, TypeError, None),
+        (None, TypeError, None),
+    ],
+    ids=["3 rows", "nan", "inf", "1-d", "complex", "str", "list of str", "None"],
+)
+def test_cka_rejects_bad_input(bad, error, message):
+    with pytest.raises(error, match=message):
+        linear_cka(bad, bad)
+    with pytest.raises(error, match=message):
+        cka_matrix([bad, bad])
+    with pytest.raises(error, match=message):
+        kernel_drift([bad, bad])
+
+
+@pytest.mark.parametrize("convert", [lambda x: x, lambda x: x.numpy(), lambda x: x.tolist()], ids=["tensor", "numpy", "list"])
+def test_cka_rejects_different_rows(convert):
+    x, y = convert(randn(8, 3)), convert(randn(7, 3))
+    with pytest.raises(ValueError, match=r"same rows, got \(8, 3\) and \(7, 3\)"):
+        linear_cka(x, y)
+    for function in (cka_matrix, kernel_drift):
+        with pytest.raises(ValueError, match="must share their leading dimensions and rows"):
+            function([x, y])
+
+
+def test_cka_accepts_numpy():
+    x, y = related()
+    assert linear_cka(x.numpy(), y.numpy()).item() == linear_cka(x, y).item()
+
+
+@pytest.mark.parametrize("function", [cka_matrix, kernel_drift])
+def test_one_layer_is_too_few(function):
+    with pytest.raises(ValueError, match="at least 2 activation matrices, got 1"):
+        function([X])
+
+
+# --- views, concentration, relevant modes ---
+
+
+def test_views():
+    x = randn(3, 5, 2)
+    selected = torch.zeros(3, 5, dtype=torch.bool)
+    selected[0, 4] = selected[2, 1] = selected[2, 3] = True
+    assert view(x, "position").shape == (5, 3, 2)
+    assert torch.equal(view(x, "position")[4], x[:, 4])
+    assert torch.equal(view(x, "token"), torch.cat([x[0], x[1], x[2]]))
+    assert torch.equal(view(x, "masked", selected), torch.stack([x[0, 4], x[2, 1], x[2, 3]]))
+    torch.testing.assert_close(view(x, "pooled"), sum(x[:, t] for t in range(5)) / 5)
+    assert torch.equal(view(x, "sequence"), x)
+
+
+@pytest.mark.parametrize(
+    "x, name, selected, message",
+    [
+        (X, "token", None, r"got shape \(8, 3\)"),
+        (X[None], "tokens", None, "did you mean 'token'"),
+        (X[None], "masked", None, r"boolean tensor of shape \(1, 8\)"),
+        (X[None], "masked", torch.ones(1, 7, dtype=torch.bool), r"boolean tensor of shape \(1, 8\)"),
+        (X[None], "masked", torch.ones(1, 8), r"boolean tensor of shape \(1, 8\)"),
+    ],
+)
+def test_view_rejects_bad_input(x, name, selected, message):
+    with pytest.raises(ValueError, match=message):
+        view(x, name, selected)
+
+
+@pytest.mark.parametrize(
+    "drift, leading, expected",
+    [
+        ([3, 1, 1], 2, 4 / 5),
+        ([1, 3, 1], 1, 3 / 5),
+        ([3, float("nan"), 1, 1, -0.5], 2, 4 / 5),
+        ([0.5, 0.2], 6, 1),
+        ([1, 1, 1, 1, 1], 2, 2 / 5),
+        ([0, 0], 2, float("nan")),
+        ([float("nan"), -1.0], 1, float("nan")),
+    ],
+)
+def test_concentration_by_hand(drift, leading, expected):
+    assert concentration(drift, leading).item() == pytest.approx(expected, nan_ok=True)
+
+
+def test_concentration_batches_and_checks():
+    drift = torch.tensor([[3.0, 1.0, 1.0], [0.0, 0.0, 2.0]])
+    assert concentration(drift).tolist() == pytest.approx([0.8, 1.0])
+    with pytest.raises(ValueError, match="leading must be at least 1"):
+        concentration(drift, 0)
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    chain = sticky(5, 4.0)
+    g = torch.Generator().manual_seed(0)
+    inputs, selected = masking.corrupt(chain.sample(400, 16, g), 5, generator=g)
+    return masking.bayes_posterior(chain, inputs)[selected]
+
+
+def test_relevant_modes_of_a_sticky_chain(posterior):
+    log_q = np.log(np.maximum(posterior.numpy(), 1e-6))
+    log_q = log_q - log_q.mean(1, keepdims=True)
+    values = np.linalg.eigvalsh(np.cov(log_q.T)).clip(min=1e-15)
+    p = values / values.sum()
+    modes = relevant_modes(posterior)
+    assert modes == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-8)
+    assert 3.8 < modes <= 4
+
+
+def test_relevant_modes_ignore_the_scale_of_each_row_and_use_the_floor():
+    q = torch.tensor([[1.0, 0.0, 0.0], [0.9, 0.1, 0.0], [0.0, 0.2, 0.8], [0.3, 0.3, 0.4]])
+    raised = q.clamp(min=0.05)
+    assert relevant_modes(q, floor=0.05) == pytest.approx(relevant_modes(raised), rel=1e-6)
+    assert relevant_modes(q, floor=0.05) != pytest.approx(relevant_modes(q), rel=1e-3)
+    assert relevant_modes(raised * torch.tensor([[1.0], [0.5], [0.7], [0.9]])) == pytest.approx(relevant_modes(raised), rel=1e-6)
+
+
+@pytest.mark.parametrize("floor, error", [(0, ValueError), (1, ValueError), (-1e-6, ValueError), ("a", TypeError)])
+def test_relevant_modes_rejects_the_floor(floor, error):
+    with pytest.raises(error, match="floor must"):
+        relevant_modes(torch.full((4, 2), 0.5), floor)
+
+
+@pytest.mark.parametrize("correlation_length", [1.0, 7.0])
+def test_relevant_modes_of_a_sticky_chain_with_16_states(correlation_length):
+    chain, g = sticky(16, correlation_length), torch.Generator().manual_seed(0)
+    inputs, selected = masking.corrupt(chain.sample(1000, 32, g), 16, generator=g)
+    assert 14.8 < relevant_modes(masking.bayes_posterior(chain, inputs)[selected]) <= 15
+
+
+# --- sizes whose squares leave the range of float64 ---
+
+
+@ranks
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_ranks_of_extreme_sizes(rank, scale):
+    x = randn(12, 7)
+    assert rank(x * scale).item() == pytest.approx(rank(x).item(), rel=1e-10)
+
+
+@both
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_cka_of_extreme_sizes(debiased, scale):
+    x, y = related()
+    assert linear_cka(x * scale, y, debiased).item() == pytest.approx(gram_cka(x, y, debiased), abs=1e-10)

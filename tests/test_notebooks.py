@@ -1,0 +1,53 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from rgnb import notebooks
+
+BIN = Path(sys.executable).parent
+# Small values for every parameter that decides how long a notebook takes.
+TINY = {"profile": "quick", "steps": 50, "seeds": 2, "sequences": 64, "device": "cpu"}
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+def tiny(name):
+    return {key: value for key, value in TINY.items() if key in notebooks.parameters(name)}
+
+
+def images(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return [o for cell in cells for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})]
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_every_notebook_runs_at_a_tiny_size(name, results, tmp_path, monkeypatch):
+    monkeypatch.setenv("RGNB_RESULTS", str(results))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    output = tmp_path / f"{name}.ipynb"
+    notebooks.execute(name, output, tiny(name))
+    assert images(output)
+
+
+def test_a_pair_is_written_and_runs_under_papermill(tmp_path):
+    sources = tmp_path / "book" / "notebooks"
+    shutil.copy(notebooks.ROOT / "jupytext.toml", tmp_path)
+    shutil.copytree(notebooks.ROOT / "book" / "notebooks", sources)
+    before = (sources / "chains.md").read_bytes()
+    pair = tmp_path / "book" / "ipynb" / "chains.ipynb"
+    pair.parent.mkdir()
+    subprocess.run([BIN / "jupytext", "--to", "ipynb", "--output", pair, sources / "chains.md"], cwd=tmp_path, check=True)
+    assert (sources / "chains.md").read_bytes() == before
+
+    command = [BIN / "papermill", pair, "out.ipynb", "-p", "correlation_length_long", "5"]
+    for key, value in tiny("chains").items():
+        command += ["-p", key, str(value)]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert images(tmp_path / "out.ipynb")

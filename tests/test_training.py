@@ -1,0 +1,362 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rgnb import chains, training
+from rgnb.masking import SCHEMES, bayes_posterior, corrupt, entropy
+from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
+from rgnb.training import TrainConfig, count_loss, load_model, masked_loss, resolve_device, train
+
+CHAIN = chains.sticky(4, 3.0, [1, 2, 3, 4])
+TRAIN = TrainConfig(batch=4, steps=150, learning_rate=1e-3, snapshots=(100,))
+both = pytest.mark.parametrize("mixing", MIXINGS)
+
+
+def config(mixing):
+    return ModelConfig(n_states=4, length=6, width=8, depth=1, mixing=mixing)
+
+
+def fit(folder, mixing="tokens", seeds=(0,), train_config=TRAIN):
+    return train(config(mixing), train_config, CHAIN, seeds, folder, device="cpu", progress=False)
+
+
+def assert_same(first, second, atol=0.0):
+    """Two results of `train`, but for the wall time. Without `atol`, bit by bit."""
+    assert first.keys() == second.keys()
+    for seed, snapshots in first.items():
+        assert snapshots.keys() == second[seed].keys()
+        for step, tensors in snapshots.items():
+            assert tensors.keys() == second[seed][step].keys() and "history" in tensors
+            for name, x in tensors.items():
+                if name != "seconds":
+                    torch.testing.assert_close(x, second[seed][step][name], atol=atol, rtol=0, msg=f"{seed} {step} {name}")
+
+
+def batch(members=3, rate=0.3, scheme="mask"):
+    g = torch.Generator().manual_seed(1)
+    tokens = CHAIN.sample(members * 5, 6, g).view(members, 5, 6)
+    return tokens, *corrupt(tokens, 4, rate, scheme, g)
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.sum().backward()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+# --- the loss ---
+
+
+def test_masked_loss_is_the_mean_over_selected_positions():
+    tokens, _, selected = batch()
+    logits = torch.randn(3, 5, 6, 4, generator=torch.Generator().manual_seed(2))
+    expected = [F.cross_entropy(y[s], t[s]) for y, t, s in zip(logits, tokens, selected)]
+    torch.testing.assert_close(masked_loss(logits, tokens, selected), torch.stack(expected))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_count_loss_equals_masked_loss(scheme):
+    model = ResidualMLP(config("none"), seeds=[0, 1, 2]).double()
+    tokens, inputs, selected = batch(scheme=scheme)
+    counted, dense = count_loss(model, inputs, tokens, selected), masked_loss(model(inputs), tokens, selected)
+    torch.testing.assert_close(counted, dense, atol=1e-10, rtol=0)
+    for a, b in zip(gradients(model, counted), gradients(model, dense), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
+    assert max(g.abs().max() for g in gradients(model, count_loss(model, inputs, tokens, selected))) > 0.01
+
+
+@both
+def test_nothing_selected_costs_nothing(mixing):
+    model = ResidualMLP(config(mixing), seeds=[0, 1, 2])
+    tokens, inputs, selected = batch()
+    selected[1] = False  # one member; the others learn on
+    losses = [masked_loss(model(inputs), tokens, selected)]
+    losses += [count_loss(model, inputs, tokens, selected)] if mixing == "none" else []
+    for loss in losses:
+        assert loss[1] == 0 and (loss[[0, 2]] > 0).all()
+        for g in gradients(model, loss):
+            assert g.isfinite().all() and (g[1] == 0).all()
+    selected[:] = False
+    assert masked_loss(model(inputs), tokens, selected).tolist() == [0, 0, 0]
+
+
+@both
+def test_training_survives_batches_with_nothing_selected(tmp_path, mixing):
+    rare = TrainConfig(batch=1, steps=50, rate=1e-9, snapshots=())
+    tensors = fit(tmp_path, mixing, train_config=rare)[0][50]
+    assert tensors["history"].tolist() == [0]
+    start = ResidualMLP(config(mixing), seeds=0)
+    for name, p in start.named_parameters():
+        assert torch.equal(tensors[f"weight.{name}"], p[0])
+
+
+# --- what is learned ---
+
+
+def excess_over_bayes(model, chain, scheme, rate):
+    """Mean KL(Bayes || model) at selected positions of fresh sequences, and H(pi) - H(Bayes) there."""
+    g = torch.Generator().manual_seed(99)
+    inputs, selected = corrupt(chain.sample(1024, model.config.length, g), chain.n_states, rate, scheme, g)
+    bayes = bayes_posterior(chain, inputs, scheme, rate)[selected]
+    cross = -(bayes * model(inputs)[selected].double().log_softmax(-1)).sum(-1)
+    learnable = entropy(chain.stationary_distribution) - entropy(bayes).mean()
+    return (cross - entropy(bayes)).mean().item(), learnable.item()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_mixing_nears_the_bayes_floor(tmp_path, scheme):
+    chain = chains.sticky(4, 2.0)
+    sizes = ModelConfig(n_states=4, length=16, width=32, depth=2)
+    fast = TrainConfig(scheme=scheme, batch=128, steps=500, learning_rate=5e-3, snapshots=(50,))
+    snapshots = train(sizes, fast, chain, [0], tmp_path, device="cpu", progress=False)[0]
+    early, late = (excess_over_bayes(load_model(sizes, snapshots[step]), chain, scheme, 0.15) for step in (50, 500))
+    assert late[1] > 0.5  # there is something to learn
+    assert 0 < late[0] < 0.08 * late[1]
+    assert late[0] < early[0] / 2
+    # The recorded loss is the cross-entropy: the floor plus the excess.
+    floor = entropy(chain.stationary_distribution).item() - late[1]
+    assert snapshots[500]["history"][-1].item() == pytest.approx(floor + late[0], abs=0.03)
+
+
+def test_without_mixing_the_stationary_law_is_all_there_is_to_learn(tmp_path):
+    weights = TrainConfig(batch=256, steps=500, learning_rate=3e-3, snapshots=())
+    tensors = fit(tmp_path, "none", train_config=weights)[0][500]
+    pi, model = CHAIN.stationary_distribution, load_model(config("none"), tensors)
+    masked = model(torch.full((1, 1), 4))[0, 0].double().log_softmax(-1)
+    kl = (pi * (pi.log() - masked)).sum().item()
+    assert kl < 5e-3 < 0.1 * (math.log(4) - entropy(pi).item())
+    assert tensors["history"][-1].item() == pytest.approx(entropy(pi).item(), abs=0.02)
+
+
+# --- what decides a result ---
+
+
+@both
+def test_a_seed_decides_the_result(tmp_path, mixing):
+    first = fit(tmp_path / "a", mixing, [0, 1])
+    assert_same(first, fit(tmp_path / "b", mixing, [0, 1]))
+    assert first.keys() == {0, 1} and first[0].keys() == {100, 150}
+    assert len(first[0][100]["history"]) == 2 and len(first[0][150]["history"]) == 3
+    assert not torch.allclose(first[0][150]["weight.head.weight"], first[1][150]["weight.head.weight"])
+
+
+@both
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_seed_alone_and_among_others(tmp_path, mixing, scheme):
+    short = TrainConfig(scheme=scheme, batch=4, steps=100, learning_rate=1e-3, snapshots=(50,))
+    together, alone = fit(tmp_path / "together", mixing, [7, 3, 5], short)[3], fit(tmp_path / "alone", mixing, [3], short)[3]
+    streams = [load_model(config(mixing), tensors[100]).stream(batch()[1][0]) for tensors in (together, alone)]
+    for x, y in zip(*streams, strict=True):
+        torch.testing.assert_close(x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True), atol=1e-4, rtol=0)
+    # This bias adds the same number to all channels of a position. Every LayerNorm takes that out again, so its
+    # gradient is zero, and Adam turns the rounding that is left into steps of its own.
+    for tensors in (*together.values(), *alone.values()):
+        tensors.pop("weight.blocks.0.token_mlp.down.bias", None)
+    assert_same({3: together}, {3: alone}, atol=1e-5)
+
+
+def test_members_see_their_own_sequences():
+    drawn = training._batches(CHAIN, TRAIN, 6, [0, 1], 2, torch.device("cpu"))
+    alone = training._batches(CHAIN, TRAIN, 6, [1], 2, torch.device("cpu"))
+    later = training._batches(CHAIN, TRAIN, 6, [1], 3, torch.device("cpu"))
+    for x, y, z in zip(drawn, alone, later):
+        assert x.shape == (training.BLOCK, 2, 4, 6)
+        assert torch.equal(x[:, 1], y[:, 0])
+        assert not torch.equal(x[:, 0], x[:, 1]) and not torch.equal(y, z) and not torch.equal(y[0], y[1])
+
+
+def test_load_model_restores_the_network(tmp_path):
+    tensors = fit(tmp_path, seeds=[2])[2][150]
+    model = load_model(config("tokens"), tensors)
+    assert model.single
+    for name, p in model.named_parameters():
+        assert torch.equal(p[0], tensors[f"weight.{name}"])
+
+
+# --- checkpoints ---
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """The blocks of steps that are trained, in order; set `blocks.stop` to interrupt before that block."""
+
+    class Blocks(list):
+        stop = None
+
+    seen, draw = Blocks(), training._batches
+
+    def watched(*arguments):
+        block = arguments[4]
+        if block == seen.stop:
+            raise KeyboardInterrupt
+        seen.append(block)
+        return draw(*arguments)
+
+    monkeypatch.setattr(training, "_batches", watched)
+    monkeypatch.setattr(training, "SAVE_SECONDS", -1)  # after every block
+    return seen
+
+
+def interrupted(folder, blocks, stop, mixing="tokens", seeds=(0,)):
+    blocks.stop = stop
+    with pytest.raises(KeyboardInterrupt):
+        fit(folder, mixing, seeds)
+    blocks.stop = None
+    blocks.clear()
+
+
+@both
+@pytest.mark.parametrize("stop", [1, 2])  # before and after the snapshot
+def test_resume_is_bit_identical(tmp_path, blocks, mixing, stop):
+    whole = fit(tmp_path / "whole", mixing, [0, 1])
+    interrupted(tmp_path / "cut", blocks, stop, mixing, [0, 1])
+    assert_same(whole, fit(tmp_path / "cut", mixing, [0, 1]))
+    assert blocks == list(range(stop, 3))
+    files = {path.name for path in (tmp_path / "cut" / "seed-0").iterdir()}
+    assert files == {"step-000100.safetensors", "step-000150.safetensors"}  # no checkpoint is left behind
+
+
+def test_members_at_different_steps_go_on(tmp_path, blocks):
+    whole = {seed: fit(tmp_path / "whole", seeds=[seed])[seed] for seed in (0, 1)}
+    interrupted(tmp_path / "cut", blocks, 2, seeds=[0])
+    assert_same(whole, fit(tmp_path / "cut", seeds=[0, 1]))
+    assert blocks == [0, 1, 2, 2]
+
+
+def test_what_is_there_is_not_trained_again(tmp_path, blocks):
+    first = fit(tmp_path, seeds=[0, 1])
+    blocks.stop = 0
+    assert_same(first, fit(tmp_path, seeds=[0, 1]))
+    fewer = TrainConfig(batch=4, steps=100, learning_rate=1e-3, snapshots=())
+    assert_same({1: {100: first[1][100]}}, fit(tmp_path, seeds=[1], train_config=fewer))
+    blocks.stop = None
+    more = fit(tmp_path, seeds=[0, 1, 2])
+    assert_same(first, {seed: more[seed] for seed in (0, 1)})
+    assert_same({2: more[2]}, fit(tmp_path / "alone", seeds=[2]))
+
+
+def test_another_setting_is_not_mistaken_for_this_one(tmp_path):
+    fit(tmp_path)
+    other = TrainConfig(batch=4, steps=150, learning_rate=2e-3, snapshots=(100,))
+    assert_same(fit(tmp_path, train_config=other), fit(tmp_path / "fresh", train_config=other))
+
+
+DAMAGES = {
+    "garbage": lambda content: b"garbage" * 100,
+    "truncated": lambda content: content[:-100],
+    "missing": None,
+}
+damages = pytest.mark.parametrize("how", DAMAGES)
+
+
+def damage(path, how):
+    content = path.read_bytes()
+    path.unlink()  # tensors that were read from the file still map it
+    if how != "missing":
+        path.write_bytes(DAMAGES[how](content))
+
+
+@damages
+@pytest.mark.parametrize("step", [100, 150])
+def test_damaged_snapshot_is_trained_again(tmp_path, how, step):
+    first = fit(tmp_path)
+    damage(tmp_path / "seed-0" / f"step-{step:06d}.safetensors", how)
+    assert_same(first, fit(tmp_path))
+
+
+@damages
+def test_damaged_checkpoint_is_ignored(tmp_path, blocks, how):
+    whole = fit(tmp_path / "whole")
+    interrupted(tmp_path / "cut", blocks, 2)
+    damage(tmp_path / "cut" / "seed-0" / "resume.safetensors", how)
+    assert_same(whole, fit(tmp_path / "cut"))
+    assert blocks == [0, 1, 2]
+
+
+@damages
+def test_snapshot_damaged_before_going_on(tmp_path, blocks, how):
+    whole = fit(tmp_path / "whole")
+    interrupted(tmp_path / "cut", blocks, 2)
+    damage(tmp_path / "cut" / "seed-0" / "step-000100.safetensors", how)
+    again = fit(tmp_path / "cut")
+    assert again[0][100] is not None
+    assert_same(whole, again)
+
+
+# --- errors ---
+
+
+@both
+def test_divergence_names_the_seed_and_the_learning_rate(tmp_path, mixing):
+    huge = TrainConfig(batch=4, steps=100, learning_rate=1e20, snapshots=())
+    with pytest.raises(FloatingPointError, match=r"seed 5 is not finite between steps 0 and 50; .* below 1e\+20"):
+        fit(tmp_path, mixing, [5], huge)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_divergence_of_one_member_keeps_earlier_snapshots(tmp_path, monkeypatch, blocks):
+    real = training.masked_loss
+
+    def failing(*arguments):
+        loss = real(*arguments)
+        return loss * torch.tensor([1.0, math.nan]) if len(blocks) > 2 else loss
+
+    monkeypatch.setattr(training, "masked_loss", failing)
+    with pytest.raises(FloatingPointError, match="seed 8 is not finite between steps 100 and 150"):
+        fit(tmp_path, seeds=[3, 8])
+    assert len(list(tmp_path.rglob("step-000100.safetensors"))) == 2
+    assert not list(tmp_path.rglob("step-000150.safetensors"))
+
+
+def test_chain_and_model_must_agree(tmp_path):
+    with pytest.raises(ValueError, match="the chain has 5 states, the model 4"):
+        train(config("none"), TRAIN, chains.sticky(5, 1.0), [0], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("seeds, error", [([-1], ValueError), (["a"], TypeError), ([1.5], TypeError)])
+def test_bad_seeds(tmp_path, seeds, error):
+    with pytest.raises(error, match="seeds must be"):
+        fit(tmp_path, seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({"scheme": "masks"}, ValueError, "unknown scheme 'masks': did you mean 'mask'"),
+        ({"rate": 0}, ValueError, "rate must be finite and greater than 0"),
+        ({"rate": 1.0}, ValueError, "rate must lie strictly between 0 and 1"),
+        ({"learning_rate": 0.0}, ValueError, "learning_rate must be finite and greater than 0"),
+        ({"learning_rate": math.nan}, ValueError, "learning_rate must be finite"),
+        ({"learning_rate": "fast"}, TypeError, "learning_rate must be a number"),
+        ({"batch": 0}, ValueError, "batch must be at least 1"),
+        ({"batch": 2.5}, TypeError, "batch must be an integer"),
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"steps": 120}, ValueError, "multiples of 50, got 120"),
+        ({"snapshots": (75,)}, ValueError, "multiples of 50, got 75"),
+        ({"snapshots": (0,)}, ValueError, "snapshots must be at least 1"),
+        ({"snapshots": ("a",)}, TypeError, "snapshots must be an integer"),
+    ],
+)
+def test_bad_config(arguments, error, message):
+    with pytest.raises(error, match=message):
+        TrainConfig(**arguments)
+
+
+def test_resolve_device(monkeypatch):
+    assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
+    for cuda, mps, expected in [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        assert resolve_device("auto") == resolve_device() == torch.device(expected)
+    for device in ("cuda", "cuda:0", "mps", torch.device("cuda", 1)):
+        with pytest.raises(ValueError, match="is not available on this machine; use device='auto' or 'cpu'"):
+            resolve_device(device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "", None, 0, "auto:0", "cpu:x"])
+def test_unknown_device(device):
+    with pytest.raises(ValueError, match="device"):
+        resolve_device(device)
