@@ -34,7 +34,8 @@ def choice(name, value, options):
     """Return `value` if it is one of `options`; else a ValueError that names the closest one."""
     options = list(options)
     if value not in options:
-        close = difflib.get_close_matches(str(value), options, n=1)
+        named = [str(option) for option in options]
+        close = difflib.get_close_matches(str(value), named, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown {name} {value!r}: {hint}choose from {', '.join(options)}")
+        raise ValueError(f"unknown {name} {value!r}: {hint}choose from {', '.join(named)}")
     return value

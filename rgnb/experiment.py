@@ -91,6 +91,11 @@ class Experiment:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name} must hold at least one value and none twice, got {values}")
+        for chain in self.own:
+            if not isinstance(chain, chains.MarkovChain):
+                raise TypeError(f"own must hold MarkovChains, got {type(chain).__name__}; wrap a matrix as MarkovChain(P)")
+            if chain.n_states != self.model.n_states:
+                raise ValueError(f"the chain has {chain.n_states} states, the model {self.model.n_states}; make them equal")
         resolve_device(self.device)
         lengths = [setting.chain.correlation_length for setting in self.settings()]  # builds every chain: bad ones fail here
         if self.own and len(set(lengths)) < len(lengths):
@@ -195,7 +200,7 @@ class Setting:
 
 
 def _concat(datasets, dim):
-    return xr.concat(datasets, dim, data_vars="all", coords="different", compat="equals", join="exact")
+    return xr.concat(datasets, dim, data_vars="all", coords=["provenance"], compat="equals", join="exact")
 
 
 def _frozen(chain):

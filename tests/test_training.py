@@ -352,7 +352,7 @@ def test_resolve_device(monkeypatch):
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
         assert resolve_device("auto") == resolve_device() == torch.device(expected)
     for device in ("cuda", "cuda:0", "mps", torch.device("cuda", 1)):
-        with pytest.raises(ValueError, match="is not available on this machine; use device='auto' or 'cpu'"):
+        with pytest.raises(ValueError, match="is not on this machine; use device='auto' or 'cpu'"):
             resolve_device(device)
 
 

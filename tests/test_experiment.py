@@ -1,0 +1,195 @@
+"""Stored experiments, at sizes that train in a second or two."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from rgnb import chains, experiment, findings, metrics
+from rgnb.experiment import Experiment
+from rgnb.masking import bayes_posterior
+
+SMALL = {"n_states": 4, "length": 8, "width": 12, "depth": 5, "batch": 16, "steps": 100, "snapshots": (50,), "sequences": 256}
+
+
+def small(**changes):
+    return Experiment.profile("quick", **(SMALL | {"seeds": 2, "device": "cpu"} | changes))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def dataset(folder):
+    return small().run(folder, progress=False)
+
+
+def test_paper_profile_is_the_sequels_size():
+    e = Experiment.profile("paper")
+    m, t = e.model, e.training
+    assert (m.n_states, m.length, m.width, m.depth, m.mixing) == (16, 64, 64, 6, "tokens")
+    assert (t.batch, t.steps, t.learning_rate, t.rate, t.scheme) == (32, 10_000, 3e-4, 0.15, "mask")
+
+
+def test_dataset_is_labelled_and_complete(dataset):
+    assert dict(dataset.sizes) | {"mode": 12, "depth": 6, "seed": 2, "step": 3} == dict(dataset.sizes)
+    assert list(dataset.correlation_length.values) == [1.0, 7.0]
+    assert list(dataset.step.values) == [0, 50, 100]
+    for name, variable in dataset.data_vars.items():
+        assert variable.attrs["long_name"] and variable.attrs["units"], name
+        if name not in ("cka", "kernel_drift", "singular_value", "rows_rank"):  # no CKA of a constant, few modes or rows
+            assert np.isfinite(variable).all(), name
+    record = json.loads(dataset.provenance.values.ravel()[0])
+    assert {"device", "torch", "commit", "date", "seconds_training"} <= set(record)
+
+
+def test_stored_numbers_agree_with_each_other_and_with_the_metrics(dataset, folder):
+    trained = dataset.isel(chain=0).sel(state="trained")
+    stored = torch.from_numpy(trained.singular_value.sel(view="token", centring="centred").fillna(0).values.astype(float))
+    for spectrum in metrics.SPECTRA:
+        again = metrics.spectrum_rank(stored, spectrum).numpy()
+        np.testing.assert_allclose(trained.effective_rank.sel(view="token", centring="centred", spectrum=spectrum), again, rtol=1e-4)
+    np.testing.assert_allclose(dataset.isel(step=-1).step_rank, dataset.effective_rank.sel(state="trained", view="position", centring="centred"))
+    np.testing.assert_allclose(dataset.isel(step=0).step_drift, dataset.kernel_drift.sel(state="init", view="position"))
+    np.testing.assert_allclose(dataset.isel(rows=-1).rows_rank, dataset.isel(step=-1).step_rank)
+    drift = 1 - np.diagonal(dataset.cka.values, 1, -2, -1)
+    np.testing.assert_allclose(dataset.kernel_drift.transpose(..., "transition"), drift)
+
+
+def test_losses(dataset):
+    # loss = Bayes floor + KL, up to the scatter of the sampled posteriors; at the start the network knows nothing.
+    floor, loss = dataset.bayes_loss, dataset.loss
+    np.testing.assert_allclose(loss - floor, dataset.excess_loss.transpose(*loss.dims), atol=1e-6)
+    assert (dataset.excess_loss > 0).all()
+    np.testing.assert_allclose(dataset.marginal_entropy, np.log(4))
+    assert (dataset.excess_loss.isel(step=-1) < dataset.excess_loss.isel(step=0)).all()
+
+
+def test_measured_at_depth_0_by_hand(dataset, folder):
+    # The embedding of the evaluation tokens, rank computed here from scratch.
+    e = small()
+    setting = e.settings()[0]
+    task = experiment.evaluation(setting.chain, setting)
+    weights = experiment.train(setting.model, setting.training, setting.chain, [0], setting.weights(folder), "cpu", False)
+    x = weights[0][100]["weight.embedding.weight"].double()[task.inputs]  # (sequences, length, width)
+    ranks = []
+    for t in range(x.shape[1]):
+        s = np.linalg.svd((x[:, t] - x[:, t].mean(0)).numpy(), compute_uv=False)
+        p = s[s > 1e-9] / s.sum()
+        ranks.append(np.exp(-(p * np.log(p)).sum()))
+    stored = dataset.effective_rank.isel(chain=0).sel(correlation_length=1.0, seed=0, state="trained", view="position")
+    assert float(stored.sel(centring="centred", spectrum="singular", depth=0)) == pytest.approx(np.mean(ranks), rel=1e-6)
+    assert float(dataset.bayes_loss[0, 0, 0]) == pytest.approx(
+        -(task.bayes * task.bayes.clamp(min=1e-300).log()).sum(-1).mean().item()
+    )
+    assert torch.allclose(task.bayes, bayes_posterior(setting.chain, task.inputs)[task.selected])
+
+
+def test_what_is_stored_is_not_trained_again(dataset, folder, monkeypatch):
+    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained again"))
+    assert small().missing(folder) == []
+    assert small().run(folder, progress=False).identical(dataset)
+    alone = small(seeds=[1], correlation_lengths=[7.0]).run(folder, progress=False)
+    assert alone.effective_rank.equals(dataset.effective_rank.sel(seed=[1], correlation_length=[7.0]))
+
+
+def test_only_what_is_missing_is_trained(dataset, folder, monkeypatch):
+    trained = []
+    train = experiment.train
+
+    def spy(model, training, chain, seeds, *rest):
+        trained.append(list(seeds))
+        return train(model, training, chain, seeds, *rest)
+
+    monkeypatch.setattr(experiment, "train", spy)
+    small(seeds=3, correlation_lengths=[1.0]).run(folder, progress=False)
+    assert trained == [[2]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n_states": 8}, {"rate": 0.2}, {"scheme": "bert"}, {"mixing": "none"}, {"sequences": 128}, {"steps": 150}, {"learning_rate": 2e-3}],
+)
+def test_every_part_of_a_setting_is_in_its_key(change, folder):
+    changed = small(**change).settings()[0]
+    assert changed.path(folder, 0) != small().settings()[0].path(folder, 0)
+    assert changed.path(folder, 0) != changed.path(folder, 1)
+
+
+def test_key_is_of_content_not_of_spelling(folder):
+    plain = small(correlation_lengths=[1, 7]).settings()[0].path(folder, 0)
+    assert plain == small(correlation_lengths=(1.0, 7.0), device="auto").settings()[0].path(folder, 0)
+
+
+def test_own_chains(folder):
+    own = [chains.block(4, 0.8, n_blocks=2), chains.ring(4, 3.0)]
+    ds = small(own=own).run(folder, progress=False)
+    assert list(ds.chain.values) == ["own"]
+    np.testing.assert_allclose(ds.correlation_length, [0.8, 3.0])
+    assert findings.selectivity(ds).status == "not trained"
+    twin = small(families=["block"], correlation_lengths=[0.8], seeds=1)
+    assert own[0].transition_matrix.shape == twin.settings()[0].chain.transition_matrix.shape
+
+
+def test_no_mixing_equals_the_dense_forward_pass(folder):
+    setting = small(mixing="none").settings()[0]
+    task = experiment.evaluation(setting.chain, setting)
+    model = experiment.ResidualMLP(setting.model, 3)
+    stream, log_p = experiment._forward(model, task.inputs, torch.device("cpu"))
+    for mine, dense in zip(stream, model.stream(task.inputs), strict=True):
+        torch.testing.assert_close(mine, dense)
+    torch.testing.assert_close(log_p, model(task.inputs).log_softmax(-1))
+    # What it can reach at a [MASK] is the stationary law.
+    torch.testing.assert_close(task.reachable, torch.full_like(task.reachable, 0.25))
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "foreign", "version", "other setting"])
+def test_damaged_results_are_named_and_kept(damage, dataset, folder, tmp_path, monkeypatch):
+    setting = small().settings()[0]
+    path = setting.path(tmp_path, 0)
+    good = setting.path(folder, 0).read_bytes()
+    other = small().settings()[1].path(folder, 0).read_bytes()
+    path.write_bytes({"empty": b"", "truncated": good[:-2000], "foreign": b"x" * 4000, "other setting": other}.get(damage, good))
+    if damage == "version":
+        monkeypatch.setattr(experiment, "RESULTS_VERSION", 2)
+        path = path.rename(setting.path(tmp_path, 0))  # as if the key had not changed
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"{path.name}.*move it away and run again"):
+        small(seeds=1, correlation_lengths=[1.0]).run(tmp_path, progress=False)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"families": ["hierarchcal"]}, ValueError, "did you mean 'hierarchical'"),
+        ({"families": []}, ValueError, "families must hold at least one"),
+        ({"correlation_lengths": [0]}, ValueError, "correlation_length must be finite and greater than 0"),
+        ({"correlation_lengths": [float("inf")]}, ValueError, "correlation_length must be finite"),
+        ({"correlation_lengths": ["7"]}, TypeError, "correlation_length must be a number"),
+        ({"correlation_lengths": [1, 1.0]}, ValueError, "none twice"),
+        ({"seeds": 0}, ValueError, "seeds must be at least 1"),
+        ({"seeds": 2.0}, TypeError, "seeds must be an integer"),
+        ({"seeds": [1, 1]}, ValueError, "none twice"),
+        ({"n_states": 6}, ValueError, "power of two"),
+        ({"rate": 1.0}, ValueError, "rate must lie strictly between 0 and 1"),
+        ({"mixing": "token"}, ValueError, "did you mean 'tokens'"),
+        ({"device": "gpu"}, ValueError, "unknown device"),
+        ({"stpes": 100}, ValueError, "did you mean 'steps'"),
+        ({"sequences": 10}, ValueError, "sequences must be at least 64"),
+        ({"own": [chains.ring(5, 1.0)]}, ValueError, "the chain has 5 states, the model 4"),
+        ({"own": [chains.ring(4, 1.0), chains.ring(4, 1.0)]}, ValueError, "must differ in correlation length"),
+        ({"own": [[[0.5, 0.5], [0.5, 0.5]]]}, TypeError, "own must hold MarkovChains"),
+    ],
+)
+def test_bad_input_fails_before_any_work(changes, error, message):
+    with pytest.raises(error, match=message):
+        small(**changes)
+
+
+def test_unknown_profile():
+    with pytest.raises(ValueError, match="did you mean 'quick'"):
+        Experiment.profile("quik")
