@@ -62,7 +62,7 @@ def transition_matrices(chains):
     for ax in axes.flat[len(chains) :]:
         ax.axis("off")
     for ax, (title, chain) in zip(axes.flat, chains.items()):
-        image = ax.imshow(chain.transition_matrix, cmap="cividis", norm=mpl.colors.PowerNorm(0.5, 0, 1))
+        image = ax.imshow(chain.transition_matrix.numpy(), cmap="cividis", norm=mpl.colors.PowerNorm(0.5, 0, 1))
         ax.set_title(title)
         ax.set_xticks([])
         ax.set_yticks([])
@@ -89,8 +89,8 @@ def autocorrelation(curves):
     """Exact (line) and measured (dots) autocorrelation: {title: (lags, exact, measured, standard error)}."""
     figure, (ax,) = _panels(1, 6.4, 3.2)
     for (title, (lags, exact, measured, error)), color in zip(curves.items(), PALETTE):
-        ax.plot(lags, exact, color=color, lw=1.4, label=title)
-        ax.errorbar(lags, measured, 2 * np.asarray(error), fmt="o", ms=3.5, color=color, lw=1)
+        ax.plot(lags, np.asarray(exact), color=color, lw=1.4, label=title)
+        ax.errorbar(lags, np.asarray(measured), 2 * np.asarray(error), fmt="o", ms=3.5, color=color, lw=1)
     ax.axhline(0, color=GREY, lw=0.8)
     ax.set_xlabel("lag (steps)")
     ax.set_ylabel("autocorrelation")

@@ -1,0 +1,104 @@
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib import pyplot as plt
+
+from rgnb import chains, findings, plots
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with matplotlib.rc_context():
+        plots.use_style()
+        yield
+        plt.close("all")
+
+
+def data(dim="depth", n=5, seeds=3):
+    values = np.arange(1, n + 1) + 0.1 * np.arange(seeds)[:, None]
+    return xr.DataArray(values, dims=("seed", dim), coords={"seed": range(seeds), dim: range(n)})
+
+
+def texts(figure):
+    return {t.get_text() for t in figure.findobj(matplotlib.text.Text)}
+
+
+def svg(figure):
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("panels, shape", [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (3, 2))])
+def test_panels_fit_a_page(panels, shape):
+    figure = plots.seed_lines({f"panel {i}": {"trained": data()} for i in range(panels)}, "depth", "depth", "rank")
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+    assert {"depth", "rank", "trained", "panel 0"} <= texts(figure)
+
+
+def test_seed_lines_draws_every_seed_the_mean_and_its_interval():
+    d = data()
+    figure = plots.seed_lines({"a": {"trained": d, "untrained": d + 1}}, "depth", "depth", "rank", reference={"a": (2.5, "floor")})
+    lines = figure.axes[0].lines
+    drawn = [line.get_ydata() for line in lines]
+    for seed in d.values:
+        assert any(np.array_equal(seed, y) for y in drawn)
+    assert any(np.allclose(d.mean("seed"), y) for y in drawn)
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    interval = findings.Interval.of(d.values[:, 0])
+    assert band[:, 1].min() == pytest.approx(interval.low)
+    assert [line.get_linestyle() for line in lines if line.get_label() == "untrained"] == ["--"]
+    assert "floor" in texts(figure)
+
+
+def test_transitions_are_named_by_their_depths():
+    assert "0→1" in texts(plots.seed_lines({"a": {"x": data("transition")}}, "transition", "transition", "drift"))
+
+
+@pytest.mark.parametrize("first, scale", [(0, "symlog"), (1, "log")])
+def test_log_axis_copes_with_step_0(first, scale):
+    d = data("step").assign_coords(step=np.arange(first, first + 5))
+    assert plots.seed_lines({"a": {"x": d}}, "step", "step", "loss", log="x").axes[0].get_xscale() == scale
+
+
+def test_too_many_curves_are_refused():
+    with pytest.raises(ValueError, match="at most 6 curves"):
+        plots.seed_lines({"a": {str(i): data() for i in range(7)}}, "depth", "depth", "rank")
+
+
+def test_equal_results_make_equal_files():
+    made = [svg(plots.seed_lines({"a": {"trained": data()}}, "depth", "depth", "rank")) for _ in range(2)]
+    assert made[0] == made[1]
+
+
+def test_chain_figures():
+    shown = {"ring": chains.ring(6, 2.0), "sticky": chains.sticky(6, 2.0)}
+    assert {"ring", "sticky"} <= texts(plots.transition_matrices(shown))
+    spectrum = plots.spectra(shown).axes[0].lines[1].get_ydata()
+    np.testing.assert_allclose(spectrum, shown["sticky"].eigenvalues.abs())
+    curve = ([0, 1], [1.0, 0.5], [1.0, 0.52], [0.01, 0.02])
+    assert "ring" in texts(plots.autocorrelation({"ring": curve}))
+    assert "ring" in texts(plots.lines({"floor": {"ring": ([1, 2], [2, 1])}}, "xi", log="x"))
+
+
+def test_effects_and_matrices():
+    interval = findings.Interval.of([0.1, 0.2, 0.3])
+    unbounded = findings.Interval.of([np.nan, 1.0])
+    figure = plots.effects({"row": {"a": interval, "b": interval}, "other": {"a": unbounded}}, [0.2], "C")
+    assert {"row", "other", "a", "b", "C"} <= texts(figure)
+    cka = xr.DataArray(np.eye(3), dims=("depth", "other_depth"), coords={"depth": range(3)})
+    assert {"title", "CKA"} <= texts(plots.cka_matrices({"title": cka}))
+
+
+def test_tables():
+    verdict = findings.Verdict("Selectivity", "partly supported", "", (), {})
+    found = {("position", "centred", "singular", 0): verdict, ("pooled", "centred", "singular", 0): verdict}
+    table = plots.verdict_table({"tokens": found})
+    assert list(table["tokens"].columns) == ["position", "pooled"]
+    assert set(table.values.ravel()) == {"partly"}
+    assert plots.step_table({"tokens": {100: verdict}}).loc[100, "tokens"] == "partly supported"
