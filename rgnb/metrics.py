@@ -18,7 +18,8 @@ VIEWS = ("position", "token", "masked", "pooled", "sequence")
 def _matrix(name, x, rows=1):
     if not isinstance(x, torch.Tensor):
         try:
-            x = torch.from_numpy(np.asarray(x))
+            x = np.asarray(x)
+            x = torch.from_numpy(np.array(x, dtype=x.dtype.newbyteorder("=")))  # any layout and byte order
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name} must be a tensor or array of numbers: {error}") from None
     if x.is_complex():
@@ -27,12 +28,11 @@ def _matrix(name, x, rows=1):
         raise ValueError(f"{name} must be (..., n, d) with n >= {rows} rows and d >= 1, got shape {tuple(x.shape)}")
     x = x.cpu() if x.device.type == "mps" else x  # MPS has no float64
     x = x.double().contiguous()
-    low, high = torch.aminmax(x)  # NaN if any entry is: one pass, a fraction of isfinite's cost
-    largest = max(-low, high)
-    if not torch.isfinite(low + high) and not torch.isfinite(largest):
+    largest = torch.linalg.vector_norm(x, ord=torch.inf, dim=(-2, -1), keepdim=True)
+    if not torch.isfinite(largest).all():
         raise ValueError(f"{name} holds NaN or infinite values; drop those rows or fix the network first")
     # At largest entry 1 no square over- or underflows.
-    return (x / largest, largest) if largest > 0 else (x, largest + 1)
+    return x / torch.where(largest > 0, largest, 1.0), largest[..., 0]
 
 
 def view(x, name, selected=None):

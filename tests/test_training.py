@@ -146,15 +146,8 @@ def test_a_seed_decides_the_result(tmp_path, mixing):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_seed_alone_and_among_others(tmp_path, mixing, scheme):
     short = TrainConfig(scheme=scheme, batch=4, steps=100, learning_rate=1e-3, snapshots=(50,))
-    together, alone = fit(tmp_path / "together", mixing, [7, 3, 5], short)[3], fit(tmp_path / "alone", mixing, [3], short)[3]
-    streams = [load_model(config(mixing), tensors[100]).stream(batch()[1][0]) for tensors in (together, alone)]
-    for x, y in zip(*streams, strict=True):
-        torch.testing.assert_close(x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True), atol=1e-4, rtol=0)
-    # This bias adds the same number to all channels of a position. Every LayerNorm takes that out again, so its
-    # gradient is zero, and Adam turns the rounding that is left into steps of its own.
-    for tensors in (*together.values(), *alone.values()):
-        tensors.pop("weight.blocks.0.token_mlp.down.bias", None)
-    assert_same({3: together}, {3: alone}, atol=1e-5)
+    together, alone = fit(tmp_path / "together", mixing, [7, 3, 5], short), fit(tmp_path / "alone", mixing, [3], short)
+    assert_same({3: together[3]}, alone, atol=1e-5)
 
 
 def test_members_see_their_own_sequences():
