@@ -130,7 +130,8 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True)
             style = {"color": colors[label], "ls": "--" if label.startswith("untrained") else "-"}
             ax.plot(x, data.values.T, lw=0.6, alpha=0.45, **style)
             intervals = [Interval.of(column) for column in data.values.T]
-            ax.plot(x, [i.mean for i in intervals], lw=2, marker="o", ms=3.5, label=label, **style)
+            marker = "o" if len(x) <= 30 else None
+            ax.plot(x, [i.mean for i in intervals], lw=2, marker=marker, ms=3.5, label=label, **style)
             if data.sizes["seed"] > 1:
                 low, high = [i.low for i in intervals], [i.high for i in intervals]
                 ax.fill_between(x, low, high, color=colors[label], alpha=0.18, lw=0)
@@ -188,16 +189,16 @@ def cka_matrices(panels):
 
 
 def verdict_table(panels):
-    """Verdicts by definition of rank: {panel title: output of findings.by_definition} -> DataFrame of words."""
+    """Verdicts by definition of rank: {title: output of findings.by_definition} -> DataFrame of words, a column a view."""
     words = {"supported": "yes", "partly supported": "partly", "not supported": "no", "not trained": "untrained"}
-    index = ["columns", "spectrum", "from depth"]
+    index = ["centring", "spectrum", "from depth"]
     tables = {}
     for title, verdicts in panels.items():
         rows = [(*definition, words[verdict.status]) for definition, verdict in verdicts.items()]
         table = pd.DataFrame(rows, columns=["view", *index, "status"])
         order = list(dict.fromkeys(table["view"]))
         tables[title] = table.pivot(index=index, columns="view", values="status")[order]
-    return pd.concat(tables, axis=1)
+    return pd.concat(tables)
 
 
 def step_table(panels):

@@ -31,6 +31,7 @@ def images(path):
 def test_every_notebook_runs_at_a_tiny_size(name, results, tmp_path, monkeypatch):
     monkeypatch.setenv("RGNB_RESULTS", str(results))
     monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for networks this small more threads only wait for each other
     output = tmp_path / f"{name}.ipynb"
     notebooks.execute(name, output, tiny(name))
     assert images(output)

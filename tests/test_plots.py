@@ -99,6 +99,7 @@ def test_tables():
     verdict = findings.Verdict("Selectivity", "partly supported", "", (), {})
     found = {("position", "centred", "singular", 0): verdict, ("pooled", "centred", "singular", 0): verdict}
     table = plots.verdict_table({"tokens": found})
-    assert list(table["tokens"].columns) == ["position", "pooled"]
+    assert list(table.columns) == ["position", "pooled"]
+    assert table.loc[("tokens", "centred", "singular", 0), "pooled"] == "partly"
     assert set(table.values.ravel()) == {"partly"}
     assert plots.step_table({"tokens": {100: verdict}}).loc[100, "tokens"] == "partly supported"
