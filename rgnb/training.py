@@ -109,11 +109,12 @@ def count_loss(model, inputs, tokens, selected):
 def _batches(chain, config, length, seeds, block, device):
     # The sequences of one block of steps: tokens, inputs, selected, each (BLOCK, members, batch, length).
     drawn = []
+    source = "cpu" if device.type == "mps" else device  # MPS has no float64, which sampling needs
     for seed in seeds:
-        g = generator(seed, 1, block, device=device)
+        g = generator(seed, 1, block, device=source)
         tokens = chain.sample(BLOCK * config.batch, length, g)
         drawn.append((tokens, *corrupt(tokens, chain.n_states, config.rate, config.scheme, g)))
-    return [torch.stack(x).unflatten(1, (BLOCK, config.batch)).transpose(0, 1) for x in zip(*drawn)]
+    return [torch.stack(x).unflatten(1, (BLOCK, config.batch)).transpose(0, 1).to(device) for x in zip(*drawn)]
 
 
 class _Store:
