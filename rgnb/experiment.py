@@ -302,7 +302,7 @@ def _forward(model, inputs, device):
         log_p = model.readout(stream[-1]).log_softmax(-1)
         return [x[0].cpu()[inputs] for x in stream], log_p[0].cpu()[inputs]
     streams, log_p = [], []
-    for chunk in inputs.split(512):
+    for chunk in inputs.split(64):  # small enough for the caches
         stream = model.stream(chunk.to(device))
         streams.append([x.cpu() for x in stream])
         log_p.append(model.readout(stream[-1]).log_softmax(-1).cpu())

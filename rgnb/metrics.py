@@ -128,24 +128,25 @@ def spectrum_stable(s):
 
 def _prepared(name, x):
     # Centring changes neither form of HSIC and keeps its sums from cancelling. Normalising to unit
-    # size does the same for over- and underflow. Returns also which matrices are constant.
+    # size does the same for over- and underflow. Returns the rows, their squared norms and which matrices are constant.
     x, _ = _matrix(name, x, rows=4)
     size = torch.linalg.matrix_norm(x)[..., None, None]
     x = x - x.mean(-2, keepdim=True)
     norm = torch.linalg.matrix_norm(x)[..., None, None]
     constant = norm <= x.shape[-2] * torch.finfo(x.dtype).eps * size
-    return x / torch.where(constant, 1.0, norm), constant[..., 0, 0]
+    x = x / torch.where(constant, 1.0, norm)
+    return (x, (x**2).sum(-1)), constant[..., 0, 0]
 
 
 def _hsic(x, y, debiased):
-    # x, y centred. Biased: |X^T Y|_F^2 (up to a factor that cancels in CKA). Debiased: Song et al.'s U-statistic
+    # x, y: centred rows and their squared norms. Biased: |X^T Y|_F^2 (up to a factor that cancels in CKA). Debiased: Song et al.'s U-statistic
     # sum over off-diagonal Gram entries; with centred columns s = t = 0 its terms reduce to sums of
     # q_i = |x_i|^2 and r_i = |y_i|^2: k = -sum q, m = -sum r, c = sum q r.
+    (x, q), (y, r) = x, y
     cross = torch.linalg.matrix_norm(x.mT @ y) ** 2
     if not debiased:
         return cross
     n = x.shape[-2]
-    q, r = (x**2).sum(-1), (y**2).sum(-1)
     qr = (q * r).sum(-1)
     return cross - qr + q.sum(-1) * r.sum(-1) / ((n - 1) * (n - 2)) - 2 * qr / (n - 2)
 
@@ -168,8 +169,8 @@ def linear_cka(x, y, debiased=True):
     """
     x, x_constant = _prepared("x", x)
     y, y_constant = _prepared("y", y)
-    if x.shape[-2] != y.shape[-2]:
-        raise ValueError(f"x and y must have the same rows, got {tuple(x.shape)} and {tuple(y.shape)}")
+    if x[0].shape[-2] != y[0].shape[-2]:
+        raise ValueError(f"x and y must have the same rows, got {tuple(x[0].shape)} and {tuple(y[0].shape)}")
     xy, xx, yy = (_hsic(a, b, debiased) for a, b in ((x, y), (x, x), (y, y)))
     return _cka(xy, xx, yy, x_constant | y_constant)
 
@@ -203,7 +204,7 @@ def _prepared_layers(layers):
     if len(layers) < 2:
         raise ValueError(f"layers must hold at least 2 activation matrices, got {len(layers)}")
     prepared = [_prepared(f"layers[{i}]", x) for i, x in enumerate(layers)]
-    rows = {tuple(x.shape[:-1]) for x, _ in prepared}
+    rows = {tuple(q.shape) for (_, q), _ in prepared}
     if len(rows) > 1:
         raise ValueError(f"layers must share their leading dimensions and rows, got {sorted(rows)}")
     return prepared

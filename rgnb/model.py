@@ -56,9 +56,14 @@ class _Linear(nn.Module):
         self.weight = nn.Parameter(drawn[:, :n_in].contiguous())
         self.bias = nn.Parameter(drawn[:, n_in:].contiguous()) if bias else None
 
-    def forward(self, x):  # (members, ..., n_in) -> (members, ..., n_out)
+    def forward(self, x, norm=None):  # (members, ..., n_in) -> (members, ..., n_out), of norm(x) where one is given
+        weight, bias = self.weight, self.bias
+        if norm is not None:  # its gain and shift act on the weights: they are far smaller than the activations
+            x = F.layer_norm(x, x.shape[-1:])
+            bias = torch.baddbmm(bias, norm.bias.flatten(1, 2), weight)
+            weight = norm.weight.flatten(1, 2).mT * weight
         flat = x.flatten(1, -2)
-        out = flat @ self.weight if self.bias is None else torch.baddbmm(self.bias, flat, self.weight)
+        out = flat @ weight if bias is None else torch.baddbmm(bias, flat, weight)
         return out.unflatten(1, x.shape[1:-1])
 
 
@@ -78,8 +83,8 @@ class _MLP(nn.Module):
         self.up = _Linear(generators, size, hidden)
         self.down = _Linear(generators, hidden, size, bias)
 
-    def forward(self, x):
-        return self.down(F.gelu(self.up(x)))
+    def forward(self, x, norm=None):
+        return self.down(F.gelu(self.up(x, norm)))
 
 
 class _Block(nn.Module):
@@ -95,10 +100,12 @@ class _Block(nn.Module):
         self.channel_norm = _LayerNorm(generators, config.width)
         self.channel_mlp = _MLP(generators, config.width, 4 * config.width)
 
-    def forward(self, x):
+    def forward(self, x, keep=None):
         if self.token_mlp is not None:
             x = x + self.token_mlp(self.token_norm(x).transpose(-1, -2)).transpose(-1, -2)
-        return x + self.channel_mlp(self.channel_norm(x))
+        if keep is not None:  # from here on each position is processed alone
+            x = x.flatten(1, 2).gather(1, keep[..., None].expand(-1, -1, x.shape[-1])).unsqueeze(1)
+        return x + self.channel_mlp(x, self.channel_norm)
 
 
 class ResidualMLP(nn.Module):
@@ -126,7 +133,7 @@ class ResidualMLP(nn.Module):
         self.final_norm = _LayerNorm(generators, config.width)
         self.head = _Linear(generators, config.width, config.n_states)
 
-    def _depths(self, tokens):
+    def _depths(self, tokens, keep=None):
         n, config = len(self.seeds), self.config
         if tokens.dtype.is_floating_point or tokens.ndim not in (2, 3) or (tokens.ndim == 3 and len(tokens) != n):
             raise ValueError(
@@ -137,9 +144,10 @@ class ResidualMLP(nn.Module):
         one_hot = F.one_hot(tokens.long(), config.n_states + 1).to(self.embedding.weight.dtype)
         x = self.embedding(one_hot.expand(n, *one_hot.shape[-3:]))
         yield x
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
             yield x
+        yield self.blocks[-1](x, keep)
 
     def stream(self, tokens):
         """The raw residual stream (before the final LayerNorm): list of depth + 1 tensors.
@@ -150,11 +158,16 @@ class ResidualMLP(nn.Module):
 
     def readout(self, x):
         """Logits from the stream at the last depth: (..., width) -> (..., V), shaped as `stream`'s tensors."""
-        logits = self.head(self.final_norm(x.unsqueeze(0) if self.single else x))
+        logits = self.head(x.unsqueeze(0) if self.single else x, self.final_norm)
         return logits.squeeze(0) if self.single else logits
 
-    def forward(self, tokens):
-        """Logits of the true token: (batch, length, V), or (members, batch, length, V) for a stack."""
-        for x in self._depths(tokens):
+    def forward(self, tokens, keep=None):
+        """Logits of the true token: (batch, length, V), or (members, batch, length, V) for a stack.
+
+        Args:
+            keep: for a stack, the positions whose logits are wanted, (members, k) indices into each member's
+                batch * length; the last channel MLP runs there alone -> (members, 1, k, V).
+        """
+        for x in self._depths(tokens, keep):
             pass
         return self.readout(x.squeeze(0) if self.single else x)

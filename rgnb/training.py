@@ -89,6 +89,19 @@ def masked_loss(logits, tokens, selected):
     return (losses * selected).sum((-1, -2)) / selected.sum((-1, -2)).clamp(min=1)
 
 
+def mixed_loss(model, inputs, tokens, selected):
+    """`masked_loss` of a stack with `mixing="tokens"`, its last channel MLP run at selected positions alone.
+
+    Args:
+        model: stack; inputs, tokens, selected: (members, batch, length).
+    """
+    flat = selected.flatten(1)
+    # The members differ in how many they selected: the shorter lists are filled up with positions that do not count.
+    keep = flat.byte().sort(dim=1, descending=True, stable=True).indices[:, : flat.sum(1).max().clamp(min=1)]
+    kept = (x.flatten(1).gather(1, keep).unsqueeze(1) for x in (tokens, selected))
+    return masked_loss(model(inputs, keep), *kept)
+
+
 def count_loss(model, inputs, tokens, selected):
     """`masked_loss` of a network without mixing, from counts: it has V + 1 distinct inputs.
 
@@ -215,6 +228,7 @@ def _train_group(model_config, config, chain, states, stores, done, steps, devic
             moments = {key: stacked[f"{key}.{name}"].to(device) for key in ("exp_avg", "exp_avg_sq")}
             optimizer.state[p] = {"step": torch.tensor(float(done), device=device), **moments}
     saved = now = time.monotonic()
+    loss_of = count_loss if model_config.mixing == "none" else mixed_loss
 
     label = f"training {len(seeds)} seed{'s' * (len(seeds) > 1)}"
     bar = tqdm(total=config.steps, initial=done, desc=label, unit="step", disable=not progress)
@@ -224,7 +238,7 @@ def _train_group(model_config, config, chain, states, stores, done, steps, devic
             losses = torch.zeros(len(seeds), device=device)
             for t, x, s in zip(tokens, inputs, selected):
                 optimizer.zero_grad()
-                loss = count_loss(model, x, t, s) if model_config.mixing == "none" else masked_loss(model(x), t, s)
+                loss = loss_of(model, x, t, s)
                 loss.sum().backward()
                 optimizer.step()
                 losses += loss.detach()

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from rgnb import chains, training
 from rgnb.masking import SCHEMES, bayes_posterior, corrupt, entropy
 from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
-from rgnb.training import TrainConfig, count_loss, load_model, masked_loss, resolve_device, train
+from rgnb.training import TrainConfig, count_loss, load_model, masked_loss, mixed_loss, resolve_device, train
 
 CHAIN = chains.sticky(4, 3.0, [1, 2, 3, 4])
 TRAIN = TrainConfig(batch=4, steps=150, learning_rate=1e-3, snapshots=(100,))
@@ -67,19 +67,33 @@ def test_count_loss_equals_masked_loss(scheme):
     assert max(g.abs().max() for g in gradients(model, count_loss(model, inputs, tokens, selected))) > 0.01
 
 
+@pytest.mark.parametrize("scheme", ["mask", "bert"])
+def test_mixed_loss_equals_masked_loss(scheme):
+    model = ResidualMLP(config("tokens"), seeds=[0, 1, 2]).double()
+    tokens, inputs, selected = batch(scheme=scheme)
+    assert len(set(selected.flatten(1).sum(1).tolist())) > 1, "members must differ in how many they selected"
+    kept, dense = mixed_loss(model, inputs, tokens, selected), masked_loss(model(inputs), tokens, selected)
+    torch.testing.assert_close(kept, dense, atol=1e-10, rtol=0)
+    for a, b in zip(gradients(model, kept), gradients(model, dense), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
+    assert max(g.abs().max() for g in gradients(model, mixed_loss(model, inputs, tokens, selected))) > 0.01
+
+
 @both
 def test_nothing_selected_costs_nothing(mixing):
     model = ResidualMLP(config(mixing), seeds=[0, 1, 2])
     tokens, inputs, selected = batch()
     selected[1] = False  # one member; the others learn on
     losses = [masked_loss(model(inputs), tokens, selected)]
-    losses += [count_loss(model, inputs, tokens, selected)] if mixing == "none" else []
+    losses += [(count_loss if mixing == "none" else mixed_loss)(model, inputs, tokens, selected)]
     for loss in losses:
         assert loss[1] == 0 and (loss[[0, 2]] > 0).all()
         for g in gradients(model, loss):
             assert g.isfinite().all() and (g[1] == 0).all()
     selected[:] = False
     assert masked_loss(model(inputs), tokens, selected).tolist() == [0, 0, 0]
+    if mixing == "tokens":
+        assert mixed_loss(model, inputs, tokens, selected).tolist() == [0, 0, 0]
 
 
 @both
