@@ -123,22 +123,26 @@ class Experiment:
             return [Setting("own", c.correlation_length, _frozen(c), **common) for c in self.own]
         return [Setting(f, xi, (), **common) for f in self.families for xi in self.correlation_lengths]
 
-    def missing(self, results=None):
+    def missing(self, results=None, analysis=None):
         """The (setting, seed) pairs that are not stored yet."""
         folder = results_folder(results)
-        return [(s, seed) for s in self.settings() for seed in self.seeds if not s.path(folder, seed).exists()]
+        return [(s, seed) for s in self.settings() for seed in self.seeds if not s.path(folder, seed, analysis).exists()]
 
-    def run(self, results=None, progress=True):
+    def run(self, results=None, progress=True, analysis=None):
         """Load every stored (setting, seed), train and measure the others, and combine them.
 
         Args:
             results: folder of results; None takes $RGNB_RESULTS, or `results/` of this checkout.
             progress: show bars on stderr.
+            analysis: what is measured on the trained networks: a function of (task, setting, seed,
+                snapshots, device) that returns a Dataset, as those in `rgnb.probes`; its name is part of a
+                result's key. None: ranks, drift and losses, see `measure`.
 
         Returns:
-            xarray.Dataset with dims among (chain, correlation_length, seed, state, view, centring,
-            spectrum, depth, other_depth, mode, transition, step, block, rows, floor); every variable has
-            a `long_name` and `units`, and the coordinate `provenance` says in JSON where each entry was made.
+            xarray.Dataset with dims (chain, correlation_length, seed) and those of the analysis; by default
+            among (state, view, centring, spectrum, depth, other_depth, mode, transition, step, block, rows,
+            floor). Every variable has a `long_name` and `units`, and the coordinate `provenance` says in JSON
+            where each entry was made.
 
         Raises:
             ValueError: a results file is damaged or of another version.
@@ -147,10 +151,10 @@ class Experiment:
         folder, device = results_folder(results), resolve_device(self.device)
         stored = {}
         for setting in self.settings():
-            paths = {seed: setting.path(folder, seed) for seed in self.seeds}
+            paths = {seed: setting.path(folder, seed, analysis) for seed in self.seeds}
             absent = [seed for seed, path in paths.items() if not path.exists()]
             if absent:
-                _compute(setting, absent, folder, device, progress)
+                _compute(setting, absent, folder, device, progress, analysis)
             entries = [_read(path, setting, seed) for seed, path in paths.items()]
             stored[setting.family, setting.correlation_length] = _concat(entries, "seed")
         by_family = {}
@@ -189,10 +193,14 @@ class Setting:
         text = json.dumps(config | {"version": RESULTS_VERSION}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def path(self, folder, seed):
+    def path(self, folder, seed, analysis=None):
         """Where the result of one seed is stored."""
         label = f"{self.family}-{self.correlation_length:.4g}-{self.model.mixing}-{self.training.scheme}"
-        return Path(folder) / f"{label}-seed{seed}-{self._key(self.config() | {'seed': seed})}.nc"
+        config = self.config() | {"seed": seed}
+        if analysis is not None:
+            label += f"-{analysis.__name__}"
+            config |= {"analysis": f"{analysis.__module__}.{analysis.__name__}"}
+        return Path(folder) / f"{label}-seed{seed}-{self._key(config)}.nc"
 
     def weights(self, folder):
         """Folder of the trained weights of every seed."""
@@ -212,7 +220,7 @@ def results_folder(results=None):
     return Path(results or os.environ.get("RGNB_RESULTS") or Path(__file__).parent.parent / "results")
 
 
-def _compute(setting, seeds, folder, device, progress):
+def _compute(setting, seeds, folder, device, progress, analysis):
     chain = setting.chain
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
@@ -222,7 +230,8 @@ def _compute(setting, seeds, folder, device, progress):
     task = evaluation(chain, setting)
     for seed in tqdm(seeds, desc=label, unit="seed", disable=not progress):
         started = time.monotonic()
-        result = measure(task, setting, seed, trained[seed], device)
+        result = (analysis or measure)(task, setting, seed, trained[seed], device)
+        result = result.assign_coords(chain=setting.family, correlation_length=setting.correlation_length, seed=seed)
         provenance = _provenance(device)
         provenance["seconds_training"] = round(trained[seed][setting.training.steps]["seconds"].item(), 1)
         provenance["seconds_measuring"] = round(time.monotonic() - started, 1)
@@ -232,7 +241,7 @@ def _compute(setting, seeds, folder, device, progress):
             "version": RESULTS_VERSION,
             "provenance": json.dumps(provenance),
         }
-        path = setting.path(folder, seed)
+        path = setting.path(folder, seed, analysis)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         result.to_netcdf(partial, engine="h5netcdf", encoding={v: {"zlib": True} for v in result.data_vars})
         os.replace(partial, path)
@@ -294,8 +303,8 @@ def evaluation(chain, setting):
 
 
 @torch.no_grad()
-def _forward(model, inputs, device):
-    # Stream (depth + 1 tensors) and log-probabilities of all sequences, on the CPU.
+def forward(model, inputs, device):
+    """Stream (depth + 1 tensors) and log-probabilities of all sequences of a single network, on the CPU."""
     model = model.to(device)
     if model.config.mixing == "none":  # what a position carries depends on its own token alone
         stream = model.stream(torch.arange(model.config.n_states + 1, device=device)[None])
@@ -331,7 +340,12 @@ def _position_cka(layers, function):
 
 
 def measure(task, setting, seed, snapshots, device):
-    """Every stored number of one trained network; see `Experiment.run` for the dims."""
+    """Ranks, drift and losses of one trained network; see `Experiment.run` for the dims.
+
+    Args:
+        task: Evaluation; setting: Setting; seed: int; snapshots: {step: weights}, as `train` returns them;
+        device: torch.device.
+    """
     steps = sorted(snapshots)
     models = {0: ResidualMLP(setting.model, seed)} | {s: load_model(setting.model, snapshots[s]) for s in steps}
     depths, width, views = setting.model.depth + 1, setting.model.width, metrics.VIEWS
@@ -346,7 +360,7 @@ def measure(task, setting, seed, snapshots, device):
     by_rows = np.full((len(rows), 2, depths), np.nan)
 
     for k, (step, model) in enumerate(models.items()):
-        stream, log_p = _forward(model, task.inputs, device)
+        stream, log_p = forward(model, task.inputs, device)
         log_p = log_p[task.selected].double()
         excess[k] = (-entropy(task.reachable) - (task.reachable * log_p).sum(-1)).mean()
         loss[k] = -(task.bayes * log_p).sum(-1).mean()
@@ -400,9 +414,6 @@ def measure(task, setting, seed, snapshots, device):
     dataset = xr.Dataset(
         {k: (d, v, {"long_name": name, "units": unit}) for k, (d, v, name, unit) in long.items()},
         coords={
-            "chain": setting.family,
-            "correlation_length": setting.correlation_length,
-            "seed": seed,
             "state": ["init", "trained"],
             "view": list(views),
             "centring": ["centred", "uncentred"],

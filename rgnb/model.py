@@ -144,10 +144,14 @@ class ResidualMLP(nn.Module):
         one_hot = F.one_hot(tokens.long(), config.n_states + 1).to(self.embedding.weight.dtype)
         x = self.embedding(one_hot.expand(n, *one_hot.shape[-3:]))
         yield x
-        for block in self.blocks[:-1]:
+        yield from self._after(x, 0, keep)
+
+    def _after(self, x, depth, keep=None):
+        for block in self.blocks[depth:-1]:
             x = block(x)
             yield x
-        yield self.blocks[-1](x, keep)
+        if depth < len(self.blocks):
+            yield self.blocks[-1](x, keep)
 
     def stream(self, tokens):
         """The raw residual stream (before the final LayerNorm): list of depth + 1 tensors.
@@ -155,6 +159,11 @@ class ResidualMLP(nn.Module):
         Each is (batch, length, width) for one network, (members, batch, length, width) for a stack.
         """
         return [x.squeeze(0) if self.single else x for x in self._depths(tokens)]
+
+    def continue_stream(self, x, depth):
+        """The stream from `depth` on, given the stream there (changed as you like): list of depths `depth` to the last."""
+        after = self._after(x.unsqueeze(0) if self.single else x, depth)
+        return [x, *(y.squeeze(0) if self.single else y for y in after)]
 
     def readout(self, x):
         """Logits from the stream at the last depth: (..., width) -> (..., V), shaped as `stream`'s tensors."""

@@ -138,7 +138,7 @@ def test_no_mixing_equals_the_dense_forward_pass(folder):
     setting = small(mixing="none").settings()[0]
     task = experiment.evaluation(setting.chain, setting)
     model = experiment.ResidualMLP(setting.model, 3)
-    stream, log_p = experiment._forward(model, task.inputs, torch.device("cpu"))
+    stream, log_p = experiment.forward(model, task.inputs, torch.device("cpu"))
     for mine, dense in zip(stream, model.stream(task.inputs), strict=True):
         torch.testing.assert_close(mine, dense)
     torch.testing.assert_close(log_p, model(task.inputs).log_softmax(-1))

@@ -1,0 +1,267 @@
+"""Follow each mode of the chain through depth: linear probes, removal of directions, perturbations.
+
+Two analyses for `Experiment.run(analysis=...)`: `mode_retention` and `perturbations`. A *mode* is a right
+eigenvector of the transition matrix; how relevant it is for prediction at a distance is set by the modulus of its eigenvalue.
+"""
+
+import torch
+import xarray as xr
+
+from rgnb import metrics
+from rgnb.experiment import forward
+from rgnb.model import ResidualMLP
+from rgnb.training import generator, load_model
+
+REMOVED = (1, 3, 7)  # how many directions are taken out: the level boundaries of the hierarchical chains
+DIRECTIONS = ("relevant", "irrelevant", "random", "random, by variance")
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # factors by which the stream is rescaled
+INTERVENTIONS = 1024  # sequences on which interventions and perturbations are measured, from the held-out half
+
+
+def eigenmodes(chain):
+    """Right eigenvectors of a chain as real functions on its states, by decreasing modulus of the eigenvalue.
+
+    Within a group of equal modulus (a degenerate eigenvalue, a complex pair) the functions are an
+    orthonormal basis of the group's span under the stationary law; which one is arbitrary, so report sums over a group.
+
+    Args:
+        chain: MarkovChain with V states.
+
+    Returns:
+        (modulus, group, functions): (V-1,) float64, (V-1,) int64 group numbers, (V, V-1) float64 whose
+        columns have mean 0 and variance 1 under the stationary law.
+    """
+    root = chain.stationary_distribution.sqrt()
+    similar = root[:, None] * chain.transition_matrix / root
+    if torch.allclose(similar, similar.T, rtol=0, atol=1e-12):  # detailed balance
+        values, vectors = torch.linalg.eigh((similar + similar.T) / 2)
+    else:
+        values, vectors = torch.linalg.eig(similar)
+    order = values.abs().argsort(descending=True, stable=True)[1:]  # the first is the stationary law's
+    modulus, vectors = values.abs()[order], vectors[:, order]
+    group = torch.cat([torch.zeros(1), (modulus.diff().abs() > 1e-6).cumsum(0)]).long()
+    columns = []
+    for g in range(int(group[-1]) + 1):
+        members = vectors[:, group == g]
+        parts = torch.cat([members.real, members.imag], 1) if members.is_complex() else members
+        columns.append(torch.linalg.svd(parts, full_matrices=False).U[:, : members.shape[1]])
+    return modulus, group, torch.cat(columns, 1) / root[:, None]
+
+
+def nearest_visible(inputs, n_states):
+    """Nearest tokens that are not [MASK] strictly left and right of each position; -1 where there is none.
+
+    Args:
+        inputs: (batch, length) tokens, [MASK] = n_states.
+
+    Returns:
+        (left, right): two (batch, length) int64 tensors.
+    """
+
+    def before(tokens):
+        visible = tokens != n_states
+        places = torch.arange(tokens.shape[1]).expand_as(tokens)
+        last = torch.where(visible, places, -1).cummax(1).values.roll(1, 1)
+        last[:, 0] = -1
+        return torch.where(last >= 0, tokens.gather(1, last.clamp(min=0)), -1)
+
+    return before(inputs), before(inputs.flip(1)).flip(1)
+
+
+def linear_fit(x, y):
+    """Least squares with intercept, kept stable by a ridge of 1e-9 of the mean variance: (n, d), (n, k) -> (d, k), (k,)."""
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    gram = x.T @ x
+    ridge = 1e-9 * gram.trace() / len(gram) + torch.finfo(x.dtype).tiny
+    weights = torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=x.dtype), x.T @ y)
+    return weights, y_mean - x_mean @ weights
+
+
+def held_out_r2(x, y, fit, group):
+    """Share of variance that a linear readout fitted on some rows explains on the others, pooled over groups of targets.
+
+    Args:
+        x: (n, d) activations; y: (n, k) targets; fit: (n,) bool, rows to fit on; group: (k,) group number of each target.
+
+    Returns:
+        (k,) float64: R^2 of each target's group, at most 1, about 0 or slightly below where nothing can be read;
+        NaN where the targets of a group do not vary.
+    """
+    weights, intercept = linear_fit(x[fit], y[fit])
+    error = ((y[~fit] - x[~fit] @ weights - intercept) ** 2).sum(0)
+    total = ((y[~fit] - y[fit].mean(0)) ** 2).sum(0)
+    zero = torch.zeros(int(group.max()) + 1, dtype=torch.float64)
+    error, total = zero.index_add(0, group, error), zero.index_add(0, group, total)
+    return torch.where(total > 1e-12 * len(y), 1 - error / total, torch.nan)[group]
+
+
+def erasing_directions(x, y):
+    """Orthonormal directions whose removal leaves no linear trace of y in x: the span of their cross-covariance.
+
+    Args:
+        x: (n, d) activations; y: (n, k) targets, k <= d.
+
+    Returns:
+        (d, k) float64. After `x - (x - mean) Q Q^T` the covariance with y is 0 on these rows, and with it the
+        R^2 of every linear readout.
+    """
+    return torch.linalg.qr((x - x.mean(0)).T @ (y - y.mean(0))).Q
+
+
+def _networks(setting, seed, snapshots):
+    return ResidualMLP(setting.model, seed), load_model(setting.model, snapshots[max(snapshots)])
+
+
+def _targets(chain, task, functions):
+    # Masked positions that have a visible neighbour on both sides, and what may be read there.
+    masked = task.inputs == chain.n_states
+    left, right = nearest_visible(task.inputs, chain.n_states)
+    rows = masked & (left >= 0) & (right >= 0)
+    posterior = task.bayes[rows[task.selected]] @ functions
+    return rows, {"left": functions[left[rows]], "right": functions[right[rows]], "posterior": posterior}
+
+
+def mode_retention(task, setting, seed, snapshots, device):
+    """What the stream at masked positions holds of each mode, by depth, and what the network does without it.
+
+    A held-out linear readout (fitted on one half of the sequences) of the mode's value at the nearest visible
+    neighbours and of the Bayes posterior's projection on it; then the loss at masked positions when
+    directions are removed from their stream at one depth: those of the posterior's projections on the most relevant or the
+    least relevant modes (`erasing_directions`), or random ones, isotropic or drawn with the stream's own covariance.
+
+    Returns:
+        Dataset with dims (state, target, eigenmode, depth) and (direction, removed, depth).
+    """
+    chain, (modulus, group, functions) = setting.chain, eigenmodes(setting.chain)
+    rows, targets = _targets(chain, task, functions)
+    fit = (torch.arange(len(rows)) < len(rows) // 2)[:, None].expand_as(rows)[rows]
+    r2 = torch.zeros(2, len(targets), len(group), setting.model.depth + 1, dtype=torch.float64)
+    for state, model in enumerate(_networks(setting, seed, snapshots)):
+        stream, _ = forward(model, task.inputs, device)
+        for depth, x in enumerate(stream):
+            for k, y in enumerate(targets.values()):
+                r2[state, k, :, depth] = held_out_r2(x[rows].double(), y, fit, group)
+
+    # `model` and `stream` are the trained network's from here on.
+    test = slice(len(rows) // 2, len(rows) // 2 + INTERVENTIONS)
+    q = torch.zeros(*rows.shape, chain.n_states, dtype=torch.float64)
+    q[task.selected] = task.bayes
+    removed = [k for k in REMOVED if k < len(group)]
+    increase = torch.zeros(len(DIRECTIONS), len(removed), len(stream), dtype=torch.float64)
+    g = generator(seed, 3)
+    for depth, x in enumerate(stream):
+        known, posterior = x[rows][fit].double(), targets["posterior"][fit]
+        mean = known.mean(0)
+        spread = (known - mean).T @ (known - mean)
+        before = _masked_loss(model, x[test], depth, rows[test], q[test], device)
+        for j, k in enumerate(removed):
+            isotropic = torch.randn(len(mean), k, generator=g, dtype=torch.float64)
+            for i, y in enumerate((posterior[:, :k], posterior[:, -k:], isotropic, spread @ isotropic)):
+                Q = erasing_directions(known, y) if i < 2 else torch.linalg.qr(y).Q
+                changed = x[test].clone()
+                at = changed[rows[test]].double()
+                changed[rows[test]] = (at - (at - mean) @ Q @ Q.T).float()
+                increase[i, j, depth] = _masked_loss(model, changed, depth, rows[test], q[test], device) - before
+    return xr.Dataset(
+        {
+            "r2": (("state", "target", "eigenmode", "depth"), r2, _label("held-out R^2 of a linear readout, pooled over modes of equal modulus")),
+            "modulus": ("eigenmode", modulus, _label("modulus of the eigenvalue")),
+            "loss_increase": (("direction", "removed", "depth"), increase, _label("increase of the loss at masked positions when directions are removed", "nat")),
+            "learnable": ((), float(_learnable(chain, task)), _label("entropy of the stationary law minus the Bayes loss", "nat")),
+        },
+        coords={
+            "state": ["init", "trained"],
+            "target": list(targets),
+            "eigenmode": range(1, len(group) + 1),
+            "depth": range(len(stream)),
+            "direction": list(DIRECTIONS),
+            "removed": removed,
+        },
+    )  # fmt: skip
+
+
+def _label(long_name, units="1"):
+    return {"long_name": long_name, "units": units}
+
+
+def _learnable(chain, task):
+    entropies = torch.special.entr(chain.stationary_distribution).sum() - torch.special.entr(task.bayes).sum(-1).mean()
+    return entropies
+
+
+@torch.no_grad()
+def _masked_loss(model, x, depth, rows, q, device):
+    # Expected cross-entropy (nats) at `rows`, the network continued from the stream x at `depth`.
+    total = 0.0
+    for x, r, p in zip(x.split(64), rows.split(64), q.split(64)):
+        log_p = model.readout(model.continue_stream(x.to(device), depth)[-1]).log_softmax(-1)
+        total -= (p[r] * log_p.cpu()[r]).sum().item()
+    return total / rows.sum().item()
+
+
+def perturbations(task, setting, seed, snapshots, device):
+    """Whether small changes of the stream grow or fade through depth, and how drift depends on the stream's size.
+
+    Changes are followed exactly to first order (Jacobian-vector products) and measured relative to the
+    stream's own spread (root mean square over sequences about each position's mean):
+    `growth` is the factor by which one block changes a random perturbation, isotropic or along a
+    difference of two sequences' streams; `mode_response` follows a mode's field, the change of the embedding when every visible
+    token's law is tilted along the mode, to the masked positions. `scaled_drift` is the kernel drift (position
+    view) of a block applied to the stream times a factor: at a fixed point of the block it is 0 at every factor, while the same update
+    added to a larger stream just turns it less.
+
+    Returns:
+        Dataset with dims (state, perturbation, transition), (state, eigenmode, depth) and (scale, transition).
+    """
+    modulus, group, functions = eigenmodes(setting.chain)
+    tilts = (functions * setting.chain.stationary_distribution[:, None]).T * setting.chain.n_states  # (modes, V)
+    inputs = task.inputs[-INTERVENTIONS:].to(device)
+    masked = inputs == setting.model.n_states
+    depths = setting.model.depth
+    growth = torch.zeros(2, 2, depths, dtype=torch.float64)
+    response = torch.zeros(2, len(group), depths + 1, dtype=torch.float64)
+    drift = torch.zeros(len(SCALES), depths, dtype=torch.float64)
+    update = torch.zeros(2, depths, dtype=torch.float64)
+    few = slice(min(128, len(inputs)))
+    g = generator(seed, 4)
+    for state, model in enumerate(_networks(setting, seed, snapshots)):
+        model = model.to(device).requires_grad_(False)
+        stream = model.stream(inputs)
+        spread = [(x - x.mean(0)).square().mean().sqrt() for x in stream]
+        for depth, x in enumerate(stream[:-1]):
+            step = lambda x: model.continue_stream(x, depth)[1]  # noqa: B023, E731 used within this turn
+            noise = torch.randn(x[few].shape, generator=g).to(device)
+            for k, v in enumerate((noise, x[few].roll(1, 0) - x[few])):
+                _, moved = torch.func.jvp(step, (x[few],), (v,))
+                growth[state, k, depth] = moved.norm() / v.norm() * spread[depth] / spread[depth + 1]
+            update[state, depth] = (stream[depth + 1] - x).norm() / x.norm()
+            if state:
+                for k, scale in enumerate(SCALES):
+                    layers = [y.transpose(0, 1).cpu() for y in (scale * x, step(scale * x))]
+                    drift[k, depth] = metrics.kernel_drift(layers).mean()
+        for k, field in enumerate(tilts.to(device, torch.float32) @ model.embedding.weight[0, :-1]):
+            tilt = torch.where(masked[few, :, None], 0.0, field)
+            start, rest = stream[0][few], lambda x: tuple(model.continue_stream(x, 0))
+            _, moved = torch.func.jvp(rest, (start,), (tilt,))
+            for depth, v in enumerate(moved):
+                response[state, k, depth] = v[masked[few]].square().mean().sqrt() / spread[depth]
+    pooled = torch.zeros(2, int(group.max()) + 1, depths + 1, dtype=torch.float64).index_add(1, group, response**2)
+    response = (pooled / group.bincount()[:, None]).sqrt()[:, group]
+    return xr.Dataset(
+        {
+            "growth": (("state", "perturbation", "transition"), growth, _label("factor by which a block changes a perturbation, relative to the stream's spread")),
+            "mode_response": (("state", "eigenmode", "depth"), response, _label("response at masked positions to a mode's field, relative to the stream's spread")),
+            "scaled_drift": (("scale", "transition"), drift, _label("kernel drift of a block applied to the rescaled stream, trained")),
+            "update": (("state", "transition"), update, _label("size of a block's update relative to the stream")),
+            "modulus": ("eigenmode", modulus, _label("modulus of the eigenvalue")),
+        },
+        coords={
+            "state": ["init", "trained"],
+            "perturbation": ["random", "between sequences"],
+            "eigenmode": range(1, len(group) + 1),
+            "depth": range(depths + 1),
+            "transition": range(depths),
+            "scale": list(SCALES),
+        },
+    )  # fmt: skip
