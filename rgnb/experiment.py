@@ -189,10 +189,6 @@ class Setting:
         """The whole setting as plain data: what a result's key is made of."""
         return json.loads(json.dumps({f.name: getattr(self, f.name) for f in fields(self)}, default=asdict))
 
-    def _key(self, config):
-        text = json.dumps(config | {"version": RESULTS_VERSION}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
     def path(self, folder, seed, analysis=None):
         """Where the result of one seed is stored."""
         label = f"{self.family}-{self.correlation_length:.4g}-{self.model.mixing}-{self.training.scheme}"
@@ -200,11 +196,17 @@ class Setting:
         if analysis is not None:
             label += f"-{analysis.__name__}"
             config |= {"analysis": f"{analysis.__module__}.{analysis.__name__}"}
-        return Path(folder) / f"{label}-seed{seed}-{self._key(config)}.nc"
+        return Path(folder) / f"{label}-seed{seed}-{content_key(config)}.nc"
 
     def weights(self, folder):
         """Folder of the trained weights of every seed."""
-        return Path(folder) / "weights" / self._key({k: v for k, v in self.config().items() if k != "sequences"})
+        return Path(folder) / "weights" / content_key({k: v for k, v in self.config().items() if k != "sequences"})
+
+
+def content_key(config):
+    """Short hash of plain data and of `RESULTS_VERSION`: the end of a result's file name."""
+    text = json.dumps(config | {"version": RESULTS_VERSION}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _concat(datasets, dim):

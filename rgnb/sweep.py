@@ -1,0 +1,73 @@
+"""Many settings in one Dataset: each (setting, seed) is trained and stored as ever, what was asked for is kept in one file.
+
+A sweep's own file is small and holds everything that is read from it, so that hundreds of settings can be committed and
+loaded at once; the entries it was made from stay in a folder of their own.
+"""
+
+import os
+
+import xarray as xr
+
+from rgnb import checks
+from rgnb.experiment import content_key, results_folder
+
+LABELS = ("n_states", "mixing", "width", "blocks", "scheme", "rate", "learning_rate")  # of a setting, beside its chain
+
+
+def sweep(name, experiments, variables, results=None, progress=True, analysis=None):
+    """Run experiments of any sizes and return chosen variables of all of them, one row a (setting, seed).
+
+    Args:
+        name: of the sweep's file, letters, digits and dashes.
+        experiments: sequence of Experiments; a (setting, seed) that two of them share is one row.
+        variables: names of variables that the analysis measures. Where depths or other dimensions differ in length
+            they are padded with NaN; of training steps the last is kept.
+        results, progress, analysis: as in `Experiment.run`; entries are kept in the folder `<results>/entries`.
+
+    Returns:
+        xarray.Dataset with a dimension `run` and along it the coordinates family, correlation_length, seed, provenance,
+        those in `LABELS` and `experiment`, the number of the first experiment that has the row.
+
+    Raises:
+        ValueError: a bad name, an unknown variable, or a stored sweep that is damaged.
+    """
+    if not name.replace("-", "").isalnum() or not name.isascii():
+        raise ValueError(f"name must be made of letters, digits and dashes, got {name!r}")
+    asked = [[(setting, seed) for setting in e.settings() for seed in e.seeds] for e in experiments]
+    if not asked:
+        raise ValueError("experiments must hold at least one Experiment, got none")
+    measured = f"{analysis.__module__}.{analysis.__name__}" if analysis else None
+    config = [[setting.config() | {"seed": seed} for setting, seed in rows] for rows in asked]
+    key = content_key({"experiments": config, "variables": list(variables), "analysis": measured})
+    path = results_folder(results) / f"sweep-{name}-{key}.nc"
+    if not path.exists():
+        combined = _combine(name, experiments, asked, list(variables), path.parent / "entries", progress, analysis)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        encoding = {v: {"zlib": True, "dtype": "float32"} for v in combined.data_vars}
+        combined.to_netcdf(partial, engine="h5netcdf", encoding=encoding)
+        os.replace(partial, path)
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as file:
+            return file.load()
+    except Exception as error:  # the HDF5 layers below raise many kinds for a damaged file
+        raise ValueError(f"sweep {path} is damaged ({type(error).__name__}: {error}); move it away and run again") from None
+
+
+def _combine(name, experiments, asked, variables, entries, progress, analysis):
+    parts, seen = [], set()
+    for i, (e, rows) in enumerate(zip(experiments, asked)):
+        new = [k for k, row in enumerate(rows) if row not in seen]
+        seen.update(rows)
+        if not new:
+            continue
+        if progress:
+            print(f"{name}: experiment {i + 1} of {len(experiments)}", flush=True)
+        ds = e.run(entries, progress, analysis)
+        for variable in variables:
+            checks.choice("variable", variable, list(ds.data_vars))
+        ds = (ds.isel(step=-1, drop=True) if "step" in ds.dims else ds)[variables]
+        # Rows come out in the order of `rows`: chains, then correlation lengths, then seeds.
+        ds = ds.stack(run=("chain", "correlation_length", "seed")).reset_index("run").rename(chain="family").isel(run=new)
+        labels = vars(e.model) | vars(e.training) | {"blocks": e.model.depth, "experiment": i}
+        parts.append(ds.assign_coords({k: ("run", [labels[k]] * len(new)) for k in (*LABELS, "experiment")}))
+    return xr.concat(parts, "run", data_vars="all", coords="different", compat="equals", join="outer").assign_attrs(experiment=name)

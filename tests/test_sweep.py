@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from rgnb import chains, experiment
+from rgnb.experiment import Experiment
+from rgnb.sweep import sweep
+
+SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "steps": 50, "snapshots": (), "sequences": 64}
+KEPT = ["effective_rank", "excess_loss", "relevant_modes"]
+
+
+def small(**changes):
+    return Experiment.profile("quick", **(SMALL | {"seeds": 2, "device": "cpu", "mixing": "none"} | changes))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def grid():
+    own = [chains.sticky(4, 2.0, [4, 2, 1, 1])]
+    return [small(), small(families=["hierarchical", "ring"], depth=3), small(seeds=3, correlation_lengths=[7.0]), small(own=own)]
+
+
+@pytest.fixture(scope="module")
+def dataset(folder, grid):
+    return sweep("grid", grid, KEPT, folder, progress=False)
+
+
+def test_one_row_for_each_setting_and_seed(dataset):
+    assert dataset.sizes["run"] == 4 + 8 + 1 + 2  # the third experiment shares all but one with the first
+    assert list(dataset.experiment.values) == [0] * 4 + [1] * 8 + [2] + [3] * 2
+    assert set(dataset.family.values) == {"hierarchical", "ring", "own"}
+    assert list(dataset.data_vars) == KEPT and "step" not in dataset.dims
+
+
+def test_rows_are_the_experiments_own_numbers(dataset, grid, folder):
+    for i, e in enumerate(grid):
+        ds = e.run(folder / "entries", progress=False)
+        for row in range(dataset.sizes["run"]):
+            mine = dataset.isel(run=row)
+            if mine.experiment != i:
+                continue
+            one = ds.sel(chain=mine.family, correlation_length=float(mine.correlation_length), seed=int(mine.seed))
+            assert (int(mine.blocks), mine.mixing.item()) == (e.model.depth, "none")
+            np.testing.assert_allclose(mine.effective_rank.dropna("depth"), one.effective_rank.transpose(*mine.effective_rank.dims), rtol=1e-6)
+            np.testing.assert_allclose(mine.excess_loss, one.excess_loss.isel(step=-1), rtol=1e-6)
+
+
+def test_what_is_stored_is_only_read(dataset, grid, folder, monkeypatch):
+    monkeypatch.setattr(Experiment, "run", lambda *a: pytest.fail("ran again"))
+    assert sweep("grid", grid, KEPT, folder, progress=False).identical(dataset)
+
+
+def test_entries_are_kept_apart_and_reused(dataset, folder, monkeypatch):
+    assert [p.suffix for p in folder.iterdir() if p.is_file()] == [".nc"]
+    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained again"))
+    assert sweep("other", [small()], ["loss"], folder, progress=False).sizes["run"] == 4
+
+
+def test_bad_input(folder, tmp_path):
+    with pytest.raises(ValueError, match="name must be made of"):
+        sweep("../x", [small()], KEPT, folder)
+    with pytest.raises(ValueError, match="at least one Experiment"):
+        sweep("x", [], KEPT, folder)
+    with pytest.raises(ValueError, match="did you mean 'effective_rank'"):
+        sweep("x", [small()], ["effective_ranks"], folder, progress=False)
+
+
+def test_a_damaged_sweep_is_named(tmp_path):
+    sweep("x", [small()], KEPT, tmp_path, progress=False)
+    (path,) = tmp_path.glob("*.nc")
+    path.write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match=f"{path.name} is damaged.*move it away"):
+        sweep("x", [small()], KEPT, tmp_path, progress=False)
