@@ -28,7 +28,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean over seeds with its t interval; unbounded for a single seed, which can decide nothing."""
+    """Mean over seeds with its t interval (95 % unless asked otherwise); unbounded for a single seed, which can decide nothing."""
 
     values: tuple
     mean: float
@@ -36,12 +36,12 @@ class Interval:
     high: float
 
     @classmethod
-    def of(cls, values):
+    def of(cls, values, confidence=CONFIDENCE):
         values = np.asarray(values, dtype=float)
         mean = values.mean()
         if len(values) < 2 or not np.isfinite(values).all():
             return cls(tuple(values), mean, -np.inf, np.inf)
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
+        half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
         return cls(tuple(values), mean, mean - half, mean + half)
 
     def __str__(self):
@@ -156,11 +156,13 @@ def _decide(finding, gates, status, conditions, statistics):
     return Verdict(finding, status, reason, (*gates, *conditions), statistics)
 
 
-def _above(name, interval, bound):
+def above(name, interval, bound):
+    """Whether an interval lies above a bound, as a `Condition`."""
     return Condition(f"{name} {interval} lies above {bound:g}", bool(interval.low > bound))
 
 
-def _below(name, interval, bound):
+def below(name, interval, bound):
+    """Whether an interval lies below a bound, as a `Condition`."""
     return Condition(f"{name} {interval} lies below {bound:g}", bool(interval.high < bound))
 
 
@@ -181,7 +183,7 @@ def rank_collapse(ds, view="position", centring="centred", spectrum="singular", 
     xi = _lengths(ds)[0]
     profile = _profiles(ds, view, centring, spectrum, start, step).sel(correlation_length=xi)
     c, rise = Interval.of(collapse(profile)), Interval.of(largest_rise(profile))
-    conditions = (_above(f"collapse C at correlation length {xi:g},", c, 0.2), _below("largest rise", rise, 0.05))
+    conditions = (above(f"collapse C at correlation length {xi:g},", c, 0.2), below("largest rise", rise, 0.05))
     if all(k.holds for k in conditions):
         status = "supported"
     else:
@@ -212,10 +214,10 @@ def selectivity(ds, view="position", centring="centred", spectrum="singular", st
         "difference": Interval.of(c_short - c_long),
     }
     conditions = (
-        _above(f"collapse C at correlation length {short:g},", numbers["collapse, short"], 0.2),
-        _below(f"collapse C at correlation length {long:g},", numbers["collapse, long"], 0.1),
-        _below(f"the same from the profile's maximum, {long:g},", numbers["collapse, long, from maximum"], 0.1),
-        _above("difference of C, short minus long,", numbers["difference"], 0.1),
+        above(f"collapse C at correlation length {short:g},", numbers["collapse, short"], 0.2),
+        below(f"collapse C at correlation length {long:g},", numbers["collapse, long"], 0.1),
+        below(f"the same from the profile's maximum, {long:g},", numbers["collapse, long, from maximum"], 0.1),
+        above("difference of C, short minus long,", numbers["difference"], 0.1),
     )
     if all(k.holds for k in conditions):
         status = "supported"
@@ -267,9 +269,9 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
         named = " and ".join(f"{start + t} → {start + t + 1}" for t in lead)
         conditions = (
             Condition(f"there are {transitions} transitions, at least 5", transitions >= 5),
-            _above("total drift", total, 0.1),
+            above("total drift", total, 0.1),
             Condition(f"{named} {'lead' if k > 1 else 'leads'} in {count} of {seeds} seeds, at least 7 of 8", 8 * count >= 7 * seeds),
-            _above("its share of the drift", share, 0.8),
+            above("its share of the drift", share, 0.8),
             Condition(f"that share lies above the untrained network's {control}", bool(share.low > control.high)),
             Condition(f"the median of the others, {others:.3f}, is at most 0.05", others <= 0.05),
         )
@@ -297,6 +299,12 @@ def by_definition(finding, ds):
         for start in (0, 1)
     ]
     return {tuple(map(str, d[:3])) + d[3:]: finding(ds, *d) for d in definitions}
+
+
+def tally(verdicts):
+    """How many verdicts of `by_definition` have each status, in words, the most frequent first."""
+    counts = Counter(verdict.status for verdict in verdicts.values())
+    return ", ".join(f"{status} {n}" for status, n in counts.most_common())
 
 
 def by_step(finding, ds, **definition):

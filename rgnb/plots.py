@@ -110,7 +110,7 @@ def lines(panels, xlabel, log=""):
     return figure
 
 
-def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True):
+def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True, own_legends=False):
     """Per-seed lines under their mean with its 95 % t interval.
 
     Args:
@@ -120,10 +120,11 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True)
         log: axes on a log scale, of "x", "y", "xy".
         reference: {panel title: (value, text)} drawn as a horizontal line.
         shared: one y axis from 0 for all panels; else each panel its own range.
+        own_legends: panels show different things, each with its own colours and legend.
     """
     figure, axes = _panels(len(panels), sharey=shared)
-    colors = _colors(panels)
     for ax, (title, curves) in zip(axes, panels.items()):
+        colors = _colors({title: curves} if own_legends else panels)
         for label, data in curves.items():
             data = data.transpose("seed", dim)
             x = data[dim].values
@@ -146,7 +147,11 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True)
         # The seeds set the range: a wide interval of few seeds may leave the panel.
         values = np.concatenate([data.values.ravel() for curves in panels.values() for data in curves.values()])
         axes[0].set_ylim(min(0, 1.1 * np.nanmin(values)), 1.1 * np.nanmax(values))
-    _legend(figure, axes)
+    if own_legends:
+        for ax in axes:
+            ax.legend(fontsize=8)
+    else:
+        _legend(figure, axes)
     return figure
 
 
@@ -171,6 +176,16 @@ def effects(rows, bounds, xlabel):
     ax.set_xlabel(xlabel)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
+
+
+def definition_effects(panels, statistic, bounds, xlabel):
+    """`effects` of one statistic under every definition in the position view: {series label: output of findings.by_definition}."""
+    rows = {}
+    for title, verdicts in panels.items():
+        for (view, centring, spectrum, start), verdict in verdicts.items():
+            if view == "position":
+                rows.setdefault(f"{centring}, {spectrum}, from depth {start}", {})[title] = verdict.statistics[statistic]
+    return effects(rows, bounds, xlabel)
 
 
 def cka_matrices(panels):

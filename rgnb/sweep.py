@@ -6,6 +6,8 @@ loaded at once; the entries it was made from stay in a folder of their own.
 
 import os
 
+import numpy as np
+import pandas as pd
 import xarray as xr
 
 from rgnb import checks
@@ -51,6 +53,12 @@ def sweep(name, experiments, variables, results=None, progress=True, analysis=No
             return file.load()
     except Exception as error:  # the HDF5 layers below raise many kinds for a damaged file
         raise ValueError(f"sweep {path} is damaged ({type(error).__name__}: {error}); move it away and run again") from None
+
+
+def pivot(ds, values, *dims):
+    """Values of a sweep's rows, (run,), arranged by coordinates of theirs: DataArray with `dims`, NaN where there is no row."""
+    frame = pd.DataFrame({d: ds[d].values for d in dims} | {"value": np.asarray(values)})
+    return xr.DataArray.from_series(frame.set_index(list(dims))["value"])
 
 
 def _combine(name, experiments, asked, variables, entries, progress, analysis):

@@ -192,6 +192,16 @@ def test_by_definition_starts_with_the_primary_one():
     assert len(verdicts) == len(VIEWS) * len(CENTRINGS) * len(SPECTRA) * 2
 
 
+def test_tally_counts_every_definition():
+    verdicts = findings.by_definition(findings.selectivity, results())
+    statuses = [v.status for v in verdicts.values()]
+    for part in findings.tally(verdicts).split(", "):
+        status, count = part.rsplit(" ", 1)
+        assert statuses.count(status) == int(count) > 0
+        statuses = [s for s in statuses if s != status]
+    assert not statuses
+
+
 def test_by_step():
     assert {s: v.status for s, v in findings.by_step(findings.rank_collapse, results()).items()} == {
         100: "not trained",

@@ -91,6 +91,10 @@ def test_effects_and_matrices():
     unbounded = findings.Interval.of([np.nan, 1.0])
     figure = plots.effects({"row": {"a": interval, "b": interval}, "other": {"a": unbounded}}, [0.2], "C")
     assert {"row", "other", "a", "b", "C"} <= texts(figure)
+    verdict = findings.Verdict("Rank collapse", "supported", "", (), {"collapse": interval})
+    found = {("position", "centred", "eigen", 1): verdict, ("pooled", "uncentred", "eigen", 0): verdict}
+    shown = texts(plots.definition_effects({"token mixing": found}, "collapse", [0.2], "C"))
+    assert {"centred, eigen, from depth 1", "token mixing"} <= shown and "uncentred, eigen, from depth 0" not in shown
     cka = xr.DataArray(np.eye(3), dims=("depth", "other_depth"), coords={"depth": range(3)})
     assert {"title", "CKA"} <= texts(plots.cka_matrices({"title": cka}))
 

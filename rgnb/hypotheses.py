@@ -1,0 +1,274 @@
+"""The hypotheses of the book's second part, judged by the rules of its page "Hypotheses".
+
+Each takes a sweep's Dataset (`rgnb.sweep`) or an analysis' (`rgnb.probes`) and returns a `findings.Verdict`.
+"""
+
+import numpy as np
+from scipy import stats
+
+from rgnb import findings
+from rgnb.findings import CONFIDENCE, Condition, Interval, Verdict, above, below
+
+
+def judge(finding, conditions, statistics, gates=()):
+    """A Verdict that is supported if every condition holds, and not trained if a gate does not."""
+    failed = [c for c in conditions if not c.holds]
+    status = "not supported" if failed else "supported"
+    reasons = failed or conditions
+    if any(not g.holds for g in gates):
+        status, reasons = "not trained", [g for g in gates if not g.holds]
+    reason = "Decided by: " + "; ".join(map(str, reasons)) + "."
+    return Verdict(finding, status, reason, (*gates, *conditions), statistics)
+
+
+def equivalent(name, differences, margin, comparisons=1):
+    """Two one-sided tests at level 0.05 / comparisons, as a `Condition`: the mean difference lies within +-margin."""
+    interval = Interval.of(differences, 1 - 2 * (1 - CONFIDENCE) / comparisons)
+    return Condition(f"{name} {interval} lies within ±{margin:g}", bool(-margin < interval.low and interval.high < margin))
+
+
+def trained(ds):
+    """Which rows of a sweep pass the gate of `findings.gate_limit`: (run,) bool."""
+    learnable = ds.marginal_entropy - ds.reachable_loss
+    return ds.excess_loss <= np.where(learnable > 1e-9, 0.05 * learnable, 0.01)
+
+
+def gate(ds):
+    """Whether all rows of a sweep are trained, as a `Condition`."""
+    passed = trained(ds).values
+    return Condition(f"{passed.sum()} of {passed.size} networks pass the gate", bool(passed.all()))
+
+
+def collapse(ds, view="position", centring="centred", spectrum="singular"):
+    """C = 1 - r_L / r_0 of every row of a sweep, each at its own last depth: (run,) array."""
+    rank = ds.effective_rank.sel(state="trained", view=view, centring=centring, spectrum=spectrum)
+    return 1 - last(rank) / rank.isel(depth=0).values
+
+
+def last(x):
+    """Values at each row's own last depth: DataArray (run, depth), padded with NaN -> (run,) array."""
+    x = x.transpose("run", "depth").values
+    return x[np.arange(len(x)), (~np.isnan(x)).cumsum(1).argmax(1)]
+
+
+def blind(ds, reference=1.0, margin=0.05):
+    """1a: without mixing the collapse does not depend on the correlation length.
+
+    Args:
+        ds: sweep of one family, no mixing, with rows for several correlation lengths and schemes, the same seeds in each.
+        reference: the correlation length that the others are compared with, paired by seed.
+        margin: of equivalence, in units of C.
+
+    Returns:
+        Verdict; its statistics hold the difference for every (view, scheme, correlation length).
+    """
+    keys = [
+        (view, scheme, xi)
+        for view in ("position", "token")
+        for scheme in sorted(set(ds.scheme.values), reverse=True)
+        for xi in sorted(set(ds.correlation_length.values))
+        if xi != reference
+    ]
+    conditions, differences = [], {}
+    for view, scheme, xi in keys:
+        values = {}
+        for at in (reference, xi):
+            rows = ds.isel(run=((ds.scheme == scheme) & (ds.correlation_length == at)).values).sortby("seed")
+            values[at] = rows.seed.values, collapse(rows, view)
+        if not np.array_equal(values[reference][0], values[xi][0]):
+            raise ValueError(f"the seeds at correlation lengths {reference:g} and {xi:g} differ; run the same ones")
+        d = values[xi][1] - values[reference][1]
+        name = f"{view} view, {scheme}: C at ξ = {xi:g} minus C at ξ = {reference:g},"
+        conditions.append(equivalent(name, d, margin, len(keys)))
+        differences[view, scheme, float(xi)] = Interval.of(d, 1 - 2 * (1 - CONFIDENCE) / len(keys))
+    return judge("The correlation length does not matter", conditions, differences, [gate(ds)])
+
+
+def embedding_artifact(ds, short, long):
+    """1b: pooled and sequence ranks of a bare, untrained embedding depend on the correlation length.
+
+    Returns:
+        Verdict; its statistics hold the ratio of the ranks, long over short, for every (view, scheme), and for the position view
+        as a control that is not judged.
+    """
+    rank = ds.effective_rank.sel(state="init", centring="centred", spectrum="singular", depth=0)
+    conditions, ratios = [], {}
+    schemes = sorted(set(ds.scheme.values), reverse=True)
+    level = 1 - (1 - CONFIDENCE) / (2 * len(schemes))
+    for view in ("pooled", "sequence", "position"):
+        for scheme in schemes:
+            at = [
+                rank.sel(view=view).isel(run=((ds.scheme == scheme) & (ds.correlation_length == xi)).values).sortby("seed").values
+                for xi in (short, long)
+            ]
+            ratio = Interval.of(at[1] / at[0], level)
+            ratios[view, scheme] = ratio
+            if view != "position":
+                text = f"{view} view, {scheme}: rank at ξ = {long:g} over that at ξ = {short:g}, {ratio}, excludes 1"
+                conditions.append(Condition(text, bool(ratio.low > 1 or ratio.high < 1)))
+    return judge("Pooling makes the bare embedding depend on it", conditions, ratios)
+
+
+def what_changes_collapse(by_scheme, by_law, bound=0.05):
+    """1c: the corruption scheme and the stationary law change the collapse in the token view.
+
+    Args:
+        by_scheme: two arrays of C, paired by seed, under the two schemes; by_law: the same for two stationary laws.
+        bound: what their mean difference has to exceed, in either direction.
+    """
+    level = 1 - (1 - CONFIDENCE) / 2
+    numbers, conditions = {}, []
+    for name, (one, other) in {"schemes": by_scheme, "stationary laws": by_law}.items():
+        d = Interval.of(np.asarray(one) - np.asarray(other), level)
+        numbers[name] = d
+        conditions.append(Condition(f"difference of C between the {name}, {d}, exceeds {bound:g}", bool(d.low > bound or d.high < -bound)))
+    return judge("The scheme and the stationary law do matter", conditions, numbers)
+
+
+def explained_variance(x, y):
+    """R^2 of the least-squares line between ln x and ln y."""
+    return stats.linregress(np.log(x), np.log(y)).rvalue ** 2
+
+
+def explains_better(rank, modes, correlation_length, confidence=CONFIDENCE, resamples=4000):
+    """2a: R^2 of relevant modes, of the correlation length, and their difference, with bootstrap intervals over settings.
+
+    Args:
+        rank, modes, correlation_length: (settings,) positive arrays.
+
+    Returns:
+        {"relevant modes", "correlation length", "difference": Interval} with percentile intervals.
+    """
+    data = (np.asarray(rank), np.asarray(modes), np.asarray(correlation_length))
+
+    def both(rank, modes, xi):
+        a, b = explained_variance(modes, rank), explained_variance(xi, rank)
+        return np.array([a, b, a - b])
+
+    found = stats.bootstrap(
+        data, both, paired=True, vectorized=False, n_resamples=resamples, confidence_level=confidence,
+        method="percentile", rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    names = ("relevant modes", "correlation length", "difference")
+    return {name: Interval((), *numbers) for name, *numbers in zip(names, both(*data), found.low, found.high)}
+
+
+def relevant_modes(ds):
+    """2a: the number of relevant modes explains the last depth's rank better than the correlation length does.
+
+    Args:
+        ds: sweep with token mixing; seeds of a setting are averaged, settings that are not trained are left out.
+
+    Returns:
+        Verdict; statistics by (spectrum, name).
+    """
+    table = settings_table(ds)
+    table = table[table["trained"]]
+    numbers, conditions = {}, []
+    for spectrum in ("eigen", "singular"):
+        found = explains_better(table[f"last rank, {spectrum}"], table["relevant modes"], table["correlation length"], 1 - (1 - CONFIDENCE) / 2)
+        numbers |= {(spectrum, name): value for name, value in found.items()}
+        conditions.append(above(f"{spectrum} values: R² of relevant modes minus R² of the correlation length,", found["difference"], 0))
+    return judge("Relevant modes set the rank", conditions, numbers)
+
+
+def settings_table(ds):
+    """One line a setting of a sweep, seeds averaged: its labels, relevant modes, and rank at the last depth."""
+    rank = ds.effective_rank.sel(state="trained", view="position", centring="centred")
+    columns = {
+        "relevant modes": ds.relevant_modes.isel(floor=0).values,
+        "trained": trained(ds).values,
+        **{f"last rank, {s}": last(rank.sel(spectrum=s)) for s in ("eigen", "singular")},
+    }
+    labels = {"family": "family", "correlation length": "correlation_length", "mixing": "mixing", "rate": "rate", "scheme": "scheme"}
+    frame = ds[list(labels.values())].reset_coords().to_dataframe()[list(labels.values())]
+    frame.columns = list(labels)
+    frame = frame.assign(**columns)
+    grouped = frame.groupby(list(labels), sort=False)
+    return grouped.agg({c: "all" if c == "trained" else "mean" for c in columns}).reset_index()
+
+
+def kept(retention, correlation_length):
+    """3a, 3b, 3c on results of `probes.mode_retention` at one correlation length: four conditions' Verdict.
+
+    Args:
+        retention: Dataset of one chain family with dims (correlation_length, seed, ...).
+    """
+    here = retention.isel(chain=0).sel(correlation_length=correlation_length)
+    r2 = here.r2.sel(state="trained", target=["left", "right"]).mean("target").transpose("seed", "eigenmode", "depth")
+    top, bottom = r2.isel(eigenmode=0), r2.isel(eigenmode=-1)
+    lost = {name: Interval.of(r.isel(depth=-1) - r.max("depth")) for name, r in (("most", top), ("least", bottom))}
+    middle = here.loss_increase.isel(removed=0).sel(depth=here.sizes["depth"] // 2).transpose("seed", "direction")
+    relevant, irrelevant, random = (middle.sel(direction=d) for d in ("relevant", "irrelevant", "random, by variance"))
+    more = Interval.of((relevant - random).values)
+    little = Interval.of((irrelevant / here.learnable).values)
+    conditions = (
+        above("3a: R² of the most relevant mode, last depth minus maximum,", lost["most"], -0.05),
+        below("3b: R² of the least relevant modes, last depth minus maximum,", lost["least"], -0.1),
+        above("3c: loss from removing the most relevant direction minus a random one's (nats),", more, 0),
+        below("3c: loss from removing a least relevant direction, share of the learnable,", little, 0.05),
+    )
+    numbers = {"kept": lost["most"], "integrated out": lost["least"], "relevant minus random": more, "irrelevant": little}
+    return judge(f"Exactly the relevant modes are kept, ξ = {correlation_length:g}", conditions, numbers)
+
+
+def fixed_point(ds, drift, correlation_length):
+    """4a, 4b on results of `probes.perturbations` at one correlation length.
+
+    Args:
+        ds: Dataset of one chain family with dims (correlation_length, seed, ...).
+        drift: kernel drift of the same networks, DataArray (seed, transition): its two largest means are left out of the plateau.
+    """
+    here = ds.isel(chain=0).sel(correlation_length=correlation_length)
+    order = np.argsort(drift.transpose("seed", "transition").mean("seed").values)
+    plateau = sorted(map(int, order[:-2]))
+    level = 1 - (1 - CONFIDENCE) / len(plateau)
+    growth = here.growth.sel(state="trained", perturbation="random").transpose("seed", "transition")
+    conditions, numbers = [], {}
+    for t in plateau:
+        factor = Interval.of(growth.sel(transition=t).values, level)
+        numbers[f"growth {t}"] = factor
+        conditions.append(below(f"4a: growth of random perturbations from depth {t} to {t + 1},", factor, 1))
+    scaled = here.scaled_drift.sel(transition=plateau).mean("transition").transpose("seed", "scale")
+    ratio = Interval.of((scaled.sel(scale=0.25) / scaled.sel(scale=1.0)).values)
+    numbers["ratio"] = ratio
+    conditions.append(below("4b: drift of the stream scaled by 1/4 over that at its own scale,", ratio, 2))
+    return judge(f"Near an attracting fixed point, ξ = {correlation_length:g}", conditions, numbers)
+
+
+def p_value(interval, bound, direction):
+    """One-sided t test that a mean lies above (direction 1) or below (-1) a bound, from an Interval's values; 1 where undecidable."""
+    values = direction * (np.asarray(interval.values) - bound)
+    if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:
+        return 1.0
+    return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
+
+
+def finding_p(verdict):
+    """p-value of a finding of `rgnb.findings`: the largest of its interval conditions (an intersection-union test)."""
+    s, name = verdict.statistics, verdict.finding.split(" at ")[0]
+    tests = {
+        "Rank collapse": lambda: [(s["collapse"], 0.2, 1), (s["largest rise"], 0.05, -1)],
+        "Selectivity": lambda: [
+            (s["collapse, short"], 0.2, 1),
+            (s["collapse, long"], 0.1, -1),
+            (s["collapse, long, from maximum"], 0.1, -1),
+            (s["difference"], 0.1, 1),
+        ],
+        "Kernel drift": lambda: [
+            (s["total"], 0.1, 1),
+            (s["leading share"], 0.8, 1),
+            (s["leading share"], s["leading share, untrained"].high, 1),
+        ],
+    }
+    return max(p_value(*test) for test in tests[name]())
+
+
+def corrected(verdicts):
+    """Benjamini and Hochberg at false discovery rate 0.025 (one-sided): {key: Verdict} -> {key: bool}, True where a supported one stays so."""
+    keys = [k for k, v in verdicts.items() if v.status != "not trained"]
+    if not keys:
+        return dict.fromkeys(verdicts, False)
+    adjusted = stats.false_discovery_control([finding_p(verdicts[k]) for k in keys])
+    stays = {k: bool(q <= (1 - CONFIDENCE) / 2) for k, q in zip(keys, adjusted)}
+    return {k: stays.get(k, False) and v.status == "supported" for k, v in verdicts.items()}
