@@ -163,13 +163,42 @@ def relevant_modes(ds):
         Verdict; statistics by (spectrum, name).
     """
     table = settings_table(ds)
-    table = table[table["trained"]]
+    table, asked = table[table["trained"]], len(table)
+    enough = Condition(f"{len(table)} of {asked} settings pass the gate, at least 5", len(table) >= 5)
+    if not enough.holds:
+        return judge("Relevant modes set the rank", [], {}, [enough])
     numbers, conditions = {}, []
     for spectrum in ("eigen", "singular"):
         found = explains_better(table[f"last rank, {spectrum}"], table["relevant modes"], table["correlation length"], 1 - (1 - CONFIDENCE) / 2)
         numbers |= {(spectrum, name): value for name, value in found.items()}
         conditions.append(above(f"{spectrum} values: R² of relevant modes minus R² of the correlation length,", found["difference"], 0))
-    return judge("Relevant modes set the rank", conditions, numbers)
+    return judge("Relevant modes set the rank", conditions, numbers, [enough])
+
+
+def residuals(x, y):
+    """ln y minus the least-squares line in ln x: (settings,) arrays -> (settings,); NaN for fewer than 3 settings."""
+    if len(x) < 3:
+        return np.full(len(x), np.nan)
+    line = stats.linregress(np.log(x), np.log(y))
+    return np.log(y) - line.intercept - line.slope * np.log(x)
+
+
+def no_selectivity(results, family="sticky", margin=0.1):
+    """2b: the collapse C of a family does not differ between the shortest and the longest correlation length.
+
+    Args:
+        results: {size: Dataset of Experiment.run}; every one of them is a comparison.
+        margin: of equivalence, in units of C.
+    """
+    conditions, numbers, gates = [], {}, []
+    for size, ds in results.items():
+        gates += [findings.gate(ds, xi) for xi in (float(ds.correlation_length.min()), float(ds.correlation_length.max()))]
+        statistics = findings.selectivity(ds).statistics
+        d = statistics["difference"].values
+        name = f"{family}, {size} size: C short minus C long,"
+        conditions.append(equivalent(name, d, margin, len(results)))
+        numbers[size] = statistics["difference"]
+    return judge(f"No selectivity on {family} chains", conditions, numbers, gates)
 
 
 def settings_table(ds):
@@ -188,11 +217,57 @@ def settings_table(ds):
     return grouped.agg({c: "all" if c == "trained" else "mean" for c in columns}).reset_index()
 
 
-def kept(retention, correlation_length):
+def by_modulus(ds, variable):
+    """A variable by groups of modes of equal relevance, the most relevant first: {label: DataArray}.
+
+    Args:
+        ds: results of one chain family at one correlation length, with variables `modulus` and `variable` along `eigenmode`.
+
+    Returns:
+        At most 6 groups, spread evenly where there are more; the labels number them.
+    """
+    first = group_starts(ds)
+    shown = np.unique(np.linspace(0, len(first) - 1, min(len(first), 6)).round().astype(int))
+    names = {0: " (most relevant)", len(first) - 1: " (least relevant)"} if len(first) > 1 else {}
+    return {f"group {g + 1}{names.get(g, '')}": ds[variable].isel(eigenmode=first[g]) for g in shown}
+
+
+def group_starts(ds):
+    """Index of the first mode of each group of equal modulus."""
+    modulus = ds.modulus.isel(seed=0).values
+    return np.flatnonzero(np.diff(modulus, prepend=2) < -1e-6)
+
+
+def retention_panels(ds, state):
+    """R^2 by depth of each group of modes: {"ξ = ..., target": {group: DataArray}} for `plots.seed_lines`."""
+    panels = {}
+    for xi in ds.correlation_length.values:
+        here = ds.isel(chain=0).sel(correlation_length=xi, state=state)
+        for name, targets in {"neighbours": ["left", "right"], "posterior": ["posterior"]}.items():
+            panels[f"ξ = {xi:g}, {name}"] = by_modulus(here.assign(r2=here.r2.sel(target=targets).mean("target")), "r2")
+    return panels
+
+
+def relevance_panels(ds):
+    """R^2 of the neighbours' modes against |λ|, one curve a depth: {"ξ = ...": {"depth d": DataArray (seed, modulus)}}."""
+    panels = {}
+    depths = sorted({1, ds.sizes["depth"] // 2, ds.sizes["depth"] - 1})
+    for xi in ds.correlation_length.values:
+        here = ds.isel(chain=0).sel(correlation_length=xi, state="trained")
+        r2 = here.r2.sel(target=["left", "right"]).mean("target")
+        first = group_starts(here)
+        modulus = here.modulus.isel(seed=0, eigenmode=first).values
+        r2 = r2.isel(eigenmode=first).assign_coords(modulus=("eigenmode", modulus)).swap_dims(eigenmode="modulus")
+        panels[f"ξ = {xi:g}"] = {f"depth {d}": r2.sel(depth=d) for d in depths}
+    return panels
+
+
+def kept(retention, correlation_length, gates=()):
     """3a, 3b, 3c on results of `probes.mode_retention` at one correlation length: four conditions' Verdict.
 
     Args:
         retention: Dataset of one chain family with dims (correlation_length, seed, ...).
+        gates: Conditions that say whether the networks are trained.
     """
     here = retention.isel(chain=0).sel(correlation_length=correlation_length)
     r2 = here.r2.sel(state="trained", target=["left", "right"]).mean("target").transpose("seed", "eigenmode", "depth")
@@ -209,15 +284,16 @@ def kept(retention, correlation_length):
         below("3c: loss from removing a least relevant direction, share of the learnable,", little, 0.05),
     )
     numbers = {"kept": lost["most"], "integrated out": lost["least"], "relevant minus random": more, "irrelevant": little}
-    return judge(f"Exactly the relevant modes are kept, ξ = {correlation_length:g}", conditions, numbers)
+    return judge(f"Exactly the relevant modes are kept, ξ = {correlation_length:g}", conditions, numbers, gates)
 
 
-def fixed_point(ds, drift, correlation_length):
+def fixed_point(ds, drift, correlation_length, gates=()):
     """4a, 4b on results of `probes.perturbations` at one correlation length.
 
     Args:
         ds: Dataset of one chain family with dims (correlation_length, seed, ...).
         drift: kernel drift of the same networks, DataArray (seed, transition): its two largest means are left out of the plateau.
+        gates: Conditions that say whether the networks are trained.
     """
     here = ds.isel(chain=0).sel(correlation_length=correlation_length)
     order = np.argsort(drift.transpose("seed", "transition").mean("seed").values)
@@ -233,7 +309,53 @@ def fixed_point(ds, drift, correlation_length):
     ratio = Interval.of((scaled.sel(scale=0.25) / scaled.sel(scale=1.0)).values)
     numbers["ratio"] = ratio
     conditions.append(below("4b: drift of the stream scaled by 1/4 over that at its own scale,", ratio, 2))
-    return judge(f"Near an attracting fixed point, ξ = {correlation_length:g}", conditions, numbers)
+    return judge(f"Near an attracting fixed point, ξ = {correlation_length:g}", conditions, numbers, gates)
+
+
+ALTERNATIVES = {
+    "primary": {},
+    "eigenvalues": {"spectrum": "eigen"},
+    "uncentred": {"centring": "uncentred"},
+    "uncentred eigenvalues": {"centring": "uncentred", "spectrum": "eigen"},
+    "from depth 1": {"start": 1},
+    "token": {"view": "token"},
+    "masked": {"view": "masked"},
+    "pooled": {"view": "pooled"},
+}
+"""Definitions of rank that the robustness page compares, as arguments of `findings.rank_collapse`."""
+
+
+def robustness(ds, variants):
+    """5: verdicts on all findings for every family, architecture and variant of a sweep, on the primary and other definitions.
+
+    Args:
+        ds: sweep whose rows' coordinate `experiment` numbers (variant, mixing) in the order of `variants` x ("tokens", "none").
+        variants: names of the variants.
+
+    Returns:
+        {(finding, definition, family, mixing, variant): Verdict}. Kernel drift has no definition of rank: it has the primary one only, and is
+        judged at both correlation lengths.
+    """
+    verdicts = {}
+    for k, (variant, mixing) in enumerate((v, m) for v in variants for m in ("tokens", "none")):
+        rows = ds.isel(run=(ds.experiment == k).values)
+        for family in dict.fromkeys(rows.family.values.tolist()):
+            one = _as_results(rows.isel(run=(rows.family == family).values))
+            key = (family, mixing, variant)
+            for definition, arguments in ALTERNATIVES.items():
+                verdicts["Rank collapse", definition, *key] = findings.rank_collapse(one, **arguments)
+                verdicts["Selectivity", definition, *key] = findings.selectivity(one, **arguments)
+            for xi in one.correlation_length.values:
+                verdicts[f"Kernel drift, ξ = {xi:g}", "primary", *key] = findings.kernel_drift(one, correlation_length=xi)
+    return verdicts
+
+
+def _as_results(rows):
+    # A sweep's rows of one family as `Experiment.run` returns them.
+    rows = rows.dropna("depth", how="all").dropna("transition", how="all")
+    values = rows.drop_vars([c for c in rows.coords if c not in (*rows.dims, "correlation_length", "seed") and rows[c].dims == ("run",)])
+    ds = values.set_index(run=("correlation_length", "seed")).unstack("run")
+    return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))
 
 
 def p_value(interval, bound, direction):
@@ -246,22 +368,14 @@ def p_value(interval, bound, direction):
 
 def finding_p(verdict):
     """p-value of a finding of `rgnb.findings`: the largest of its interval conditions (an intersection-union test)."""
-    s, name = verdict.statistics, verdict.finding.split(" at ")[0]
-    tests = {
-        "Rank collapse": lambda: [(s["collapse"], 0.2, 1), (s["largest rise"], 0.05, -1)],
-        "Selectivity": lambda: [
-            (s["collapse, short"], 0.2, 1),
-            (s["collapse, long"], 0.1, -1),
-            (s["collapse, long, from maximum"], 0.1, -1),
-            (s["difference"], 0.1, 1),
-        ],
-        "Kernel drift": lambda: [
-            (s["total"], 0.1, 1),
-            (s["leading share"], 0.8, 1),
-            (s["leading share"], s["leading share, untrained"].high, 1),
-        ],
-    }
-    return max(p_value(*test) for test in tests[name]())
+    s = verdict.statistics
+    if "difference" in s:
+        tests = [(s["collapse, short"], 0.2, 1), (s["collapse, long"], 0.1, -1), (s["collapse, long, from maximum"], 0.1, -1), (s["difference"], 0.1, 1)]
+    elif "collapse" in s:
+        tests = [(s["collapse"], 0.2, 1), (s["largest rise"], 0.05, -1)]
+    else:
+        tests = [(s["total"], 0.1, 1), (s["leading share"], max(0.8, s["leading share, untrained"].high), 1)]
+    return max(p_value(*test) for test in tests)
 
 
 def corrected(verdicts):

@@ -10,7 +10,10 @@ from rgnb import notebooks
 
 BIN = Path(sys.executable).parent
 # Small values for every parameter that decides how long a notebook takes.
-TINY = {"profile": "quick", "steps": 50, "seeds": 2, "control_seeds": 2, "sequences": 64, "device": "cpu"}
+TINY = {
+    "profile": "quick", "steps": 50, "seeds": 2, "control_seeds": 2, "sequences": 64, "device": "cpu", "sizes": ["quick"],
+    "families": ["hierarchical", "ring"], "correlation_lengths": [0.5, 1.0, 4.0], "rates": [0.4],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,271 @@
+"""The second part's rules on data made by hand, with known answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy import stats
+
+from rgnb import findings, hypotheses
+from rgnb.findings import Condition, Interval
+
+XIS, SCHEMES, SEEDS, DEPTHS = [0.5, 1.0, 4.0], ["mask", "bert"], 16, 4
+rng = np.random.default_rng(0)
+
+
+def rows(last=lambda scheme, xi: 5.0, embedding=lambda view, xi: 10.0, noise=0.02, excess=0.0):
+    """A sweep's Dataset: rank falls from `embedding` to `last` by depth, the same scatter in every setting's seed."""
+    index = [(scheme, xi, seed) for scheme in SCHEMES for xi in XIS for seed in range(SEEDS)]
+    scatter = rng.standard_normal((len(index), 2))
+    views = ["position", "token", "pooled", "sequence"]
+    rank = np.empty((len(index), 2, len(views), DEPTHS))
+    for i, (scheme, xi, _) in enumerate(index):
+        for v, view in enumerate(views):
+            first = embedding(view, xi) * (1 + noise * 0.1 * scatter[i, 0])
+            rank[i, :, v] = np.linspace(first, last(scheme, xi) * (1 + noise * scatter[i, 1]), DEPTHS)
+    n = len(index)
+    return xr.Dataset(
+        {
+            "effective_rank": (("run", "state", "view", "depth", "centring", "spectrum"), rank[..., None, None]),
+            "excess_loss": ("run", np.full(n, excess)),
+            "marginal_entropy": ("run", np.full(n, 2.0)),
+            "reachable_loss": ("run", np.full(n, 1.0)),
+        },
+        coords={
+            "state": ["init", "trained"], "view": views, "depth": range(DEPTHS), "centring": ["centred"], "spectrum": ["singular"],
+            "scheme": ("run", [k[0] for k in index]), "correlation_length": ("run", [k[1] for k in index]),
+            "seed": ("run", [k[2] for k in index]), "family": ("run", ["sticky"] * n),
+        },
+    )  # fmt: skip
+
+
+# --- equivalence ---
+
+
+def test_equivalence_is_two_one_sided_tests():
+    differences = rng.normal(0.01, 0.05, 20)
+    for margin in (0.01, 0.02, 0.03, 0.04, 0.06):
+        lower = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+        upper = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+        assert hypotheses.equivalent("d", differences, margin).holds == (max(lower, upper) < 0.05)
+        assert hypotheses.equivalent("d", differences, margin, 10).holds == (max(lower, upper) < 0.005)
+
+
+@pytest.mark.parametrize("mean, holds", [(0.0, True), (0.3, False), (-0.3, False)])
+def test_equivalence_needs_a_small_difference_and_a_tight_interval(mean, holds):
+    assert hypotheses.equivalent("d", rng.normal(mean, 0.01, 8), 0.1).holds == holds
+    assert not hypotheses.equivalent("d", rng.normal(0, 1, 8), 0.1).holds  # not significant is not equivalent
+    assert not hypotheses.equivalent("d", [0.0], 0.1).holds
+
+
+def test_blind_networks_and_seeing_ones():
+    verdict = hypotheses.blind(rows())
+    assert verdict.status == "supported" and len(verdict.statistics) == 2 * 2 * 2
+    assert hypotheses.blind(rows(last=lambda scheme, xi: 5.0 + xi)).status == "not supported"
+    assert hypotheses.blind(rows(noise=2.0)).status == "not supported"
+    assert hypotheses.blind(rows(excess=0.2)).status == "not trained"
+    short = rows().isel(run=slice(1, None))
+    with pytest.raises(ValueError, match="seeds at correlation lengths 1 and 0.5 differ"):
+        hypotheses.blind(short)
+
+
+def test_embedding_artifact():
+    fooled = rows(embedding=lambda view, xi: 10.0 / (1 + xi * (view in ("pooled", "sequence"))))
+    verdict = hypotheses.embedding_artifact(fooled, 0.5, 4.0)
+    assert verdict.status == "supported"
+    assert verdict.statistics["pooled", "mask"].mean == pytest.approx(1.5 / 5, rel=0.01)
+    assert verdict.statistics["position", "bert"].mean == pytest.approx(1, rel=0.01)
+    assert hypotheses.embedding_artifact(rows(), 0.5, 4.0).status == "not supported"
+
+
+def test_what_changes_collapse():
+    one, other = rng.normal(0.5, 0.01, 8), rng.normal(0.2, 0.01, 8)
+    assert hypotheses.what_changes_collapse((one, other), (other, one)).status == "supported"
+    assert hypotheses.what_changes_collapse((one, other), (one, one + 0.01)).status == "not supported"
+
+
+def test_last_depth_of_padded_profiles():
+    ds = xr.DataArray([[1.0, 2.0, np.nan], [4.0, 5.0, 6.0]], dims=("run", "depth"))
+    assert hypotheses.last(ds).tolist() == [2.0, 6.0]
+
+
+# --- relevant modes ---
+
+
+def test_explained_variance_is_that_of_a_line_between_logarithms():
+    x = np.array([1.0, 2.0, 4.0, 8.0])
+    assert hypotheses.explained_variance(x, 3 * x**0.7) == pytest.approx(1)
+    y = np.exp(rng.normal(size=4))
+    assert hypotheses.explained_variance(x, y) == pytest.approx(np.corrcoef(np.log(x), np.log(y))[0, 1] ** 2)
+    np.testing.assert_allclose(hypotheses.residuals(x, 3 * x**0.7), 0, atol=1e-12)
+    assert np.isnan(hypotheses.residuals(x[:2], x[:2])).all()
+
+
+def test_explains_better_finds_which_of_two_drives():
+    modes, xi = np.exp(rng.uniform(0, 2, 60)), np.exp(rng.uniform(-1, 3, 60))
+    rank = modes * np.exp(rng.normal(0, 0.1, 60))
+    found = hypotheses.explains_better(rank, modes, xi)
+    assert found["relevant modes"].low > 0.9 and found["correlation length"].high < 0.3 and found["difference"].low > 0.5
+    assert found["difference"].mean == pytest.approx(found["relevant modes"].mean - found["correlation length"].mean)
+    reverse = hypotheses.explains_better(rank, xi, modes)["difference"]
+    assert reverse.high == pytest.approx(-found["difference"].low) and reverse.low < reverse.high < 0
+
+
+def modes_sweep(driver, trained=True):
+    n = 40
+    modes, xi = np.exp(rng.uniform(0, 2, n)), np.exp(rng.uniform(-1, 3, n))
+    last = np.repeat({"modes": modes, "xi": xi + 1}[driver], 2) * np.exp(rng.normal(0, 0.05, 2 * n))
+    rank = np.stack([np.full(2 * n, 12.0), last], 1)[:, None, None, :, None, None].repeat(2, 1).repeat(2, 5)
+    return xr.Dataset(
+        {
+            "effective_rank": (("run", "state", "view", "depth", "centring", "spectrum"), rank),
+            "relevant_modes": (("run", "floor"), np.repeat(modes, 2)[:, None]),
+            "excess_loss": ("run", np.full(2 * n, 0.0 if trained else 1.0)),
+            "marginal_entropy": ("run", np.full(2 * n, 2.0)),
+            "reachable_loss": ("run", np.full(2 * n, 1.0)),
+        },
+        coords={
+            "state": ["init", "trained"], "view": ["position"], "depth": [0, 1], "centring": ["centred"], "spectrum": ["singular", "eigen"],
+            "correlation_length": ("run", np.repeat(xi, 2)), "seed": ("run", [0, 1] * n),
+            **{k: ("run", [v] * 2 * n) for k, v in {"family": "ring", "mixing": "tokens", "rate": 0.15, "scheme": "mask"}.items()},
+        },
+    )  # fmt: skip
+
+
+def test_relevant_modes_verdict():
+    verdict = hypotheses.relevant_modes(modes_sweep("modes"))
+    assert verdict.status == "supported"
+    assert verdict.statistics["eigen", "difference"].low > 0
+    assert hypotheses.relevant_modes(modes_sweep("xi")).status == "not supported"
+    assert hypotheses.relevant_modes(modes_sweep("modes", trained=False)).status == "not trained"
+
+
+def test_settings_table_averages_seeds():
+    ds = modes_sweep("modes")
+    table = hypotheses.settings_table(ds)
+    assert len(table) == 40 and table["trained"].all()
+    one = ds.isel(run=(ds.correlation_length == table["correlation length"][3]).values)
+    assert table["last rank, eigen"][3] == pytest.approx(float(one.effective_rank.isel(state=1, depth=-1, spectrum=1).mean()))
+
+
+# --- through depth ---
+
+
+def retention(top=(0.2, 0.9, 0.9), bottom=(0.1, 0.8, 0.5), relevant=0.5, irrelevant=0.001, seeds=6):
+    profile = np.stack([top, [0.5] * 3, [0.5] * 3, bottom])  # two modes in the middle share their modulus
+    r2 = profile + rng.normal(0, 1e-3, (1, 1, seeds, 2, 3, 4, 3))
+    loss = np.zeros((1, 1, seeds, 4, 1, 3))
+    loss[:, :, :, 0], loss[:, :, :, 1], loss[:, :, :, 3] = relevant, irrelevant, 0.1
+    loss += rng.normal(0, 1e-4, loss.shape)
+    head = ("chain", "correlation_length", "seed")
+    return xr.Dataset(
+        {
+            "r2": ((*head, "state", "target", "eigenmode", "depth"), r2),
+            "loss_increase": ((*head, "direction", "removed", "depth"), loss),
+            "learnable": (head, np.ones((1, 1, seeds))),
+            "modulus": ((*head, "eigenmode"), np.broadcast_to([0.9, 0.5, 0.5, 0.1], (1, 1, seeds, 4))),
+        },
+        coords={
+            "correlation_length": [7.0], "seed": range(seeds), "state": ["init", "trained"], "target": ["left", "right", "posterior"],
+            "direction": ["relevant", "irrelevant", "random", "random, by variance"], "removed": [1], "depth": range(3),
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change, broken",
+    [
+        ({}, None),
+        ({"top": (0.2, 0.9, 0.7)}, "3a"),
+        ({"bottom": (0.1, 0.8, 0.8)}, "3b"),
+        ({"relevant": 0.1}, "3c: loss from removing the most"),
+        ({"irrelevant": 0.2}, "3c: loss from removing a least"),
+    ],
+)
+def test_exactly_the_relevant_modes(change, broken):
+    verdict = hypotheses.kept(retention(**change), 7.0)
+    assert verdict.status == ("not supported" if broken else "supported")
+    assert [c.text.startswith(broken) for c in verdict.conditions if not c.holds] == [True] * bool(broken)
+
+
+def test_an_untrained_network_decides_nothing():
+    assert hypotheses.kept(retention(), 7.0, [Condition("trained", False)]).status == "not trained"
+
+
+def test_groups_of_modes():
+    here = retention().isel(chain=0, correlation_length=0)
+    assert hypotheses.group_starts(here).tolist() == [0, 1, 3]
+    assert list(hypotheses.by_modulus(here, "r2")) == ["group 1 (most relevant)", "group 2", "group 3 (least relevant)"]
+    panels = hypotheses.retention_panels(retention(), "trained")
+    assert list(panels) == ["ξ = 7, neighbours", "ξ = 7, posterior"]
+    curves = hypotheses.relevance_panels(retention())["ξ = 7"]
+    assert list(curves) == ["depth 1", "depth 2"] and curves["depth 1"].modulus.values.tolist() == [0.9, 0.5, 0.1]
+
+
+def perturbed(growth=0.8, small=1.0, seeds=6, blocks=6):
+    head = ("chain", "correlation_length", "seed")
+    scaled = np.full((1, 1, seeds, 2, blocks), 0.01)
+    scaled[:, :, :, 0] *= small
+    return xr.Dataset(
+        {
+            "growth": ((*head, "state", "perturbation", "transition"), growth + rng.normal(0, 1e-3, (1, 1, seeds, 2, 2, blocks))),
+            "scaled_drift": ((*head, "scale", "transition"), scaled * (1 + rng.normal(0, 1e-3, scaled.shape))),
+        },
+        coords={
+            "correlation_length": [7.0], "seed": range(seeds), "state": ["init", "trained"],
+            "perturbation": ["random", "between sequences"], "scale": [0.25, 1.0], "transition": range(blocks),
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("change, status", [({}, "supported"), ({"growth": 1.1}, "not supported"), ({"small": 8}, "not supported")])
+def test_fixed_point(change, status):
+    drift = xr.DataArray(np.tile([0.9, 0.01, 0.02, 0.3, 0.01, 0.01], (6, 1)), dims=("seed", "transition"))
+    verdict = hypotheses.fixed_point(perturbed(**change), drift, 7.0)
+    assert verdict.status == status
+    assert set(verdict.statistics) == {"growth 1", "growth 2", "growth 4", "growth 5", "ratio"}  # the plateau leaves out the leading two
+
+
+# --- robustness ---
+
+
+def test_p_values_agree_with_scipy():
+    interval = Interval.of(rng.normal(0.5, 0.1, 6))
+    assert hypotheses.p_value(interval, 0.2, 1) == pytest.approx(stats.ttest_1samp(interval.values, 0.2, alternative="greater").pvalue)
+    assert hypotheses.p_value(interval, 0.2, -1) == pytest.approx(stats.ttest_1samp(interval.values, 0.2, alternative="less").pvalue)
+    assert hypotheses.p_value(Interval.of([0.5]), 0.2, 1) == 1
+    # The interval lies above a bound exactly where the one-sided p-value is below 0.025.
+    for bound in np.linspace(0.3, 0.6, 13):
+        assert (interval.low > bound) == (hypotheses.p_value(interval, bound, 1) < 0.025)
+
+
+def collapse_verdict(mean, status):
+    values = Interval.of(rng.normal(mean, 0.02, 4))
+    return findings.Verdict("Rank collapse", status, "", (), {"collapse": values, "largest rise": Interval.of(rng.normal(0, 1e-3, 4))})
+
+
+def test_correction_for_many_verdicts():
+    clear = {("a", i): collapse_verdict(0.6, "supported") for i in range(5)}
+    none = {("b", i): collapse_verdict(0.0, "not supported") for i in range(40)}
+    stays = hypotheses.corrected(clear | none | {"c": collapse_verdict(0.9, "not trained")})
+    assert all(stays[k] for k in clear) and not any(stays[k] for k in none) and not stays["c"]
+    # Benjamini and Hochberg by hand.
+    edge = [hypotheses.finding_p(v) for v in (clear | none).values()]
+    ordered = np.sort(edge)
+    passing = np.flatnonzero(ordered <= 0.025 * np.arange(1, len(edge) + 1) / len(edge))
+    assert sum(stays.values()) == passing.max() + 1
+    assert hypotheses.corrected({"c": collapse_verdict(0.9, "not trained")}) == {"c": False}
+
+
+def test_judge_says_what_decided():
+    good, bad = Condition("good", True), Condition("bad", False)
+    assert hypotheses.judge("x", [good], {}).status == "supported"
+    verdict = hypotheses.judge("x", [good, bad], {})
+    assert verdict.status == "not supported" and "bad: no" in verdict.reason and "good" not in verdict.reason
+    assert hypotheses.judge("x", [good], {}, [Condition("trained", False)]).status == "not trained"
+
+
+def test_gate_counts_networks():
+    assert hypotheses.gate(rows()).holds
+    assert hypotheses.gate(rows(excess=0.06)).text.startswith("0 of 96")
+    assert isinstance(hypotheses.settings_table(modes_sweep("modes")), pd.DataFrame)
