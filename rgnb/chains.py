@@ -60,7 +60,7 @@ class MarkovChain:
         f = _tensor("observable", observable)
         if f.shape != (self.n_states,):
             raise ValueError(f"observable must have shape ({self.n_states},), got {tuple(f.shape)}")
-        lags = [checks.integer("lags", lag, 0) for lag in lags]
+        lags = [checks.integer("lags", lag, 0) for lag in checks.sequence("lags", lags)]
         pi = self.stationary_distribution
         scale = f.abs().max() ** 2
         f = f - pi @ f
@@ -246,8 +246,8 @@ def hierarchical(n_states, correlation_length, ratio=2.0):
     levels = n.bit_length() - 1
     if n != 2**levels:
         raise ValueError(f"n_states must be a power of two for the hierarchical family, got {n}; try {2**levels}")
-    if checks.positive("ratio", ratio) < 1:
-        raise ValueError(f"ratio must be at least 1 (below it probabilities turn negative), got {ratio}")
+    if not 1 <= checks.positive("ratio", ratio) <= 1e6:
+        raise ValueError(f"ratio must be at least 1 (below it probabilities turn negative) and at most 1e6, got {ratio}")
     xi = checks.positive("correlation_length", correlation_length)
     P = _block_average(n, 1)
     for j in range(1, levels + 1):
@@ -275,7 +275,11 @@ def dirichlet(n_states, alpha, seed=0):
     """Rows drawn from a Dirichlet(alpha) law: the spectrum is only measured, pi is far from uniform."""
     n = checks.integer("n_states", n_states, 2)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
-    return MarkovChain(rng.dirichlet(np.full(n, checks.positive("alpha", alpha)), size=n))
+    rows = rng.dirichlet(np.full(n, checks.positive("alpha", alpha)), size=n)
+    try:
+        return MarkovChain(rows)
+    except ValueError as error:
+        raise ValueError(f"alpha {alpha} with seed {seed} gives no usable chain ({error}); use a larger alpha") from None
 
 
 FAMILIES = {f.__name__: f for f in (sticky, ring, cycle, block, hierarchical, reversible)}

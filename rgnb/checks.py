@@ -30,6 +30,16 @@ def fraction(name, value):
     return float(value)
 
 
+def sequence(name, values, minimum=1):
+    """Return `values` as a tuple. TypeError if they cannot be iterated, ValueError if there are fewer than `minimum`."""
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be a sequence, got {values!r}; pass a list such as [{values!r}]")
+    values = tuple(values)
+    if len(values) < minimum:
+        raise ValueError(f"{name} must hold at least {minimum}, got {len(values)}")
+    return values
+
+
 def choice(name, value, options):
     """Return `value` if it is one of `options`; else a ValueError that names the closest one."""
     options = list(options)

@@ -51,13 +51,14 @@ def last(x):
     return x[np.arange(len(x)), (~np.isnan(x)).cumsum(1).argmax(1)]
 
 
-def blind(ds, reference=1.0, margin=0.05):
+def blind(ds, reference=1.0, margin=0.05, comparisons=None):
     """1a: without mixing the collapse does not depend on the correlation length.
 
     Args:
         ds: sweep of one family, no mixing, with rows for several correlation lengths and schemes, the same seeds in each.
         reference: the correlation length that the others are compared with, paired by seed.
         margin: of equivalence, in units of C.
+        comparisons: how many are corrected for; None: as many as are made here.
 
     Returns:
         Verdict; its statistics hold the difference for every (view, scheme, correlation length).
@@ -69,6 +70,7 @@ def blind(ds, reference=1.0, margin=0.05):
         for xi in sorted(set(ds.correlation_length.values))
         if xi != reference
     ]
+    m = comparisons or len(keys)
     conditions, differences = [], {}
     for view, scheme, xi in keys:
         values = {}
@@ -79,8 +81,8 @@ def blind(ds, reference=1.0, margin=0.05):
             raise ValueError(f"the seeds at correlation lengths {reference:g} and {xi:g} differ; run the same ones")
         d = values[xi][1] - values[reference][1]
         name = f"{view} view, {scheme}: C at ξ = {xi:g} minus C at ξ = {reference:g},"
-        conditions.append(equivalent(name, d, margin, len(keys)))
-        differences[view, scheme, float(xi)] = Interval.of(d, 1 - 2 * (1 - CONFIDENCE) / len(keys))
+        conditions.append(equivalent(name, d, margin, m))
+        differences[view, str(scheme), float(xi)] = Interval.of(d, 1 - 2 * (1 - CONFIDENCE) / m)
     return judge("The correlation length does not matter", conditions, differences, [gate(ds)])
 
 

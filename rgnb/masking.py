@@ -20,8 +20,14 @@ def corrupt(tokens, n_states, rate=0.15, scheme="mask", generator=None):
 
     Returns:
         (inputs, selected): corrupted tokens and the boolean selection, both of `tokens`' shape.
+
+    Raises:
+        ValueError: tokens that are not integers in 0..n_states-1.
     """
     rate, scheme = checks.fraction("rate", rate), checks.choice("scheme", scheme, SCHEMES)
+    tokens = torch.as_tensor(tokens)
+    if tokens.dtype.is_floating_point or tokens.numel() and not 0 <= tokens.min() <= tokens.max() < n_states:
+        raise ValueError(f"tokens must be integers in 0..{n_states - 1}, got {tokens.dtype} {tokens.unique().tolist()[:20]}")
     draw = torch.rand(tokens.shape, generator=generator, device=tokens.device)
     selected = draw < rate
     if scheme == "mask":

@@ -169,8 +169,8 @@ def linear_cka(x, y, debiased=True):
     """
     x, x_constant = _prepared("x", x)
     y, y_constant = _prepared("y", y)
-    if x[0].shape[-2] != y[0].shape[-2]:
-        raise ValueError(f"x and y must have the same rows, got {tuple(x[0].shape)} and {tuple(y[0].shape)}")
+    if x[1].shape != y[1].shape:
+        raise ValueError(f"x and y must have the same leading dimensions and rows, got {tuple(x[0].shape)} and {tuple(y[0].shape)}")
     xy, xx, yy = (_hsic(a, b, debiased) for a, b in ((x, y), (x, x), (y, y)))
     return _cka(xy, xx, yy, x_constant | y_constant)
 
@@ -201,9 +201,7 @@ def kernel_drift(layers, debiased=True):
 
 
 def _prepared_layers(layers):
-    if len(layers) < 2:
-        raise ValueError(f"layers must hold at least 2 activation matrices, got {len(layers)}")
-    prepared = [_prepared(f"layers[{i}]", x) for i, x in enumerate(layers)]
+    prepared = [_prepared(f"layers[{i}]", x) for i, x in enumerate(checks.sequence("layers", layers, 2))]
     rows = {tuple(q.shape) for (_, q), _ in prepared}
     if len(rows) > 1:
         raise ValueError(f"layers must share their leading dimensions and rows, got {sorted(rows)}")

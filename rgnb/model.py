@@ -141,7 +141,11 @@ class ResidualMLP(nn.Module):
             )
         if config.mixing == "tokens" and tokens.shape[-1] != config.length:
             raise ValueError(f"tokens must have length {config.length} for this network, got {tokens.shape[-1]}")
-        one_hot = F.one_hot(tokens.long(), config.n_states + 1).to(self.embedding.weight.dtype)
+        try:
+            one_hot = F.one_hot(tokens.long(), config.n_states + 1).to(self.embedding.weight.dtype)
+        except RuntimeError:
+            held = tokens.unique().tolist()[:20]
+            raise ValueError(f"tokens must be states 0..{config.n_states - 1} or [MASK] = {config.n_states}, got {held}") from None
         x = self.embedding(one_hot.expand(n, *one_hot.shape[-3:]))
         yield x
         yield from self._after(x, 0, keep)

@@ -24,7 +24,8 @@ def sweep(name, experiments, variables, results=None, progress=True, analysis=No
         experiments: sequence of Experiments; a (setting, seed) that two of them share is one row.
         variables: names of variables that the analysis measures. Where depths or other dimensions differ in length
             they are padded with NaN; of training steps the last is kept.
-        results, progress, analysis: as in `Experiment.run`; entries are kept in the folder `<results>/entries`.
+        results, progress, analysis: as in `Experiment.run`; entries are kept in the folder `<results>/entries`,
+            unless an experiment is stored in `<results>` itself.
 
     Returns:
         xarray.Dataset with a dimension `run` and along it the coordinates family, correlation_length, seed, provenance,
@@ -70,7 +71,8 @@ def _combine(name, experiments, asked, variables, entries, progress, analysis):
             continue
         if progress:
             print(f"{name}: experiment {i + 1} of {len(experiments)}", flush=True)
-        ds = e.run(entries, progress, analysis)
+        whole = not e.missing(entries.parent, analysis)  # stored as results of their own, as those of the findings' pages are
+        ds = e.run(entries.parent if whole else entries, progress, analysis)
         for variable in variables:
             checks.choice("variable", variable, list(ds.data_vars))
         ds = (ds.isel(step=-1, drop=True) if "step" in ds.dims else ds)[variables]

@@ -43,6 +43,7 @@ class TrainConfig:
         checks.positive("learning_rate", self.learning_rate)
         for name, value in {"batch": self.batch, "steps": self.steps}.items():
             checks.integer(name, value, 1)
+        object.__setattr__(self, "snapshots", checks.sequence("snapshots", self.snapshots, 0))
         for step in (*self.snapshots, self.steps):
             if checks.integer("snapshots", step, 1) % BLOCK:
                 raise ValueError(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
@@ -197,6 +198,7 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
         "model": asdict(model_config),
         "train": {k: v for k, v in asdict(train_config).items() if k not in ("steps", "snapshots")},
     }
+    seeds = [checks.integer("seeds", seed, 0) for seed in checks.sequence("seeds", seeds)]
     steps = sorted({*(s for s in train_config.snapshots if s < train_config.steps), train_config.steps})
     stores = {seed: _Store(Path(folder) / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
 

@@ -283,6 +283,8 @@ def test_bad_n_states(family):
         (lambda: chains.block(6, 1.0, n_blocks=2.0), TypeError, "n_blocks must be an integer"),
         (lambda: chains.hierarchical(6, 1.0), ValueError, "n_states must be a power of two"),
         (lambda: chains.hierarchical(8, 1.0, ratio=0.5), ValueError, "ratio must be at least 1"),
+        (lambda: chains.hierarchical(8, 1.0, ratio=1e200), ValueError, "at most 1e6"),
+        (lambda: chains.dirichlet(8, 1e-320), ValueError, "use a larger alpha"),
         (lambda: chains.hierarchical(8, 1.0, ratio="2"), TypeError, "ratio must be a number"),
         (lambda: chains.reversible(8, 1.0, seed=-1), ValueError, "seed must be at least 0"),
         (lambda: chains.reversible(8, 1.0, seed="a"), TypeError, "seed must be an integer"),
@@ -344,6 +346,8 @@ def test_aperiodic_without_self_loops():
         ([2.0] * 4, [1], ValueError, "not constant"),
         ([1, 2, 3, 4], [-1], ValueError, "lags must be at least 0"),
         ([1, 2, 3, 4], [1.5], TypeError, "lags must be an integer"),
+        ([1, 2, 3, 4], 3, TypeError, r"pass a list such as \[3\]"),
+        ([1, 2, 3, 4], [], ValueError, "lags must hold at least 1"),
     ],
 )
 def test_bad_autocorrelation(observable, lags, error, message):

@@ -64,6 +64,8 @@ def test_blind_networks_and_seeing_ones():
     assert hypotheses.blind(rows(last=lambda scheme, xi: 5.0 + xi)).status == "not supported"
     assert hypotheses.blind(rows(noise=2.0)).status == "not supported"
     assert hypotheses.blind(rows(excess=0.2)).status == "not trained"
+    loose, strict = (hypotheses.blind(rows(noise=0.1), comparisons=m).statistics["token", "mask", 4.0] for m in (1, 100))
+    assert strict.low < loose.low and loose.high < strict.high
     short = rows().isel(run=slice(1, None))
     with pytest.raises(ValueError, match="seeds at correlation lengths 1 and 0.5 differ"):
         hypotheses.blind(short)

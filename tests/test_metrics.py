@@ -320,7 +320,7 @@ def test_cka_rejects_bad_input(bad, error, message):
 @pytest.mark.parametrize("convert", [lambda x: x, lambda x: x.numpy(), lambda x: x.tolist()], ids=["tensor", "numpy", "list"])
 def test_cka_rejects_different_rows(convert):
     x, y = convert(randn(8, 3)), convert(randn(7, 3))
-    with pytest.raises(ValueError, match=r"same rows, got \(8, 3\) and \(7, 3\)"):
+    with pytest.raises(ValueError, match=r"leading dimensions and rows, got \(8, 3\) and \(7, 3\)"):
         linear_cka(x, y)
     for function in (cka_matrix, kernel_drift):
         with pytest.raises(ValueError, match="must share their leading dimensions and rows"):
@@ -334,7 +334,7 @@ def test_cka_accepts_numpy():
 
 @pytest.mark.parametrize("function", [cka_matrix, kernel_drift])
 def test_one_layer_is_too_few(function):
-    with pytest.raises(ValueError, match="at least 2 activation matrices, got 1"):
+    with pytest.raises(ValueError, match="layers must hold at least 2, got 1"):
         function([X])
 
 

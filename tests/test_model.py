@@ -211,5 +211,5 @@ def test_bad_tokens(x, message):
 
 @pytest.mark.parametrize("value", [-1, 6])
 def test_tokens_out_of_range(value):
-    with pytest.raises((ValueError, RuntimeError)):
+    with pytest.raises(ValueError, match=rf"tokens must be states 0..4 or \[MASK\] = 5, got \[{value}\]"):
         ResidualMLP(CONFIGS[0])(torch.full((2, 6), value))

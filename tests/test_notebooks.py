@@ -12,6 +12,7 @@ BIN = Path(sys.executable).parent
 # Small values for every parameter that decides how long a notebook takes.
 TINY = {
     "profile": "quick", "steps": 50, "seeds": 2, "control_seeds": 2, "sequences": 64, "device": "cpu", "sizes": ["quick"],
+    "second_profile": "quick", "second_seeds": 2,
     "families": ["hierarchical", "ring"], "correlation_lengths": [0.5, 1.0, 4.0], "rates": [0.4],
 }  # fmt: skip
 

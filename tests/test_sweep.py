@@ -60,6 +60,14 @@ def test_entries_are_kept_apart_and_reused(dataset, folder, monkeypatch):
     assert sweep("other", [small()], ["loss"], folder, progress=False).sizes["run"] == 4
 
 
+def test_what_is_stored_as_a_result_is_not_trained_for_a_sweep(tmp_path, monkeypatch):
+    e = small()
+    ds = e.run(tmp_path, progress=False)
+    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained again"))
+    found = sweep("y", [e], ["excess_loss"], tmp_path, progress=False)
+    np.testing.assert_allclose(found.excess_loss, ds.excess_loss.isel(step=-1).values.ravel(), rtol=1e-6)
+
+
 def test_bad_input(folder, tmp_path):
     with pytest.raises(ValueError, match="name must be made of"):
         sweep("../x", [small()], KEPT, folder)

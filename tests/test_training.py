@@ -323,7 +323,7 @@ def test_chain_and_model_must_agree(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("seeds, error", [([-1], ValueError), (["a"], TypeError), ([1.5], TypeError)])
+@pytest.mark.parametrize("seeds, error", [(0, TypeError), ([], ValueError), ([-1], ValueError), (["a"], TypeError), ([1.5], TypeError)])
 def test_bad_seeds(tmp_path, seeds, error):
     with pytest.raises(error, match="seeds must be"):
         fit(tmp_path, seeds=seeds)
@@ -345,6 +345,7 @@ def test_bad_seeds(tmp_path, seeds, error):
         ({"snapshots": (75,)}, ValueError, "multiples of 50, got 75"),
         ({"snapshots": (0,)}, ValueError, "snapshots must be at least 1"),
         ({"snapshots": ("a",)}, TypeError, "snapshots must be an integer"),
+        ({"snapshots": 50}, TypeError, r"snapshots must be a sequence, got 50; pass a list such as \[50\]"),
     ],
 )
 def test_bad_config(arguments, error, message):
