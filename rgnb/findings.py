@@ -68,13 +68,19 @@ class Verdict:
     reason: str
     conditions: tuple  # of Condition, the gate's first
     statistics: dict  # name -> Interval
+    ungated: str = ""  # where the gate failed: what the other conditions alone would give
+
+    @property
+    def outcome(self):
+        """The status in words, with what the other conditions would give where the gate failed."""
+        return f"{self.status} (the other conditions alone: {self.ungated})" if self.ungated else self.status
 
     def __str__(self):
-        return f"{self.finding}: {self.status} ({self.reason})"
+        return f"{self.finding}: {self.outcome} ({self.reason})"
 
     def _repr_markdown_(self):
         marks = "\n".join(f"- {'yes' if c.holds else '**no**'}: {c.text}" for c in self.conditions)
-        return f"**{self.finding}: {self.status}**\n\n{marks}"
+        return f"**{self.finding}: {self.outcome}**\n\n{marks}"
 
 
 def _one_chain(ds):
@@ -147,13 +153,13 @@ def gate(ds, correlation_length, step=None):
 
 
 def _decide(finding, gates, status, conditions, statistics):
-    failed = [g for g in gates if not g.holds]
+    failed, ungated = [g for g in gates if not g.holds], ""
     if failed:
-        status, decisive = "not trained", failed
+        status, ungated, decisive = "not trained", status, failed
     else:
         decisive = [c for c in conditions if not c.holds] if status != "supported" else conditions
     reason = "Decided by: " + "; ".join(map(str, decisive)) + "."
-    return Verdict(finding, status, reason, (*gates, *conditions), statistics)
+    return Verdict(finding, status, reason, (*gates, *conditions), statistics, ungated)
 
 
 def above(name, interval, bound):
@@ -302,8 +308,8 @@ def by_definition(finding, ds):
 
 
 def tally(verdicts):
-    """How many verdicts of `by_definition` have each status, in words, the most frequent first."""
-    counts = Counter(verdict.status for verdict in verdicts.values())
+    """How many verdicts of `by_definition` have each status, in words, the most frequent first; in brackets where the gate failed."""
+    counts = Counter(f"[{v.ungated}]" if v.ungated else v.status for v in verdicts.values())
     return ", ".join(f"{status} {n}" for status, n in counts.most_common())
 
 

@@ -13,12 +13,12 @@ from rgnb.findings import CONFIDENCE, Condition, Interval, Verdict, above, below
 def judge(finding, conditions, statistics, gates=()):
     """A Verdict that is supported if every condition holds, and not trained if a gate does not."""
     failed = [c for c in conditions if not c.holds]
-    status = "not supported" if failed else "supported"
+    status, ungated = "not supported" if failed else "supported", ""
     reasons = failed or conditions
     if any(not g.holds for g in gates):
-        status, reasons = "not trained", [g for g in gates if not g.holds]
+        status, ungated, reasons = "not trained", status, [g for g in gates if not g.holds]
     reason = "Decided by: " + "; ".join(map(str, reasons)) + "."
-    return Verdict(finding, status, reason, (*gates, *conditions), statistics)
+    return Verdict(finding, status, reason, (*gates, *conditions), statistics, ungated)
 
 
 def equivalent(name, differences, margin, comparisons=1):
@@ -168,7 +168,7 @@ def relevant_modes(ds):
     table, asked = table[table["trained"]], len(table)
     enough = Condition(f"{len(table)} of {asked} settings pass the gate, at least 5", len(table) >= 5)
     if not enough.holds:
-        return judge("Relevant modes set the rank", [], {}, [enough])
+        return findings.Verdict("Relevant modes set the rank", "not trained", f"Decided by: {enough}.", (enough,), {})
     numbers, conditions = {}, []
     for spectrum in ("eigen", "singular"):
         found = explains_better(table[f"last rank, {spectrum}"], table["relevant modes"], table["correlation length"], 1 - (1 - CONFIDENCE) / 2)

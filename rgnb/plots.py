@@ -229,12 +229,13 @@ def cka_matrices(panels):
 
 
 def verdict_table(panels):
-    """Verdicts by definition of rank: {title: output of findings.by_definition} -> DataFrame of words, a column a view."""
-    words = {"supported": "yes", "partly supported": "partly", "not supported": "no", "not trained": "untrained"}
+    """Verdicts by definition of rank: {title: output of findings.by_definition} -> DataFrame of words, a column a view; in brackets where the gate fails."""
+    words = {"supported": "yes", "partly supported": "partly", "not supported": "no"}
     index = ["centring", "spectrum", "from depth"]
     tables = {}
     for title, verdicts in panels.items():
-        rows = [(*definition, words[verdict.status]) for definition, verdict in verdicts.items()]
+        cells = {d: f"[{words[v.ungated]}]" if v.ungated else words[v.status] for d, v in verdicts.items()}
+        rows = [(*definition, word) for definition, word in cells.items()]
         table = pd.DataFrame(rows, columns=["view", *index, "status"])
         order = list(dict.fromkeys(table["view"]))
         tables[title] = table.pivot(index=index, columns="view", values="status")[order]
@@ -242,15 +243,15 @@ def verdict_table(panels):
 
 
 def step_table(panels):
-    """Verdicts by training step: {column title: output of findings.by_step} -> DataFrame of words."""
-    table = pd.DataFrame({title: {step: v.status for step, v in verdicts.items()} for title, verdicts in panels.items()})
+    """Verdicts by training step: {column title: output of findings.by_step} -> DataFrame of words; in brackets where the gate fails."""
+    table = pd.DataFrame({title: {step: f"not trained [{v.ungated}]" if v.ungated else v.status for step, v in verdicts.items()} for title, verdicts in panels.items()})
     return table.rename_axis("training step")
 
 
 def interval_table(intervals, names):
     """Intervals by key: {tuple of labels: Interval} -> DataFrame of words; `names` name the labels."""
     index = pd.MultiIndex.from_tuples(list(intervals) or [("",) * len(names)], names=names)[: len(intervals)]
-    return pd.DataFrame({"mean [95 % interval]": [str(i) for i in intervals.values()]}, index=index)
+    return pd.DataFrame({"mean [interval]": [str(i) for i in intervals.values()]}, index=index)
 
 
 def modes_table(results):

@@ -5,6 +5,7 @@ loaded at once; the entries it was made from stay in a folder of their own.
 """
 
 import os
+import sys
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,7 @@ def _combine(name, experiments, asked, variables, entries, progress, analysis):
         if not new:
             continue
         if progress:
-            print(f"{name}: experiment {i + 1} of {len(experiments)}", flush=True)
+            print(f"{name}: experiment {i + 1} of {len(experiments)}", file=sys.stderr, flush=True)
         whole = not e.missing(entries.parent, analysis)  # stored as results of their own, as those of the findings' pages are
         ds = e.run(entries.parent if whole else entries, progress, analysis)
         for variable in variables:

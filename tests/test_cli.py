@@ -83,7 +83,7 @@ def test_every_parameter_of_the_book_has_a_help_and_a_known_type(name):
     assert found
     for p in found.values():
         assert p.help and type(p.default) in notebooks.KINDS
-    assert "profile" not in found or found["profile"].default == "paper"
+    assert "profile" not in found or found["profile"].default in notebooks.PROFILES
 
 
 def test_the_profiles_are_those_of_experiments():
