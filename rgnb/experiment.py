@@ -195,7 +195,7 @@ class Setting:
         config = self.config() | {"seed": seed}
         if analysis is not None:
             label += f"-{analysis.__name__}"
-            config |= {"analysis": f"{analysis.__module__}.{analysis.__name__}"}
+            config |= {"analysis": full_name(analysis)}
         return Path(folder) / f"{label}-seed{seed}-{content_key(config)}.nc"
 
     def weights(self, folder):
@@ -207,6 +207,18 @@ def content_key(config):
     """Short hash of plain data and of `RESULTS_VERSION`: the end of a result's file name."""
     text = json.dumps(config | {"version": RESULTS_VERSION}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def full_name(analysis):
+    """What stands for an analysis, a function, in the key of a result."""
+    return f"{analysis.__module__}.{analysis.__name__}"
+
+
+def store(dataset, path, **encoding):
+    """Write a compressed NetCDF file that is never seen half written; `encoding` holds for every variable."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    dataset.to_netcdf(partial, engine="h5netcdf", encoding={v: {"zlib": True, **encoding} for v in dataset.data_vars})
+    os.replace(partial, path)
 
 
 def _concat(datasets, dim):
@@ -244,9 +256,7 @@ def _compute(setting, seeds, folder, device, progress, analysis):
             "provenance": json.dumps(provenance),
         }
         path = setting.path(folder, seed, analysis)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        result.to_netcdf(partial, engine="h5netcdf", encoding={v: {"zlib": True} for v in result.data_vars})
-        os.replace(partial, path)
+        store(result, path)
 
 
 def _read(path, setting, seed):

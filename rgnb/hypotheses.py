@@ -21,9 +21,14 @@ def judge(finding, conditions, statistics, gates=()):
     return Verdict(finding, status, reason, (*gates, *conditions), statistics, ungated)
 
 
+def _equivalence_interval(differences, comparisons):
+    # Inside the margin where both one-sided tests at level 0.05 / comparisons reject.
+    return Interval.of(differences, 1 - 2 * (1 - CONFIDENCE) / comparisons)
+
+
 def equivalent(name, differences, margin, comparisons=1):
     """Two one-sided tests at level 0.05 / comparisons, as a `Condition`: the mean difference lies within +-margin."""
-    interval = Interval.of(differences, 1 - 2 * (1 - CONFIDENCE) / comparisons)
+    interval = _equivalence_interval(differences, comparisons)
     return Condition(f"{name} {interval} lies within ±{margin:g}", bool(-margin < interval.low and interval.high < margin))
 
 
@@ -82,7 +87,7 @@ def blind(ds, reference=1.0, margin=0.05, comparisons=None):
         d = values[xi][1] - values[reference][1]
         name = f"{view} view, {scheme}: C at ξ = {xi:g} minus C at ξ = {reference:g},"
         conditions.append(equivalent(name, d, margin, m))
-        differences[view, str(scheme), float(xi)] = Interval.of(d, 1 - 2 * (1 - CONFIDENCE) / m)
+        differences[view, str(scheme), float(xi)] = _equivalence_interval(d, m)
     return judge("The correlation length does not matter", conditions, differences, [gate(ds)])
 
 
@@ -312,52 +317,6 @@ def fixed_point(ds, drift, correlation_length, gates=()):
     numbers["ratio"] = ratio
     conditions.append(below("4b: drift of the stream scaled by 1/4 over that at its own scale,", ratio, 2))
     return judge(f"Near an attracting fixed point, ξ = {correlation_length:g}", conditions, numbers, gates)
-
-
-ALTERNATIVES = {
-    "primary": {},
-    "eigenvalues": {"spectrum": "eigen"},
-    "uncentred": {"centring": "uncentred"},
-    "uncentred eigenvalues": {"centring": "uncentred", "spectrum": "eigen"},
-    "from depth 1": {"start": 1},
-    "token": {"view": "token"},
-    "masked": {"view": "masked"},
-    "pooled": {"view": "pooled"},
-}
-"""Definitions of rank that the robustness page compares, as arguments of `findings.rank_collapse`."""
-
-
-def robustness(ds, variants):
-    """5: verdicts on all findings for every family, architecture and variant of a sweep, on the primary and other definitions.
-
-    Args:
-        ds: sweep whose rows' coordinate `experiment` numbers (variant, mixing) in the order of `variants` x ("tokens", "none").
-        variants: names of the variants.
-
-    Returns:
-        {(finding, definition, family, mixing, variant): Verdict}. Kernel drift has no definition of rank: it has the primary one only, and is
-        judged at both correlation lengths.
-    """
-    verdicts = {}
-    for k, (variant, mixing) in enumerate((v, m) for v in variants for m in ("tokens", "none")):
-        rows = ds.isel(run=(ds.experiment == k).values)
-        for family in dict.fromkeys(rows.family.values.tolist()):
-            one = _as_results(rows.isel(run=(rows.family == family).values))
-            key = (family, mixing, variant)
-            for definition, arguments in ALTERNATIVES.items():
-                verdicts["Rank collapse", definition, *key] = findings.rank_collapse(one, **arguments)
-                verdicts["Selectivity", definition, *key] = findings.selectivity(one, **arguments)
-            for xi in one.correlation_length.values:
-                verdicts[f"Kernel drift, ξ = {xi:g}", "primary", *key] = findings.kernel_drift(one, correlation_length=xi)
-    return verdicts
-
-
-def _as_results(rows):
-    # A sweep's rows of one family as `Experiment.run` returns them.
-    rows = rows.dropna("depth", how="all").dropna("transition", how="all")
-    values = rows.drop_vars([c for c in rows.coords if c not in (*rows.dims, "correlation_length", "seed") and rows[c].dims == ("run",)])
-    ds = values.set_index(run=("correlation_length", "seed")).unstack("run")
-    return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))
 
 
 def p_value(interval, bound, direction):

@@ -188,31 +188,6 @@ def definition_effects(panels, statistic, bounds, xlabel):
     return effects(rows, bounds, xlabel)
 
 
-def scatter(panels, xlabel, ylabel, log="xy", diagonal=False):
-    """Points by group: {panel title: {label: (x, y)}}, colour and marker by label; `diagonal` draws y = x."""
-    figure, axes = _panels(len(panels))
-    colors = _colors(panels)
-    for ax, (title, groups) in zip(axes, panels.items()):
-        for (label, (x, y)), marker in zip(groups.items(), "osD^vP"):
-            ax.plot(x, y, ls="", marker=marker, ms=5, alpha=0.75, color=colors[label], label=label)
-        if not any(len(x) for x, _ in groups.values()):
-            log = ""  # nothing to show, and no scale for it
-        if diagonal:
-            ends = np.array([min(ax.get_xlim()[0], ax.get_ylim()[0]), max(ax.get_xlim()[1], ax.get_ylim()[1])]).clip(min=0.8)
-            ax.plot(ends, ends, color="black", lw=1, ls=":", scalex=False, scaley=False)
-        ax.set_title(title)
-        ax.set_xlabel(xlabel if isinstance(xlabel, str) else xlabel[title])
-        for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
-            if name in log:
-                getattr(ax, f"set_{name}scale")("log")
-                axis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
-                axis.set_major_locator(mpl.ticker.LogLocator(10, (1, 2, 5)))
-                axis.set_minor_formatter(mpl.ticker.NullFormatter())
-    _label_y(axes, ylabel)
-    _legend(figure, axes)
-    return figure
-
-
 def cka_matrices(panels):
     """Heat maps of CKA between depths: {panel title: DataArray (depth, other_depth)}."""
     figure, axes = _panels(len(panels), 3.0, 2.8)
@@ -252,95 +227,6 @@ def interval_table(intervals, names):
     """Intervals by key: {tuple of labels: Interval} -> DataFrame of words; `names` name the labels."""
     index = pd.MultiIndex.from_tuples(list(intervals) or [("",) * len(names)], names=names)[: len(intervals)]
     return pd.DataFrame({"mean [interval]": [str(i) for i in intervals.values()]}, index=index)
-
-
-def modes_table(results):
-    """Relevant modes beside the last rank of trained networks: {(family, size): Dataset of Experiment.run} -> DataFrame."""
-    rows = []
-    for (family, size), ds in results.items():
-        last = ds.isel(chain=0, depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
-        for xi in ds.correlation_length.values:
-            ranks = [str(Interval.of(last.sel(correlation_length=xi, spectrum=s).values)) for s in ("eigen", "singular")]
-            modes = float(ds.isel(chain=0, floor=0).relevant_modes.sel(correlation_length=xi).mean())
-            rows.append((family, size, f"{xi:g}", f"{modes:.2f}", *ranks))
-    columns = ["family", "size", "ξ", "relevant modes", "last rank, eigenvalues", "last rank, singular values"]
-    return pd.DataFrame(rows, columns=columns).set_index(["family", "size", "ξ"])
-
-
-def stack_table(stacks):
-    """Drift of stacks of several depths: {blocks: Dataset of Experiment.run} -> DataFrame: all, the leading two, a median of the others."""
-    rows = []
-    for blocks, ds in stacks.items():
-        for xi in ds.correlation_length.values:
-            drift = ds.isel(chain=0).kernel_drift.sel(view="position", state="trained", correlation_length=xi)
-            d = np.sort(np.nan_to_num(drift.transpose("seed", "transition").values).clip(min=0))
-            cells = (Interval.of(d.sum(-1)), Interval.of(d[:, -2:].sum(-1)), Interval.of(d[:, :-2].sum(-1)))
-            rows.append((f"{xi:g}", blocks, *map(str, cells), f"{np.median(d[:, :-2]):.4f}"))
-    columns = ["ξ", "blocks", "total drift", "largest two", "all others", "median of the others"]
-    return pd.DataFrame(rows, columns=columns).set_index(["ξ", "blocks"]).sort_index(kind="stable")
-
-
-STATUS = {  # colour, mark and word of a verdict
-    "supported": ("#0072B2", "o", "supported"),
-    "partly supported": ("#56B4E9", "^", "partly supported"),
-    "not supported": ("#D55E00", "x", "not supported"),
-    "not trained": ("#9a9a9a", ".", "not trained"),
-}
-
-
-def status_grid(verdicts, stays, titles, variants):
-    """Verdicts as a grid, one panel a finding: {(finding, definition, family, mixing, variant): Verdict}; `stays`: the same keys -> bool."""
-    found = list(dict.fromkeys(k[0] for k in verdicts))
-    rows = list(dict.fromkeys((k[3], k[2]) for k in sorted(verdicts, key=lambda k: k[3] != "tokens")))
-    figure, axes = plt.subplots(2, -(-len(found) // 2), figsize=(9.6, 1.6 + 0.44 * len(rows)), sharex=True, sharey=True, squeeze=False)
-    for ax, finding in zip(axes.flat, found):
-        for key, verdict in verdicts.items():
-            if key[0] == finding:
-                x, y = variants.index(key[4]), rows.index((key[3], key[2]))
-                color, mark, word = STATUS[verdict.status]
-                ax.plot(x, y, mark, color=color, ms=7, mew=1.8, label=word)
-                if stays[key]:
-                    ax.plot(x, y, "o", mfc="none", color="black", ms=12, label="survives correction")
-        ax.set_title(finding)
-        ax.set_xticks(range(len(variants)), variants, rotation=60, ha="right")
-        ax.set_yticks(range(len(rows)), [f"{family}, {titles[mixing]}" for mixing, family in rows])
-        ax.set_xlim(-0.6, len(variants) - 0.4)
-        ax.set_ylim(len(rows) - 0.4, -0.6)
-    _legend(figure, axes.flat)
-    return figure
-
-
-def _share(statuses):
-    trained = [s for s in statuses if s != "not trained"]
-    if not trained:
-        return "none trained"
-    yes, partly = (sum(s == name for s in trained) / len(trained) for name in ("supported", "partly supported"))
-    return f"{yes:.0%}" + (f" (+{partly:.0%})" if partly else "") + f" of {len(trained)}"
-
-
-def _share_table(keyed):
-    # {(row, column): [statuses]} -> DataFrame of shares.
-    rows, columns = (list(dict.fromkeys(k[i] for k in keyed)) for i in (0, 1))
-    cells = [[_share(keyed[r, c]) if (r, c) in keyed else "" for c in columns] for r in rows]
-    return pd.DataFrame(cells, index=rows, columns=pd.MultiIndex.from_tuples(columns))
-
-
-def definition_shares(verdicts, titles):
-    """Share of trained settings in which a finding is supported, by definition of rank: rows definitions, columns (finding, architecture)."""
-    keyed = {}
-    for (finding, definition, _, mixing, _), verdict in verdicts.items():
-        if not finding.startswith("Kernel drift"):
-            keyed.setdefault((definition, (finding, titles[mixing])), []).append(verdict.status)
-    return _share_table(keyed)
-
-
-def boundary_table(verdicts, titles):
-    """Share of trained settings in which a finding is supported: rows families, then variants; columns (finding, architecture)."""
-    keyed = {}
-    for kind in (2, 4):
-        for key, verdict in verdicts.items():
-            keyed.setdefault((key[kind], (key[0], titles[key[3]])), []).append(verdict.status)
-    return _share_table(keyed)
 
 
 def _colors(panels):

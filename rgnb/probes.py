@@ -9,6 +9,7 @@ import xarray as xr
 
 from rgnb import metrics
 from rgnb.experiment import forward
+from rgnb.masking import entropy
 from rgnb.model import ResidualMLP
 from rgnb.training import generator, load_model
 
@@ -168,7 +169,7 @@ def mode_retention(task, setting, seed, snapshots, device):
             "r2": (("state", "target", "eigenmode", "depth"), r2, _label("held-out R^2 of a linear readout, pooled over modes of equal modulus")),
             "modulus": ("eigenmode", modulus, _label("modulus of the eigenvalue")),
             "loss_increase": (("direction", "removed", "depth"), increase, _label("increase of the loss at masked positions when directions are removed", "nat")),
-            "learnable": ((), float(_learnable(chain, task)), _label("entropy of the stationary law minus the Bayes loss", "nat")),
+            "learnable": ((), (entropy(chain.stationary_distribution) - entropy(task.bayes).mean()).item(), _label("entropy of the stationary law minus the Bayes loss", "nat")),
         },
         coords={
             "state": ["init", "trained"],
@@ -183,11 +184,6 @@ def mode_retention(task, setting, seed, snapshots, device):
 
 def _label(long_name, units="1"):
     return {"long_name": long_name, "units": units}
-
-
-def _learnable(chain, task):
-    entropies = torch.special.entr(chain.stationary_distribution).sum() - torch.special.entr(task.bayes).sum(-1).mean()
-    return entropies
 
 
 @torch.no_grad()
@@ -223,7 +219,7 @@ def perturbations(task, setting, seed, snapshots, device):
     response = torch.zeros(2, len(group), depths + 1, dtype=torch.float64)
     drift = torch.zeros(len(SCALES), depths, dtype=torch.float64)
     update = torch.zeros(2, depths, dtype=torch.float64)
-    few = slice(min(128, len(inputs)))
+    few = slice(128)
     g = generator(seed, 4)
     for state, model in enumerate(_networks(setting, seed, snapshots)):
         model = model.to(device).requires_grad_(False)

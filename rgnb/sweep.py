@@ -4,7 +4,6 @@ A sweep's own file is small and holds everything that is read from it, so that h
 loaded at once; the entries it was made from stay in a folder of their own.
 """
 
-import os
 import sys
 
 import numpy as np
@@ -12,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from rgnb import checks
-from rgnb.experiment import content_key, results_folder
+from rgnb.experiment import content_key, full_name, results_folder, store
 
 LABELS = ("n_states", "mixing", "width", "blocks", "scheme", "rate", "learning_rate")  # of a setting, beside its chain
 
@@ -40,16 +39,13 @@ def sweep(name, experiments, variables, results=None, progress=True, analysis=No
     asked = [[(setting, seed) for setting in e.settings() for seed in e.seeds] for e in experiments]
     if not asked:
         raise ValueError("experiments must hold at least one Experiment, got none")
-    measured = f"{analysis.__module__}.{analysis.__name__}" if analysis else None
+    measured = full_name(analysis) if analysis else None
     config = [[setting.config() | {"seed": seed} for setting, seed in rows] for rows in asked]
     key = content_key({"experiments": config, "variables": list(variables), "analysis": measured})
     path = results_folder(results) / f"sweep-{name}-{key}.nc"
     if not path.exists():
         combined = _combine(name, experiments, asked, list(variables), path.parent / "entries", progress, analysis)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        encoding = {v: {"zlib": True, "dtype": "float32"} for v in combined.data_vars}
-        combined.to_netcdf(partial, engine="h5netcdf", encoding=encoding)
-        os.replace(partial, path)
+        store(combined, path, dtype="float32")
     try:
         with xr.open_dataset(path, engine="h5netcdf") as file:
             return file.load()
