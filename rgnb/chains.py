@@ -282,5 +282,40 @@ def dirichlet(n_states, alpha, seed=0):
         raise ValueError(f"alpha {alpha} with seed {seed} gives no usable chain ({error}); use a larger alpha") from None
 
 
+def estimate(sequences, n_states=None, pseudocount=0.0):
+    """The chain of maximum likelihood for sequences of tokens: how often each state follows each other one.
+
+    The stationary law is that of the estimated matrix; beginnings of sequences are not used.
+
+    Args:
+        sequences: (batch, length) integers, or a list of sequences of any lengths; states 0, 1, ..., n_states - 1.
+        n_states: number of states; None: one more than the largest token.
+        pseudocount: added to every transition's count; above 0 also states that were never left get a row.
+
+    Raises:
+        TypeError: tokens are not integers.
+        ValueError: tokens out of range, no transition, or counts that give no usable chain.
+    """
+    tokens = [np.asarray(s.cpu() if isinstance(s, torch.Tensor) else s) for s in checks.sequence("sequences", sequences)]
+    for i, s in enumerate(tokens):
+        if s.ndim != 1 or s.dtype.kind not in "iu" and s.size:
+            raise TypeError(f"sequences[{i}] must be one sequence of integers, got {s.dtype} of shape {s.shape}")
+    largest = max((int(s.max()) for s in tokens if s.size), default=0)
+    n = checks.integer("n_states", max(largest + 1, 2) if n_states is None else n_states, 2)
+    if largest >= n or any(s.min() < 0 for s in tokens if s.size):
+        raise ValueError(f"tokens must lie in 0, ..., {n - 1}; raise n_states or leave out what is no state")
+    counts = np.zeros((n, n))
+    for s in tokens:
+        np.add.at(counts, (s[:-1].astype(int), s[1:].astype(int)), 1.0)
+    counts += checks.positive("pseudocount", pseudocount) if pseudocount else 0.0
+    total = counts.sum(1, keepdims=True)
+    if not total.all():
+        raise ValueError(f"state {int(np.flatnonzero(total == 0)[0])} is never left in the sequences; set pseudocount, such as 0.5")
+    try:
+        return MarkovChain(counts / total)
+    except ValueError as error:
+        raise ValueError(f"these sequences give no usable chain ({error}); set pseudocount, such as 0.5, or use more of them") from None
+
+
 FAMILIES = {f.__name__: f for f in (sticky, ring, cycle, block, hierarchical, reversible)}
 """The families that are built from `(n_states, correlation_length)`."""

@@ -17,18 +17,33 @@ def _list(args):
     sys.stdout.flush()
 
 
+def _show(args):
+    record = notebooks.record(args.notebook)
+    for p in notebooks.parameters(args.notebook).values():
+        print(f"{p.name} = {p.default!r}\n    {notebooks.KINDS[type(p.default)]}: {p.help}")
+    minutes = notebooks.glued(notebooks.executed("network"))
+    print(
+        f"\nFrom stored results it took {record['seconds']} s on {record['device']}. A network of paper size that is not stored takes about "
+        f"{float(minutes['minutes-tokens']):.0f} minutes to train with token mixing, {float(minutes['minutes-none']):.1f} without."
+    )
+
+
 def _run(args):
     given = [*args.parameter, *([("profile", args.profile)] if args.profile else [])]
     values = notebooks.parse_parameters(args.notebook, given)
     output = notebooks.run_path(args.notebook, values, args.output)
     _execute(args.notebook, output, values)
+    changed = notebooks.changes(args.notebook, output)
+    print("\nVerdicts and numbers beside the book's own:" if changed else "\nVerdicts and numbers are the book's own.")
+    for name, book, here in changed:
+        print(f"    {name}\n        book  {book}\n        here  {here}")
     print(f"executed notebook: {output}")
 
 
 def _build(args):
     root = notebooks.copy_book(args.into) if args.into else notebooks.ROOT
     for name in notebooks.names(root):
-        _execute(name, root / "book" / "executed" / f"{name}.ipynb", {}, root)
+        _execute(name, notebooks.executed(name, root), {}, root)
     print(f"the book is at {notebooks.build_html(root).as_uri()}")
 
 
@@ -44,6 +59,9 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="the notebooks with their parameters, defaults and help")
     command.set_defaults(call=_list)
+    command = commands.add_parser("show", help="what a notebook's parameters are and do, and how long it takes")
+    command.set_defaults(call=_show)
+    command.add_argument("notebook", help="a name that `rgnb list` shows")
     command = commands.add_parser("run", help="execute a notebook with other parameters")
     command.set_defaults(call=_run)
     command.add_argument("notebook", help="a name that `rgnb list` shows")

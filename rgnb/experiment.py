@@ -214,10 +214,34 @@ def full_name(analysis):
     return f"{analysis.__module__}.{analysis.__name__}"
 
 
+def stored(name, config, make, results=None, **encoding):
+    """A Dataset of any kind, stored under its name and everything that it hangs on: loaded, or made and stored.
+
+    Args:
+        name: of the file, letters, digits and dashes.
+        config: plain data (JSON) that says what was asked for, all of it.
+        make: function without arguments that returns the Dataset.
+        results: folder, as in `Experiment.run`.
+        encoding: of every variable in the file, as xarray takes it.
+
+    Raises:
+        ValueError: a bad name, or a stored file that is damaged.
+    """
+    if not name.replace("-", "").isalnum() or not name.isascii():
+        raise ValueError(f"name must be made of letters, digits and dashes, got {name!r}")
+    path = results_folder(results) / f"{name}-{content_key(config)}.nc"
+    if not path.exists():
+        _writable(path.parent)
+        dataset = make()
+        where = json.dumps(provenance(torch.device("cpu")))
+        store(dataset.assign_attrs(config=json.dumps(config, sort_keys=True), provenance=where), path, **encoding)
+    return _loaded(path)
+
+
 def store(dataset, path, **encoding):
     """Write a compressed NetCDF file that is never seen half written; `encoding` holds for every variable."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    dataset.to_netcdf(partial, engine="h5netcdf", encoding={v: {"zlib": True, **encoding} for v in dataset.data_vars})
+    dataset.to_netcdf(partial, engine="netcdf4", encoding={v: {"zlib": True, **encoding} for v in dataset.data_vars})
     os.replace(partial, path)
 
 
@@ -234,11 +258,15 @@ def results_folder(results=None):
     return Path(results or os.environ.get("RGNB_RESULTS") or Path(__file__).parent.parent / "results")
 
 
-def _compute(setting, seeds, folder, device, progress, analysis):
-    chain = setting.chain
+def _writable(folder):
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise ValueError(f"results folder {folder} is read-only; set RGNB_RESULTS to a folder that can be written")
+
+
+def _compute(setting, seeds, folder, device, progress, analysis):
+    chain = setting.chain
+    _writable(folder)
     trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress)
     label = f"measuring {setting.family} at {setting.correlation_length:.3g}"
     task = evaluation(chain, setting)
@@ -246,35 +274,45 @@ def _compute(setting, seeds, folder, device, progress, analysis):
         started = time.monotonic()
         result = (analysis or measure)(task, setting, seed, trained[seed], device)
         result = result.assign_coords(chain=setting.family, correlation_length=setting.correlation_length, seed=seed)
-        provenance = _provenance(device)
-        provenance["seconds_training"] = round(trained[seed][setting.training.steps]["seconds"].item(), 1)
-        provenance["seconds_measuring"] = round(time.monotonic() - started, 1)
+        made = provenance(device)
+        made["seconds_training"] = round(trained[seed][setting.training.steps]["seconds"].item(), 1)
+        made["seconds_measuring"] = round(time.monotonic() - started, 1)
         result.attrs = {
             "setting": json.dumps(setting.config(), sort_keys=True),
             "seed": seed,
             "version": RESULTS_VERSION,
-            "provenance": json.dumps(provenance),
+            "provenance": json.dumps(made),
         }
         path = setting.path(folder, seed, analysis)
         store(result, path)
 
 
-def _read(path, setting, seed):
-    advice = "move it away and run again"
+def _loaded(path, *needed):
+    # A whole results file, with the attributes that it needs.
     try:
-        with xr.open_dataset(path, engine="h5netcdf") as file:
+        with xr.open_dataset(path, engine="netcdf4") as file:
             dataset = file.load()
-        found = (dataset.attrs["version"], json.loads(dataset.attrs["setting"]), dataset.attrs["seed"])
-    except Exception as error:  # the HDF5 layers below raise many kinds for a damaged file
-        raise ValueError(f"results file {path} is damaged ({type(error).__name__}: {error}); {advice}") from None
+        for name in needed:
+            json.loads(str(dataset.attrs[name]))
+    except Exception as error:  # the layers below raise many kinds for a damaged file
+        message = f"results file {path} is damaged ({type(error).__name__}: {error}); move it away and run again"
+        raise ValueError(message) from None
+    return dataset
+
+
+def _read(path, setting, seed):
+    dataset = _loaded(path, "version", "setting", "seed")
+    found = (dataset.attrs["version"], json.loads(dataset.attrs["setting"]), dataset.attrs["seed"])
     if found != (RESULTS_VERSION, setting.config(), seed):
-        raise ValueError(f"results file {path} is of another setting or version than {RESULTS_VERSION}; {advice}")
+        message = f"results file {path} is of another setting or version than {RESULTS_VERSION}; move it away and run again"
+        raise ValueError(message)
     dataset = dataset.assign_coords(provenance=dataset.attrs["provenance"])
     dataset.attrs = {}
     return dataset
 
 
-def _provenance(device):
+def provenance(device):
+    """Where and with what something is computed: device, threads, versions, commit and date."""
     names = ("torch", "numpy", "scipy", "xarray")
     commit = subprocess.run(
         ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],

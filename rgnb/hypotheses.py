@@ -256,7 +256,7 @@ def retention_panels(ds, state):
 
 
 def relevance_panels(ds):
-    """R^2 of the neighbours' modes against |λ|, one curve a depth: {"ξ = ...": {"depth d": DataArray (seed, modulus)}}."""
+    """R^2 of the neighbours' modes against `|λ|`, one curve a depth: {"ξ = ...": {"depth d": DataArray (seed, modulus)}}."""
     panels = {}
     depths = sorted({1, ds.sizes["depth"] // 2, ds.sizes["depth"] - 1})
     for xi in ds.correlation_length.values:

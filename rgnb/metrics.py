@@ -139,19 +139,23 @@ def _prepared(name, x):
 
 
 def _hsic(x, y, debiased):
-    # x, y: centred rows and their squared norms. Biased: |X^T Y|_F^2 (up to a factor that cancels in CKA). Debiased: Song et al.'s U-statistic
-    # sum over off-diagonal Gram entries; with centred columns s = t = 0 its terms reduce to sums of
-    # q_i = |x_i|^2 and r_i = |y_i|^2: k = -sum q, m = -sum r, c = sum q r.
+    # x, y: centred rows and their squared norms. Biased: |X^T Y|_F^2 (up to a factor that cancels in CKA).
     (x, q), (y, r) = x, y
     cross = torch.linalg.matrix_norm(x.mT @ y) ** 2
-    if not debiased:
-        return cross
-    n = x.shape[-2]
-    qr = (q * r).sum(-1)
-    return cross - qr + q.sum(-1) * r.sum(-1) / ((n - 1) * (n - 2)) - 2 * qr / (n - 2)
+    return unbiased_hsic(cross, q.sum(-1), r.sum(-1), (q * r).sum(-1), x.shape[-2]) if debiased else cross
 
 
-def _cka(xy, xx, yy, constant):
+def unbiased_hsic(cross, q, r, qr, n):
+    """Song et al.'s U-statistic, up to a factor that cancels in CKA, of n centred rows x_i and y_i.
+
+    With centred columns its sums over off-diagonal Gram entries reduce to `cross = |X^T Y|_F^2`, `q = sum |x_i|^2`,
+    `r = sum |y_i|^2` and `qr = sum |x_i|^2 |y_i|^2`.
+    """
+    return cross - qr + q * r / ((n - 1) * (n - 2)) - 2 * qr / (n - 2)
+
+
+def normalised_hsic(xy, xx, yy, constant):
+    """CKA from three HSIC values; NaN where a side is constant."""
     # A debiased self-similarity can be <= 0 only for data without structure at tiny n: no CKA then.
     valid = ~constant & (xx > 0) & (yy > 0)
     return torch.where(valid, xy / torch.sqrt(torch.where(valid, xx * yy, 1.0)), torch.nan)
@@ -172,7 +176,7 @@ def linear_cka(x, y, debiased=True):
     if x[1].shape != y[1].shape:
         raise ValueError(f"x and y must have the same leading dimensions and rows, got {tuple(x[0].shape)} and {tuple(y[0].shape)}")
     xy, xx, yy = (_hsic(a, b, debiased) for a, b in ((x, y), (x, x), (y, y)))
-    return _cka(xy, xx, yy, x_constant | y_constant)
+    return normalised_hsic(xy, xx, yy, x_constant | y_constant)
 
 
 def cka_matrix(layers, debiased=True):
@@ -183,7 +187,7 @@ def cka_matrix(layers, debiased=True):
     for i, (x, x_constant) in enumerate(prepared):
         out[..., i, i] = torch.where(x_constant | (selfs[i] <= 0), torch.nan, 1.0)
         for j, (y, y_constant) in enumerate(prepared[:i]):
-            cka = _cka(_hsic(x, y, debiased), selfs[i], selfs[j], x_constant | y_constant)
+            cka = normalised_hsic(_hsic(x, y, debiased), selfs[i], selfs[j], x_constant | y_constant)
             out[..., i, j] = out[..., j, i] = cka
     return out
 
@@ -196,7 +200,7 @@ def kernel_drift(layers, debiased=True):
     prepared = _prepared_layers(layers)
     selfs = [_hsic(x, x, debiased) for x, _ in prepared]
     pairs = zip(zip(prepared, selfs), zip(prepared[1:], selfs[1:]))
-    drift = [1 - _cka(_hsic(x, y, debiased), xx, yy, cx | cy) for ((x, cx), xx), ((y, cy), yy) in pairs]
+    drift = [1 - normalised_hsic(_hsic(x, y, debiased), xx, yy, cx | cy) for ((x, cx), xx), ((y, cy), yy) in pairs]
     return torch.stack(drift, -1)
 
 

@@ -105,7 +105,7 @@ def run_path(name, values, output=None, root=None):
     path = Path(output).resolve() if output else (root or ROOT) / "book" / "runs" / f"{slug}.ipynb"
     if path.suffix != ".ipynb":
         raise ValueError(f"the output must be a notebook, a name that ends in .ipynb; got {path}")
-    if path.exists() and _stored_run(path) != _run_label(name, values):
+    if path.exists() and _run_of(path) != _run_label(name, values):
         raise ValueError(f"{path} is there already and is not an earlier output of this run; choose another --output")
     return path
 
@@ -114,9 +114,17 @@ def _run_label(name, values):
     return json.loads(json.dumps({"notebook": name, "parameters": values}))
 
 
-def _stored_run(path):
+def _surroundings():
+    from rgnb.experiment import provenance
+    from rgnb.training import resolve_device
+
+    return {k: v for k, v in provenance(resolve_device()).items() if k != "commit"}  # of the sources, not yet committed
+
+
+def _run_of(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["metadata"]["rgnb"]
+        found = json.loads(path.read_text(encoding="utf-8"))["metadata"]["rgnb"]
+        return {key: found[key] for key in ("notebook", "parameters")}
     except (ValueError, KeyError, TypeError, OSError):
         return None
 
@@ -124,7 +132,8 @@ def _stored_run(path):
 def execute(name, output, values=None, root=None):
     """Execute a notebook with papermill and write it, cleaned, to `output` once every cell has passed.
 
-    What cells print on stderr, training's progress above all, goes to stderr as it happens.
+    Its metadata record when, where, how long and with which parameters it ran. An output that is there already with the
+    same cells is left as it is, record and all. What cells print on stderr, training's progress above all, goes to stderr as it happens.
 
     Raises:
         RuntimeError: a cell failed or the kernel died; nothing is written then.
@@ -135,7 +144,7 @@ def execute(name, output, values=None, root=None):
     import nbformat
     import papermill
 
-    path, output = source(name, root), Path(output)
+    path, output, started = source(name, root), Path(output), time.monotonic()
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         notebook = papermill.execute_notebook(
@@ -145,8 +154,11 @@ def execute(name, output, values=None, root=None):
     except papermill.PapermillExecutionError as error:
         raise RuntimeError(f"{name} stopped in cell {error.exec_count} with {error.ename}: {error.evalue}") from None
     clean(notebook)
-    if values:
-        notebook.metadata["rgnb"] = _run_label(name, values)
+    if _run_of(output) == _run_label(name, values or {}) and nbformat.read(output, as_version=4).cells == notebook.cells:
+        return
+    defaults = {p.name: p.default for p in parameters(name, root).values()}
+    made = _surroundings() | {"seconds": round(time.monotonic() - started), "parameters": defaults | (values or {})}
+    notebook.metadata["rgnb"] = _run_label(name, values or {}) | {"record": made}
     partial = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         nbformat.write(notebook, partial)
@@ -200,6 +212,36 @@ def _steady(text, label):
     for k, found in enumerate(dict.fromkeys(ids)):
         text = text.replace(found, f"{label}-id-{k}")
     return re.sub(r" at 0x[0-9a-f]+", " at 0x0", text)
+
+
+def record(name, root=None):
+    """When, where, how long and with which parameters the book's own output of a notebook was made."""
+    return json.loads(executed(name, root).read_text(encoding="utf-8"))["metadata"]["rgnb"]["record"]
+
+
+def executed(name, root=None):
+    """Path of a notebook as the book's own run left it."""
+    return (root or ROOT) / "book" / "executed" / f"{checks.choice('notebook', name, names(root))}.ipynb"
+
+
+def glued(path):
+    """The verdicts and key numbers of an executed notebook, as its pages quote them: {name: text}."""
+    import nbformat
+
+    found = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if "scrapbook" in output.get("metadata", {}):
+                (text,) = (v for k, v in output.data.items() if k.endswith("text/plain"))
+                found[output.metadata.scrapbook.name] = text.strip("'\"")
+    return found
+
+
+def changes(name, output, root=None):
+    """What a run says differently from the book's own page: [(name, in the book, in the run)]."""
+    page = executed(name, root)
+    book = glued(page) if page.exists() else {}
+    return [(key, book.get(key, "-"), value) for key, value in glued(output).items() if value != book.get(key)]
 
 
 def build_html(root=None, output=None):

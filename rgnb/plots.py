@@ -134,8 +134,9 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
             marker = "o" if len(x) <= 30 else None
             ax.plot(x, [i.mean for i in intervals], lw=2, marker=marker, ms=3.5, label=label, **style)
             if data.sizes["seed"] > 1:
-                low, high = [i.low for i in intervals], [i.high for i in intervals]
-                ax.fill_between(x, low, high, color=colors[label], alpha=0.18, lw=0)
+                low, high = (np.array([getattr(i, end) for i in intervals]) for end in ("low", "high"))
+                # On a log scale an interval that reaches 0 would fill the panel.
+                ax.fill_between(x, low, high, where=low > 0 if "y" in log else None, color=colors[label], alpha=0.18, lw=0)
         if reference and title in reference:
             value, text = reference[title]
             ax.axhline(value, color="black", lw=1, ls=":", label=text)
@@ -188,6 +189,28 @@ def definition_effects(panels, statistic, bounds, xlabel):
     return effects(rows, bounds, xlabel)
 
 
+def scatter(panels, xlabel, ylabel, log="xy"):
+    """Points by group: {panel title: {label: (x, y)}}, colour and marker by label; `xlabel` one for all or by panel title."""
+    figure, axes = _panels(len(panels))
+    colors = _colors(panels)
+    for ax, (title, groups) in zip(axes, panels.items()):
+        for (label, (x, y)), marker in zip(groups.items(), "osD^vP"):
+            ax.plot(x, y, ls="", marker=marker, ms=5, alpha=0.75, color=colors[label], label=label)
+        if not any(len(x) for x, _ in groups.values()):
+            log = ""  # nothing to show, and no scale for it
+        ax.set_title(title)
+        ax.set_xlabel(xlabel if isinstance(xlabel, str) else xlabel[title])
+        for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+            if name in log:
+                getattr(ax, f"set_{name}scale")("log")
+                axis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
+                axis.set_major_locator(mpl.ticker.LogLocator(10, (1, 2, 5)))
+                axis.set_minor_formatter(mpl.ticker.NullFormatter())
+    _label_y(axes, ylabel)
+    _legend(figure, axes)
+    return figure
+
+
 def cka_matrices(panels):
     """Heat maps of CKA between depths: {panel title: DataArray (depth, other_depth)}."""
     figure, axes = _panels(len(panels), 3.0, 2.8)
@@ -227,6 +250,42 @@ def interval_table(intervals, names):
     """Intervals by key: {tuple of labels: Interval} -> DataFrame of words; `names` name the labels."""
     index = pd.MultiIndex.from_tuples(list(intervals) or [("",) * len(names)], names=names)[: len(intervals)]
     return pd.DataFrame({"mean [interval]": [str(i) for i in intervals.values()]}, index=index)
+
+
+def statistics_table(verdicts):
+    """Verdicts side by side: {column title: Verdict} -> DataFrame of words, the verdict and its statistics; in brackets where the gate fails."""
+    table = {
+        title: {"verdict": f"not trained [{v.ungated}]" if v.ungated else v.status} | {k: str(i) for k, i in v.statistics.items()}
+        for title, v in verdicts.items()
+    }
+    table = pd.DataFrame(table).fillna("")
+    return table.loc[["verdict", *sorted(table.index.drop("verdict"))]]
+
+
+def modes_table(results):
+    """Relevant modes beside the last rank of trained networks: {(family, size): Dataset of Experiment.run} -> DataFrame."""
+    rows = []
+    for (family, size), ds in results.items():
+        last = ds.isel(chain=0, depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
+        for xi in ds.correlation_length.values:
+            ranks = [str(Interval.of(last.sel(correlation_length=xi, spectrum=s).values)) for s in ("eigen", "singular")]
+            modes = float(ds.isel(chain=0, floor=0).relevant_modes.sel(correlation_length=xi).mean())
+            rows.append((family, size, f"{xi:g}", f"{modes:.2f}", *ranks))
+    columns = ["family", "size", "ξ", "relevant modes", "last rank, eigenvalues", "last rank, singular values"]
+    return pd.DataFrame(rows, columns=columns).set_index(["family", "size", "ξ"])
+
+
+def stack_table(stacks):
+    """Drift of stacks of several depths: {blocks: Dataset of Experiment.run} -> DataFrame: all, the leading two, a median of the others."""
+    rows = []
+    for blocks, ds in stacks.items():
+        for xi in ds.correlation_length.values:
+            drift = ds.isel(chain=0).kernel_drift.sel(view="position", state="trained", correlation_length=xi)
+            d = np.sort(np.nan_to_num(drift.transpose("seed", "transition").values).clip(min=0))
+            cells = (Interval.of(d.sum(-1)), Interval.of(d[:, -2:].sum(-1)), Interval.of(d[:, :-2].sum(-1)))
+            rows.append((f"{xi:g}", blocks, *map(str, cells), f"{np.median(d[:, :-2]):.4f}"))
+    columns = ["ξ", "blocks", "total drift", "largest two", "all others", "median of the others"]
+    return pd.DataFrame(rows, columns=columns).set_index(["ξ", "blocks"]).sort_index(kind="stable")
 
 
 def _colors(panels):

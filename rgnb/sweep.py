@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from rgnb import checks
-from rgnb.experiment import content_key, full_name, results_folder, store
+from rgnb.experiment import full_name, results_folder, stored
 
 LABELS = ("n_states", "mixing", "width", "blocks", "scheme", "rate", "learning_rate")  # of a setting, beside its chain
 
@@ -34,23 +34,15 @@ def sweep(name, experiments, variables, results=None, progress=True, analysis=No
     Raises:
         ValueError: a bad name, an unknown variable, or a stored sweep that is damaged.
     """
-    if not name.replace("-", "").isalnum() or not name.isascii():
-        raise ValueError(f"name must be made of letters, digits and dashes, got {name!r}")
     asked = [[(setting, seed) for setting in e.settings() for seed in e.seeds] for e in experiments]
     if not asked:
         raise ValueError("experiments must hold at least one Experiment, got none")
     measured = full_name(analysis) if analysis else None
     config = [[setting.config() | {"seed": seed} for setting, seed in rows] for rows in asked]
-    key = content_key({"experiments": config, "variables": list(variables), "analysis": measured})
-    path = results_folder(results) / f"sweep-{name}-{key}.nc"
-    if not path.exists():
-        combined = _combine(name, experiments, asked, list(variables), path.parent / "entries", progress, analysis)
-        store(combined, path, dtype="float32")
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as file:
-            return file.load()
-    except Exception as error:  # the HDF5 layers below raise many kinds for a damaged file
-        raise ValueError(f"sweep {path} is damaged ({type(error).__name__}: {error}); move it away and run again") from None
+    asked_for = {"experiments": config, "variables": list(variables), "analysis": measured}
+    entries = results_folder(results) / "entries"
+    make = lambda: _combine(name, experiments, asked, list(variables), entries, progress, analysis)  # noqa: E731
+    return stored(f"sweep-{name}", asked_for, make, results, dtype="float32")
 
 
 def pivot(ds, values, *dims):
@@ -77,4 +69,4 @@ def _combine(name, experiments, asked, variables, entries, progress, analysis):
         ds = ds.stack(run=("chain", "correlation_length", "seed")).reset_index("run").rename(chain="family").isel(run=new)
         labels = vars(e.model) | vars(e.training) | {"blocks": e.model.depth, "experiment": i}
         parts.append(ds.assign_coords({k: ("run", [labels[k]] * len(new)) for k in (*LABELS, "experiment")}))
-    return xr.concat(parts, "run", data_vars="all", coords="different", compat="equals", join="outer").assign_attrs(experiment=name)
+    return xr.concat(parts, "run", data_vars="all", coords="different", compat="equals", join="outer")

@@ -1,22 +1,19 @@
+import ast
 import re
 import shutil
+import tomllib
 from urllib.parse import unquote, urlsplit
 
 import jupytext
 import nbformat
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 
-from rgnb import notebooks
+from rgnb import notebooks, record
 
 ROOT = notebooks.ROOT
 PAGES = notebooks.pages()
-
-
-@pytest.fixture(scope="session")
-def html(tmp_path_factory):
-    """The book's HTML, built from the committed executed notebooks."""
-    return notebooks.build_html(output=tmp_path_factory.mktemp("book")).parent
 
 
 def soup(html, page):
@@ -37,6 +34,43 @@ def test_executed_notebooks_are_clean_and_of_the_present_source(name):
     again = executed.copy()
     notebooks.clean(again)
     assert again == executed
+
+
+def test_every_executed_notebook_has_a_record():
+    table = record.notebooks_table()
+    assert list(table.index) == notebooks.names()
+    assert table.drop(columns="seconds").map(bool).all(axis=None)
+
+
+def test_every_result_has_its_provenance():
+    table = record.results_table(ROOT / "results")
+    assert len(table) and (table["entries"] > 0).all()
+    assert table[["device", "torch", "date", "commit"]].map(bool).all(axis=None)
+
+
+def test_every_reference_is_cited_and_every_citation_resolves():
+    bibliography = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(), re.MULTILINE))
+    pages = [notebooks.source(p.removeprefix("executed/")) if p.startswith("executed/") else ROOT / "book" / f"{p}.md" for p in PAGES]
+    cited = {key.strip() for p in pages for keys in re.findall(r"\{cite\}`([^`]+)`", p.read_text()) for key in keys.split(",")}
+    assert cited == bibliography
+
+
+def test_every_public_name_is_in_the_reference(html):
+    text = (html / "api.html").read_text(encoding="utf-8")
+    for module in ("chains", "masking", "model", "training", "metrics", "streaming", "probes", "sweep", "findings", "hypotheses", "plots"):
+        source = ast.parse((ROOT / "rgnb" / f"{module}.py").read_text())
+        for node in source.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert f'id="rgnb.{module}.{node.name}"' in text
+                assert ast.get_docstring(node)
+
+
+def test_citation_file_agrees_with_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert "arXiv:2606.10324" in str(citation["references"])
+    assert f"version = {{{project['version']}}}" in (ROOT / "book" / "references.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES)

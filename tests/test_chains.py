@@ -369,3 +369,43 @@ def test_bad_autocorrelation(observable, lags, error, message):
 def test_bad_sample(arguments, error, message):
     with pytest.raises(error, match=message):
         chains.sticky(4, 2.0).sample(*arguments)
+
+
+# --- estimated ---
+
+
+def test_estimate_counts_transitions():
+    chain = chains.estimate([[0, 1, 1, 0, 2], [2, 0], [1]])
+    assert torch.equal(chain.transition_matrix, torch.tensor([[0, 0.5, 0.5], [0.5, 0.5, 0], [1, 0, 0]], dtype=torch.float64))
+    smooth = chains.estimate(np.array([[0, 1, 1, 0]]), n_states=3, pseudocount=1)
+    assert torch.allclose(smooth.transition_matrix, torch.tensor([[1, 2, 1], [2, 2, 1], [1, 1, 1]]).double() / torch.tensor([[4], [5], [3]]))
+
+
+def test_estimate_recovers_a_chain_within_its_standard_error():
+    chain = chains.reversible(5, 3.0)
+    tokens = chain.sample(400, 500, torch.Generator().manual_seed(0))
+    found = chains.estimate(tokens)
+    p, pi = chain.transition_matrix, chain.stationary_distribution
+    z = (found.transition_matrix - p) / (p * (1 - p) / (pi[:, None] * 400 * 499)).sqrt()
+    assert z.abs().max() < 4.5 and z.square().mean() < 2
+    assert found.correlation_length == pytest.approx(3.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "sequences, arguments, error, message",
+    [
+        ([[0.0, 1.0]], {}, TypeError, "integers"),
+        ([[[0, 1]]], {}, TypeError, "one sequence"),
+        ([0, 1, 0], {}, TypeError, "one sequence"),
+        ([[0, 3, 0]], {"n_states": 3}, ValueError, "n_states"),
+        ([[0, -1, 0]], {}, ValueError, "0, ..., 1"),
+        ([[0, 1, 0, 2]], {}, ValueError, "state 2 is never left.*pseudocount"),
+        ([[0, 1, 0, 1]], {}, ValueError, "pseudocount"),
+        ([[0, 1]], {"pseudocount": -1}, ValueError, "pseudocount"),
+        ([[]], {}, ValueError, "never left"),
+        ("0101", {}, TypeError, "sequence"),
+    ],
+)  # fmt: skip
+def test_estimate_rejects_bad_input(sequences, arguments, error, message):
+    with pytest.raises(error, match=message):
+        chains.estimate(sequences, **arguments)

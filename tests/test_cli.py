@@ -45,7 +45,10 @@ object()
 
 ```{code-cell} ipython3
 from IPython.display import HTML
+from myst_nb import glue
 
+glue("twice", 2 * count, display=False)
+glue("label", label, display=False)
 HTML(f'<p id="{uuid.uuid4()}"><b id="T_{uuid.uuid4().hex[:5]}_row0"></b></p>')
 ```
 '''
@@ -109,6 +112,7 @@ def test_light_commands_import_nothing_heavy():
         (["run", "selectivity", "--profile", "quik"], "did you mean 'quick'?"),
         (["run", "selectivity", "-p", "profile", "fast"], "choose from quick, paper"),
         (["run", "chains", "--profile", "quick"], "unknown parameter of chains 'profile'"),
+        (["show", "chain"], "did you mean 'chains'?"),
         (["run", "chains", "--output", "page.html"], "ends in .ipynb"),
         (["build", "--into", str(notebooks.ROOT / "book" / "copy")], "choose another folder"),
     ],
@@ -202,6 +206,38 @@ def test_a_failing_cell_leaves_nothing_behind(book, capsys):
     assert shown.err.endswith("rgnb: tiny stopped in cell 4 with AssertionError: too many to count\n")
     assert "Traceback" not in shown.err
     assert not list((book / "book" / "runs").iterdir())
+
+
+def test_a_run_says_what_changed_against_the_book(book, capsys):
+    notebooks.execute("tiny", notebooks.executed("tiny"))
+    assert main(["run", "tiny", "-p", "count", "4"]) == 0
+    assert "twice\n        book  6\n        here  8\n" in capsys.readouterr().out
+    assert main(["run", "tiny", "-p", "rate", "0.25"]) == 0
+    assert "Verdicts and numbers are the book's own." in capsys.readouterr().out
+
+
+def test_show_explains_one_notebook(capsys):
+    assert main(["show", "selectivity"]) == 0
+    shown = capsys.readouterr().out
+    for name, parameter in notebooks.parameters("selectivity").items():
+        assert f"{name} = {parameter.default!r}\n" in shown and parameter.help in shown
+    assert "minutes to train" in shown
+
+
+def test_an_output_that_did_not_change_keeps_its_record(book):
+    page = book / "book" / "executed" / "tiny.ipynb"
+    notebooks.execute("tiny", page)
+    record = json.loads(page.read_text())["metadata"]["rgnb"]["record"]
+    assert record["parameters"]["count"] == 3 and record["seconds"] >= 0
+    assert {"device", "python", "torch", "date"} <= set(record) and "commit" not in record
+    page.write_text(page.read_text().replace(record["date"], "2001-01-01"))  # a run of old
+    before = page.read_bytes()
+    notebooks.execute("tiny", page)
+    assert page.read_bytes() == before
+    source = book / "book" / "notebooks" / "tiny.md"
+    source.write_text(source.read_text().replace("a share", "another share"))
+    notebooks.execute("tiny", page)
+    assert json.loads(page.read_text())["metadata"]["rgnb"]["record"]["date"] == record["date"]
 
 
 def test_a_build_that_fails_keeps_the_pages_that_were_there(book, capsys):

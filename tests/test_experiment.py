@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from rgnb import chains, experiment, findings, metrics
 from rgnb.experiment import Experiment
@@ -193,3 +194,20 @@ def test_bad_input_fails_before_any_work(changes, error, message):
 def test_unknown_profile():
     with pytest.raises(ValueError, match="did you mean 'quick'"):
         Experiment.profile("quik")
+
+
+def test_stored_makes_once_and_says_where_it_was_made(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return xr.Dataset({"x": ("row", [1.0, 2.0])})
+
+    first = experiment.stored("mine", {"rows": 2}, make, tmp_path)
+    again = experiment.stored("mine", {"rows": 2}, make, tmp_path)
+    assert again.identical(first) and len(made) == 1
+    assert json.loads(first.attrs["config"]) == {"rows": 2} and "torch" in json.loads(first.attrs["provenance"])
+    experiment.stored("mine", {"rows": 3}, make, tmp_path)
+    assert len(made) == 2 and len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ValueError, match="name must be made of"):
+        experiment.stored("../mine", {}, make, tmp_path)

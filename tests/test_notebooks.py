@@ -14,6 +14,7 @@ TINY = {
     "profile": "quick", "steps": 50, "seeds": 2, "control_seeds": 2, "sequences": 64, "device": "cpu", "sizes": ["quick"],
     "second_profile": "quick", "second_seeds": 2,
     "families": ["hierarchical", "ring"], "correlation_lengths": [0.5, 1.0, 4.0], "rates": [0.4],
+    "depths": [2, 3], "depth_seeds": 2, "layers": 2, "own_seeds": 2, "own_steps": 50,
 }  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def test_every_notebook_runs_at_a_tiny_size(name, results, tmp_path, monkeypatch
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for networks this small more threads only wait for each other
     output = tmp_path / f"{name}.ipynb"
     notebooks.execute(name, output, tiny(name))
-    assert images(output)
+    assert images(output) or name == "explorer"  # drawn by a script
 
 
 def test_a_pair_is_written_and_runs_under_papermill(tmp_path):

@@ -1,0 +1,53 @@
+"""The explorer's page carries the numbers of the results, whatever the script makes of them."""
+
+import json
+
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+
+from rgnb import explorer
+from rgnb.experiment import Experiment
+
+SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "steps": 50, "snapshots": (), "sequences": 64}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    return {
+        mixing: [Experiment.profile("quick", **SMALL, families=[f], mixing=mixing, seeds=2, device="cpu").run(folder, False) for f in ("ring", "sticky")]
+        for mixing in ("tokens", "none")
+    }
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    return BeautifulSoup(explorer.html(results), "html.parser")
+
+
+def test_numbers_are_those_of_the_results(page, results):
+    data = json.loads(page.find(id="explorer-data").text)
+    assert len(data["results"]) == 8 and data["depths"] == 3
+    here = data["results"]["sticky|7|none"]["init"]["pooled"]
+    ds = results["none"][1].isel(chain=0).sel(correlation_length=7, state="init", view="pooled")
+    expected = ds.effective_rank.sel(centring="uncentred", spectrum="eigen").transpose("seed", "depth")
+    np.testing.assert_allclose(here["rank"]["uncentred-eigen"], expected, rtol=1e-3)
+    np.testing.assert_allclose(np.array(here["drift"], float), ds.kernel_drift.transpose("seed", "transition"), rtol=1e-3)
+    np.testing.assert_allclose(here["rank"]["stable"], ds.stable_rank.sel(centring="centred").transpose("seed", "depth"), rtol=1e-3)
+
+
+def test_every_choice_leads_to_numbers(page):
+    data = json.loads(page.find(id="explorer-data").text)
+    options = {name: [o["value"] for o in c["options"]] for name, c in data["choices"].items()}
+    for family in options["family"]:
+        for xi in options["xi"]:
+            for mixing in options["mixing"]:
+                found = data["results"][f"{family}|{xi}|{mixing}"]
+                for state in ("trained", "init"):
+                    assert set(found[state]) == set(options["view"])
+                    assert all(set(v["rank"]) == set(options["definition"]) for v in found[state].values())
+
+
+def test_no_value_is_null_not_nan(page):
+    assert "NaN" not in page.find(id="explorer-data").text
