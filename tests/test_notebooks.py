@@ -39,7 +39,7 @@ def test_every_notebook_runs_at_a_tiny_size(name, results, tmp_path, monkeypatch
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for networks this small more threads only wait for each other
     output = tmp_path / f"{name}.ipynb"
     notebooks.execute(name, output, tiny(name))
-    assert images(output) or name == "explorer"  # drawn by a script
+    assert images(output) or "plots." not in notebooks.source(name).read_text()  # a page of figures shows some
 
 
 def test_a_pair_is_written_and_runs_under_papermill(tmp_path):
