@@ -51,4 +51,5 @@ def results_table(results=None):
         for key in (*COLUMNS, "commit"):
             line[key] = ", ".join(sorted({str(p[key]) for p in found}))
         lines[path.name] = line
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("file")
+    columns = ["entries", "seconds, training", "seconds, measuring", *COLUMNS, "commit"]
+    return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("file")
