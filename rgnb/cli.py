@@ -37,7 +37,8 @@ def _run(args):
     print("\nVerdicts and numbers beside the book's own:" if changed else "\nVerdicts and numbers are the book's own.")
     for name, book, here in changed:
         print(f"    {name}\n        book  {book}\n        here  {here}")
-    print(f"executed notebook: {output}")
+    print(f"executed notebook: {output}\nbuilding its page ...", flush=True)
+    print(f"its page: {_build_runs([output])[output].as_uri()}")
 
 
 def _build(args):
@@ -45,6 +46,16 @@ def _build(args):
     for name in notebooks.names(root):
         _execute(name, notebooks.executed(name, root), {}, root)
     print(f"the book is at {notebooks.build_html(root).as_uri()}")
+    if root == notebooks.ROOT and any((root / "book" / "runs").glob("*.ipynb")):
+        pages = _build_runs()
+        front = next(iter(pages.values())).parent.parent / "index.html"
+        print(f"the book with your {len(pages)} own runs is at {front.as_uri()}")
+
+
+def _build_runs(outputs=()):
+    from rgnb import runs
+
+    return runs.build(outputs)
 
 
 def _execute(name, output, values, root=None):

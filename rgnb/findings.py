@@ -92,7 +92,7 @@ def _one_chain(ds):
 
 
 def _lengths(ds):
-    return ds.sortby("correlation_length").correlation_length.values
+    return np.sort(ds.correlation_length.values)
 
 
 def _profiles(ds, view, centring, spectrum, start, step):
@@ -138,15 +138,15 @@ def largest_rise(profile):
 
 def gate_limit(ds, correlation_length):
     """Largest excess loss (nats) with which a network counts as trained: 5 % of what it can learn, or 0.01."""
-    here = _one_chain(ds).sel(correlation_length=correlation_length)
+    here = _one_chain(ds)[["marginal_entropy", "reachable_loss"]].sel(correlation_length=correlation_length)
     learnable = float((here.marginal_entropy - here.reachable_loss).mean())
     return 0.05 * learnable if learnable > 1e-9 else 0.01
 
 
 def gate(ds, correlation_length, step=None):
     """Whether every seed at this correlation length is trained, as a `Condition`."""
-    here = _one_chain(ds).sel(correlation_length=correlation_length)
-    excess = here.excess_loss.sel(step=step) if step is not None else here.excess_loss.isel(step=-1)
+    excess = _one_chain(ds).excess_loss.sel(correlation_length=correlation_length)
+    excess = excess.sel(step=step) if step is not None else excess.isel(step=-1)
     limit, worst = gate_limit(ds, correlation_length), float(excess.max())
     text = f"largest excess loss at correlation length {correlation_length:g}, {worst:.4f} nats, is at most {limit:.4f}"
     return Condition(text, worst <= limit)

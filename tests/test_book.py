@@ -10,7 +10,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from rgnb import notebooks, record
+from rgnb import notebooks, record, runs
 
 ROOT = notebooks.ROOT
 PAGES = notebooks.pages()
@@ -148,6 +148,33 @@ def test_a_warning_fails_the_build_and_is_shown(copy):
         page.write("\n{cite}`nobody1900`\n")
     with pytest.raises(RuntimeError, match="nobody1900"):
         notebooks.build_html(copy)
+
+
+def test_the_runs_of_a_reader_are_marked_as_theirs(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(notebooks, "ROOT", copy)
+    run = nbformat.read(copy / "book" / "executed" / "chains.ipynb", as_version=4)
+    run.metadata["rgnb"]["parameters"] = {"label": "it's `odd`: #1"}
+    (copy / "book" / "runs").mkdir()
+    kept, elsewhere = copy / "book" / "runs" / "chains-label=odd.ipynb", tmp_path / "elsewhere.ipynb"
+    nbformat.write(run, kept)
+    shutil.copy(copy / "book" / "executed" / "selectivity.ipynb", elsewhere)
+    before = {path: path.read_bytes() for path in (copy / "book").rglob("*.*") if path.is_file()}
+
+    pages = runs.build([elsewhere])
+    assert list(pages) == [kept, elsewhere]
+    assert before == {path: path.read_bytes() for path in (copy / "book").rglob("*.*") if path.is_file()}
+    html = copy / "build" / "runs" / "_build" / "html"
+    assert {page.parent for page in pages.values()} == {html / "executed"}
+    page = soup(html, pages[kept].relative_to(html).with_suffix(""))
+    assert page.find("h1").get_text().startswith("Chains with a known spectrum (your run)")
+    note = page.select_one("main .admonition.warning")
+    assert "label = \"it's `odd`: #1\"" in note.get_text() and note.select_one("a[href='chains.html']")
+    figures = {figure["id"] for figure in page.select("main figure[id]")}
+    assert figures and figures == {f"{pages[kept].stem}-{f['id']}" for f in soup(html, "executed/chains").select("main figure[id]")}
+    other = soup(html, pages[elsewhere].relative_to(html).with_suffix(""))
+    assert "the book's own parameters" in other.select_one("main .admonition.warning").get_text()
+    assert "Your own runs" in soup(html, "intro").get_text()
+    assert "(your run)" not in soup(html, "executed/chains").find("h1").get_text()
 
 
 def test_a_copy_of_the_book_holds_its_sources_and_nothing_executed(tmp_path):
