@@ -2,10 +2,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: book test notebooks reproduce
+.PHONY: book pdf test notebooks reproduce
 
 book: $(INSTALLED)
 	$(BIN)/rgnb build
+
+# Printed by Chromium, which has to be installed.
+pdf: $(INSTALLED)
+	$(BIN)/python -c "from rgnb import pdf; print('the PDF is at', pdf.build().as_uri())"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

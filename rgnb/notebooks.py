@@ -244,11 +244,12 @@ def changes(name, output, root=None):
     return [(key, book.get(key, "-"), value) for key, value in glued(output).items() if value != book.get(key)]
 
 
-def build_html(root=None, output=None):
+def build_html(root=None, output=None, builder="html"):
     """Build the HTML from the executed notebooks, every warning an error; returns the front page's path.
 
     Args:
-        root: the checkout; output: folder that gets `_build/html`, the checkout if None.
+        root: the checkout; output: folder that gets `_build/<builder>`, the checkout if None.
+        builder: "html", or "singlehtml" for all in one page.
 
     Raises:
         RuntimeError: the build failed or a page is missing; the message holds its output.
@@ -256,14 +257,15 @@ def build_html(root=None, output=None):
     root = root or ROOT
     output, started = output or root, time.time()
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command += ["build", "book", "--all", "-W", "--keep-going", "-q", "--path-output", output]
+    command += ["build", "book", "--all", "-W", "--keep-going", "-q", "--builder", builder, "--path-output", output]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    html = output / "_build" / "html"
-    broken = [page for page in pages(root) if not _whole(html / f"{page}.html", started)]
+    html = output / "_build" / builder
+    first, *rest = pages(root)
+    broken = [page for page in ([first, *rest] if builder == "html" else [first]) if not _whole(html / f"{page}.html", started)]
     if done.returncode or broken:
         missing = f"\npages missing or cut short: {', '.join(broken)}" if broken else ""
         raise RuntimeError(f"jupyter-book failed (exit status {done.returncode}){missing}\n{done.stdout}\n{done.stderr}")
-    return html / "index.html"
+    return html / f"{first}.html"
 
 
 def _whole(page, started):

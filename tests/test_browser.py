@@ -1,16 +1,19 @@
 """The built book as a reader sees it: Debian's Chromium, driven by Playwright, without a network."""
 
 import os
+import re
 import shutil
 import threading
+import unicodedata
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
+from pypdf import PdfReader
 
-from rgnb import notebooks
+from rgnb import notebooks, pdf
 
 PAGES = notebooks.pages()
 WIDTHS = {"desktop": 1400, "tablet": 800, "phone": 390}
@@ -127,3 +130,28 @@ def test_an_address_that_makes_no_sense_shows_the_first_choice(opened):
     page = opened("executed/explorer", fragment="#family=nobody&xi=%%%&view=")
     assert not page.trouble
     assert page.locator("#explorer-app").inner_text() == opened("executed/explorer").locator("#explorer-app").inner_text()
+
+
+def test_the_book_prints_to_a_whole_pdf(tmp_path):
+    reader = PdfReader(pdf.build(tmp_path))
+    pages = [page.extract_text() for page in reader.pages]
+    chapters = {squeezed(entry.title): reader.get_destination_page_number(entry) for entry in reader.outline[1] if not isinstance(entry, list)}
+    starts = [chapters[squeezed(title)] for title in titles()]
+    assert starts == sorted(set(starts))  # every chapter begins a page, in the book's order
+    assert all(squeezed(title) in squeezed(pages[start]) for title, start in zip(titles(), starts))
+    assert all(len(text) > 40 or page.images for text, page in zip(pages, reader.pages))  # no empty page
+    text = " ".join(pages)
+    assert "not supported" in text and "{glue" not in text
+    assert {page.mediabox.width // 1 for page in reader.pages} == {595}  # A4
+
+
+def squeezed(text):
+    """Text without spaces and ligatures, which come and go where a line ends."""
+    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text))
+
+
+def titles():
+    """Titles of all chapters after the front page, from their sources."""
+    folder = notebooks.ROOT / "book"
+    sources = [notebooks.source(p.removeprefix("executed/")) if p.startswith("executed/") else folder / f"{p}.md" for p in PAGES[1:]]
+    return [re.search(r"^# (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)[1] for path in sources]
