@@ -135,6 +135,15 @@ def test_maths_is_set_by_one_script_of_the_book(html, page):
     assert len(scripts) == bool(here.select(".math"))
 
 
+@pytest.mark.parametrize("name", notebooks.names())
+def test_every_notebook_page_offers_notebook_and_source(html, name):
+    links = [a["href"] for a in soup(html, f"executed/{name}").select(".dropdown-download-buttons a[href]")]
+    offered = {path.suffix: path for path in ((html / "executed" / link).resolve() for link in links)}
+    assert set(offered) == {".ipynb", ".md"}
+    assert offered[".md"].read_bytes() == notebooks.source(name).read_bytes()
+    assert offered[".ipynb"].read_bytes() == notebooks.executed(name).read_bytes()
+
+
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the book with its executed notebooks, to break."""
@@ -175,6 +184,17 @@ def test_the_runs_of_a_reader_are_marked_as_theirs(copy, tmp_path, monkeypatch):
     assert "the book's own parameters" in other.select_one("main .admonition.warning").get_text()
     assert "Your own runs" in soup(html, "intro").get_text()
     assert "(your run)" not in soup(html, "executed/chains").find("h1").get_text()
+
+
+def test_one_setting_turns_on_the_links_to_repository_and_binder(copy, html):
+    assert "mybinder" not in (html / "executed" / "chains.html").read_text(encoding="utf-8")
+    config = yaml.safe_load((copy / "_config.yml").read_text())
+    assert not config["repository"]["url"]
+    config["repository"]["url"] = "https://github.com/someone/rgnb"
+    (copy / "_config.yml").write_text(yaml.safe_dump(config))
+    links = [a["href"] for a in soup(notebooks.build_html(copy).parent, "executed/chains").select("a[href]")]
+    assert "https://github.com/someone/rgnb" in links
+    assert any(link.startswith("https://mybinder.org/v2/gh/someone/rgnb/main") and link.endswith("book/executed/chains.ipynb") for link in links)
 
 
 def test_a_copy_of_the_book_holds_its_sources_and_nothing_executed(tmp_path):

@@ -1,0 +1,41 @@
+"""Sphinx extension of the book: what its theme leaves out or says wrongly."""
+
+import shutil
+from pathlib import Path
+
+
+def _link_repository(app, config):
+    # One setting, `repository: url` in _config.yml, turns on the links to the repository and to Binder.
+    if config.html_theme_options.get("repository_url"):
+        binder = {"launch_buttons": {"binderhub_url": "https://mybinder.org"}}
+        config.html_theme_options.update(binder, use_repository_button=True, use_issues_button=True)
+
+
+def _mend(app, page, template, context, doctree):
+    # Docutils marks a bibliography as a list, and its entries as something that no list may hold.
+    if "body" in context:
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+    # The theme offers the executed notebook; a reader who wants to change a page wants its source.
+    source = _source(app, page)
+    for group in context.get("header_buttons", []) if source.exists() else []:
+        if group.get("label") == "download-buttons":
+            address = f"{context['pathto']('_sources', 1)}/{source.relative_to(app.srcdir)}"
+            button = {"type": "link", "url": address, "text": ".md", "tooltip": "Download MyST source", "icon": "fas fa-file", "label": "download-myst-button"}
+            group["buttons"].insert(1, button)
+
+
+def _copy_sources(app, error):
+    if app.builder.name == "html" and error is None:
+        shutil.copytree(Path(app.srcdir, "notebooks"), Path(app.outdir, "_sources", "notebooks"), dirs_exist_ok=True)
+
+
+def _source(app, page):
+    return Path(app.srcdir, "notebooks", f"{Path(page).name}.md")
+
+
+def setup(app):
+    """Entry point that Sphinx calls."""
+    app.connect("config-inited", _link_repository)
+    app.connect("html-page-context", _mend, priority=900)  # after the theme has made its buttons
+    app.connect("build-finished", _copy_sources)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
