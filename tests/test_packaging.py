@@ -57,3 +57,13 @@ def test_conda_and_make_install_the_same():
     (through_pip,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
     assert through_pip == ["--constraint constraints.txt", "--editable .[book,test]"]
     assert "--constraint constraints.txt --editable '.[book,test]'" in (ROOT / "Makefile").read_text()
+
+
+def test_the_workflow_runs_what_the_readme_says_with_pinned_actions():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"]) for step in steps if "uses" in step)
+    commands = " ".join(step["run"] for step in steps if "run" in step)
+    readme = (ROOT / "README.md").read_text()
+    assert all(command in commands and command in readme for command in ("make book", "make test"))
+    assert workflow["permissions"] == {"contents": "read"}
