@@ -8,6 +8,11 @@ FOOTER = '<div style="width: 100%; text-align: center; font: 8px sans-serif; col
 MARGIN = {"top": "16mm", "bottom": "18mm", "left": "20mm", "right": "20mm"}
 
 
+def installed_browser():
+    """Path of the Chromium or Chrome on this machine, None if there is none."""
+    return next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+
+
 def build(output=None):
     """Print the book to `_build/pdf/book.pdf` (or another root's) and return its path.
 
@@ -19,7 +24,7 @@ def build(output=None):
     """
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    chromium = installed_browser()
     if not chromium:
         raise RuntimeError("there is no Chromium to print with; install it, on Debian or Ubuntu with: apt install chromium")
     page = notebooks.build_html(output=output, builder="singlehtml")

@@ -1,7 +1,10 @@
 """Sphinx extension of the book: what its theme leaves out or says wrongly."""
 
+import json
 import shutil
 from pathlib import Path
+
+FRONT = ("selectivity", "fig-selectivity")  # the notebook and the figure of it that the front page shows
 
 
 def _link_repository(app, config):
@@ -9,6 +12,15 @@ def _link_repository(app, config):
     if config.html_theme_options.get("repository_url"):
         binder = {"launch_buttons": {"binderhub_url": "https://mybinder.org"}}
         config.html_theme_options.update(binder, use_repository_button=True, use_issues_button=True)
+
+
+def _draw_front(app):
+    # Taken from the page it belongs to at every build, so that the front page cannot show another.
+    notebook, name = FRONT
+    cells = json.loads(Path(app.srcdir, "executed", f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    (cell,) = (c for c in cells if c["metadata"].get("mystnb", {}).get("figure", {}).get("name") == name)
+    (svg,) = (o["data"]["image/svg+xml"] for o in cell["outputs"] if "image/svg+xml" in o.get("data", {}))
+    Path(app.srcdir, "_static", "front.svg").write_text("".join(svg), encoding="utf-8")
 
 
 def _mend(app, page, template, context, doctree):
@@ -36,6 +48,7 @@ def _source(app, page):
 def setup(app):
     """Entry point that Sphinx calls."""
     app.connect("config-inited", _link_repository)
+    app.connect("builder-inited", _draw_front)
     app.connect("html-page-context", _mend, priority=900)  # after the theme has made its buttons
     app.connect("build-finished", _copy_sources)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

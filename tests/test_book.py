@@ -135,6 +135,14 @@ def test_maths_is_set_by_one_script_of_the_book(html, page):
     assert len(scripts) == bool(here.select(".math"))
 
 
+def test_the_front_page_shows_the_figure_of_the_page_it_names(html):
+    cells = nbformat.read(notebooks.executed("selectivity"), as_version=4).cells
+    drawn = [o.data["image/svg+xml"] for cell in cells for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})]
+    figure = soup(html, "intro").select_one("main figure")
+    assert (html / figure.img["src"]).read_text(encoding="utf-8") == drawn[0]
+    assert figure.select_one("figcaption a[href='executed/selectivity.html']")
+
+
 @pytest.mark.parametrize("name", notebooks.names())
 def test_every_notebook_page_offers_notebook_and_source(html, name):
     links = [a["href"] for a in soup(html, f"executed/{name}").select(".dropdown-download-buttons a[href]")]

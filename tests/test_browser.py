@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import threading
 import unicodedata
 from functools import partial
@@ -17,7 +16,7 @@ from rgnb import notebooks, pdf
 
 PAGES = notebooks.pages()
 WIDTHS = {"desktop": 1400, "tablet": 800, "phone": 390}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = pdf.installed_browser()
 if not CHROMIUM and not os.environ.get("CI"):
     pytest.skip("no Chromium on this machine; install it to test the book in a browser", allow_module_level=True)
 
