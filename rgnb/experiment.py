@@ -10,15 +10,18 @@ import math
 import os
 import platform
 import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from rgnb import chains, checks, metrics
@@ -149,13 +152,17 @@ class Experiment:
             FloatingPointError: training diverged; what was stored before stays.
         """
         folder, device = results_folder(results), resolve_device(self.device)
+        # Processes that run the same settings share them out: each takes one that no other is at.
+        settle = partial(_settle, seeds=self.seeds, folder=folder, device=device, progress=progress, analysis=analysis)
+        waiting = self.settings()
+        while waiting:
+            left = [setting for setting in waiting if not settle(setting)]
+            if len(left) == len(waiting):
+                settle(left.pop(0), wait=True)
+            waiting = left
         stored = {}
         for setting in self.settings():
-            paths = {seed: setting.path(folder, seed, analysis) for seed in self.seeds}
-            absent = [seed for seed, path in paths.items() if not path.exists()]
-            if absent:
-                _compute(setting, absent, folder, device, progress, analysis)
-            entries = [_read(path, setting, seed) for seed, path in paths.items()]
+            entries = [_read(setting.path(folder, seed, analysis), setting, seed) for seed in self.seeds]
             stored[setting.family, setting.correlation_length] = _concat(entries, "seed")
         by_family = {}
         for (family, _), dataset in stored.items():
@@ -264,9 +271,27 @@ def _writable(folder):
         raise ValueError(f"results folder {folder} is read-only; set RGNB_RESULTS to a folder that can be written")
 
 
+def _settle(setting, seeds, folder, device, progress, analysis, wait=False):
+    # Computes what is not stored yet. False where another process is at this setting; waits for it if asked to.
+    absent = lambda: [seed for seed in seeds if not setting.path(folder, seed, analysis).exists()]  # noqa: E731
+    if not absent():
+        return True
+    _writable(folder)
+    weights = setting.weights(folder)
+    weights.parent.mkdir(exist_ok=True)
+    if wait and progress:
+        print(f"waiting for another process that is at {setting.family} chains, {setting.correlation_length:.3g}", file=sys.stderr)
+    try:
+        with FileLock(weights.with_suffix(".lock"), timeout=-1 if wait else 0):
+            if seeds := absent():
+                _compute(setting, seeds, folder, device, progress, analysis)
+    except Timeout:
+        return False
+    return True
+
+
 def _compute(setting, seeds, folder, device, progress, analysis):
     chain = setting.chain
-    _writable(folder)
     trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress)
     label = f"measuring {setting.family} at {setting.correlation_length:.3g}"
     task = evaluation(chain, setting)

@@ -1,6 +1,10 @@
 """Stored experiments, at sizes that train in a second or two."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,6 +149,35 @@ def test_no_mixing_equals_the_dense_forward_pass(folder):
     torch.testing.assert_close(log_p, model(task.inputs).log_softmax(-1))
     # What it can reach at a [MASK] is the stationary law.
     torch.testing.assert_close(task.reachable, torch.full_like(task.reachable, 0.25))
+
+
+WORKER = """
+import sys, time
+from rgnb import experiment
+from tests.test_experiment import small
+
+folder, log, *lengths = sys.argv[1:]
+train = experiment.train
+
+def spy(model, training, chain, seeds, *rest):
+    with open(log, "a") as file:
+        file.write(f"{chain.correlation_length:.3g}\\n")
+    time.sleep(0.5)  # so that the others come while this one is at it
+    return train(model, training, chain, seeds, *rest)
+
+experiment.train = spy
+small(seeds=1, correlation_lengths=[float(x) for x in lengths]).run(folder, progress=False)
+"""
+
+
+def test_processes_share_the_settings_out(tmp_path):
+    lengths = ["1", "2", "3", "4"]
+    command = [sys.executable, "-c", WORKER, tmp_path / "results", tmp_path / "log"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    workers = [subprocess.Popen([*command, *order], cwd=Path(__file__).parent.parent, env=environment) for order in (lengths, lengths, lengths[::-1])]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0]
+    assert sorted((tmp_path / "log").read_text().split()) == lengths  # each was trained once
+    assert small(seeds=1, correlation_lengths=[1.0, 2.0, 3.0, 4.0]).missing(tmp_path / "results") == []
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "foreign", "version", "other setting"])
