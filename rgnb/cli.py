@@ -32,7 +32,10 @@ def _run(args):
     given = [*args.parameter, *([("profile", args.profile)] if args.profile else [])]
     values = notebooks.parse_parameters(args.notebook, given)
     output = notebooks.run_path(args.notebook, values, args.output)
-    _execute(args.notebook, output, values)
+    started = time.monotonic()
+    print(f"executing {args.notebook} ...", flush=True)
+    notebooks.execute(args.notebook, output, values)
+    print(f"executed {args.notebook} in {time.monotonic() - started:.0f} s", flush=True)
     changed = notebooks.changes(args.notebook, output)
     print("\nVerdicts and numbers beside the book's own:" if changed else "\nVerdicts and numbers are the book's own.")
     for name, book, here in changed:
@@ -43,8 +46,10 @@ def _run(args):
 
 def _build(args):
     root = notebooks.copy_book(args.into) if args.into else notebooks.ROOT
-    for name in notebooks.names(root):
-        _execute(name, notebooks.executed(name, root), {}, root)
+    names = notebooks.names(root)
+    print(f"executing {len(names)} notebooks ...", flush=True)
+    for done, name in enumerate(notebooks.execute_all(root), start=1):
+        print(f"executed {name} ({done} of {len(names)})", flush=True)
     print(f"the book is at {notebooks.build_html(root).as_uri()}")
     if root == notebooks.ROOT and any((root / "book" / "runs").glob("*.ipynb")):
         pages = _build_runs()
@@ -56,13 +61,6 @@ def _build_runs(outputs=()):
     from rgnb import runs
 
     return runs.build(outputs)
-
-
-def _execute(name, output, values, root=None):
-    started = time.monotonic()
-    print(f"executing {name} ...", flush=True)
-    notebooks.execute(name, output, values, root)
-    print(f"executed {name} in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _parser():

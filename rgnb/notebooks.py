@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import tokenize
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def _run_of(path):
         return None
 
 
-def execute(name, output, values=None, root=None):
+def execute(name, output, values=None, root=None, progress=True):
     """Execute a notebook with papermill and write it, cleaned, to `output` once every cell has passed.
 
     Its metadata record when, where, how long and with which parameters it ran. An output that is there already with the
@@ -149,7 +150,7 @@ def execute(name, output, values=None, root=None):
     try:
         notebook = papermill.execute_notebook(
             jupytext.read(path), None, values or {}, kernel_name="python3", cwd=path.parent,
-            progress_bar={"desc": name, "leave": False}, stderr_file=_Live(), extra_arguments=["--IPKernelApp.log_level=50"],
+            progress_bar={"desc": name, "leave": False, "disable": not progress}, stderr_file=_Live(), extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise RuntimeError(f"{name} stopped in cell {error.exec_count} with {error.ename}: {error.evalue}") from None
@@ -165,6 +166,52 @@ def execute(name, output, values=None, root=None):
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def execute_all(root=None):
+    """Execute every notebook of the book, as many at once as there are cores, at most 4; yields each name as it is done.
+
+    Notebooks that need the same networks share their training out, see `Experiment.run`. The last one, the execution
+    record, waits for all others.
+
+    Raises:
+        RuntimeError: as `execute`; those not begun yet are left.
+    """
+    cores = os.cpu_count() or 1
+    workers = min(4, cores)
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores // workers))
+    *first, last = names(root)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for group in (first, [last]):
+            for done in as_completed([pool.submit(_execute_apart, name, root or ROOT) for name in group]):
+                yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+APART = """
+import sys
+from pathlib import Path
+from rgnb import notebooks
+
+name, root = sys.argv[1], Path(sys.argv[2])
+try:
+    notebooks.execute(name, notebooks.executed(name, root), {}, root, progress=False)
+except RuntimeError as error:
+    print(error)
+    sys.exit(1)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def _execute_apart(name, root):
+    # In a process of its own: two notebooks cannot share one, and each has to be stopped like a single one.
+    done = subprocess.run([sys.executable, "-c", APART, name, root], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stdout.strip() or f"the execution of {name} ended with status {done.returncode}")
+    return name
 
 
 class _Live:
