@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: book pdf test notebooks reproduce
+.PHONY: book pdf test bench notebooks reproduce
 
 book: $(INSTALLED)
 	$(BIN)/rgnb build
@@ -12,7 +12,13 @@ pdf: $(INSTALLED)
 	$(BIN)/python -c "from rgnb import pdf; print('the PDF is at', pdf.build().as_uri())"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+# Against the peers, which it installs; about 5 minutes on 2 cores. pydtmc asks for an old matplotlib that it does not need here.
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps pydtmc==8.7.0
+	$(BIN)/python benchmarks/bench.py
 
 # The .ipynb pairs of the MyST notebooks, for papermill and Jupyter; one that was changed since is left alone.
 notebooks: $(patsubst book/notebooks/%.md,book/ipynb/%.ipynb,$(wildcard book/notebooks/*.md))

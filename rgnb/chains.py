@@ -5,6 +5,7 @@ length is `xi = -1 / ln|lambda_2|` in steps, so that the slowest correlation dec
 """
 
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -87,19 +88,59 @@ class MarkovChain:
         device = generator.device if generator is not None else torch.device("cpu")
         n = self.n_states
         uniform = torch.rand(length, batch, generator=generator, device=device, dtype=torch.float64)
-        # Row i of the table is i + its cumulative distribution, so one search in the flat, sorted table
-        # for (state + uniform) finds the next state. The clamp covers a sum that rounds up to i + 1.
-        rows = torch.arange(n, device=device)
-        cumulative = self.transition_matrix.cumsum(1).to(device)
-        table = (rows[:, None] + cumulative / cumulative[:, -1:]).flatten()
         first = self.stationary_distribution.cumsum(0).to(device)
-        tokens = torch.empty(length, batch, dtype=torch.int64, device=device)
-        tokens[0] = torch.searchsorted(first, uniform[0] * first[-1], right=True).clamp_(max=n - 1)
+        state = torch.searchsorted(first, uniform[0] * first[-1], right=True).clamp_(max=n - 1)
+        sums = self._sums.to(device)
+        if n > TABLE_STATES:
+            return torch.stack(_walk(sums, state, uniform), 1)
+        # A table of the next state by state and leading bits of the uniform. Where those bits do not decide, it leads to
+        # an absorbing state n, and the few sequences that end there are drawn again from the same uniforms by search.
+        table = self._table.to(device)
+        cells = table.numel() // (n + 1)
+        leading = (uniform * cells).to(torch.int32)
+        tokens = torch.empty(length, batch, dtype=torch.uint8, device=device)
+        tokens[0] = state
         for t in range(1, length):
-            state = tokens[t - 1]
-            found = torch.searchsorted(table, state + uniform[t], right=True)
-            tokens[t] = (found - state * n).clamp_(max=n - 1)
-        return tokens.T.contiguous()
+            torch.index_select(table, 0, torch.add(leading[t], tokens[t - 1], alpha=cells), out=tokens[t])
+        again = (tokens[-1] == n).nonzero().squeeze(1)
+        tokens = tokens.T.contiguous().to(torch.int64)
+        if len(again):
+            tokens[again] = torch.stack(_walk(sums, state[again], uniform[:, again]), 1)
+        return tokens
+
+    @cached_property
+    def _sums(self):
+        # Row i is i + its cumulative distribution: one search in the flat, sorted whole for (state + uniform) finds the next state.
+        cumulative = self.transition_matrix.cumsum(1)
+        return (torch.arange(self.n_states)[:, None] + cumulative / cumulative[:, -1:]).flatten()
+
+    @cached_property
+    def _table(self):
+        # uint8, (n + 1, cells) flattened, of about 2^20 entries.
+        n = self.n_states
+        cells = 2 ** (20 - (n - 1).bit_length())
+        edges = torch.arange(cells + 1, dtype=torch.float64) / cells
+        following = torch.stack([_following(self._sums, torch.tensor(i), edges) for i in range(n)])
+        decided = following[:, 1:] == following[:, :-1]
+        rows = torch.where(decided, following[:, :-1], n)
+        return torch.cat([rows, rows.new_full((1, cells), n)]).to(torch.uint8).flatten()
+
+
+TABLE_STATES = 64  # up to here a table of cells decides nearly every draw
+
+
+def _following(sums, state, uniform):
+    # The clamp covers a sum that rounds up to state + 1.
+    n = math.isqrt(len(sums))
+    return (torch.searchsorted(sums, state + uniform, right=True) - state * n).clamp_(max=n - 1)
+
+
+def _walk(sums, state, uniform):
+    # States of every step, (batch,) each, from the first one and (length, batch) uniforms.
+    states = [state]
+    for u in uniform[1:]:
+        states.append(_following(sums, states[-1], u))
+    return states
 
 
 def _tensor(name, values):

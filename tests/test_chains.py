@@ -221,6 +221,13 @@ def test_sample_transitions_within_standard_error():
     assert abs(same.double().mean().item() - stay) < 4 * math.sqrt(stay * (1 - stay) / same.numel())
 
 
+@pytest.mark.parametrize("chain", [chains.hierarchical(16, 7.0), chains.cycle(7, 3.0), chains.sticky(64, 2.0), MarkovChain(GAPS)])
+def test_the_table_draws_what_a_search_draws(chain, monkeypatch):
+    quick = sample(chain)
+    monkeypatch.setattr(chains, "TABLE_STATES", 0)
+    assert torch.equal(quick, sample(chain))
+
+
 def test_impossible_transitions_are_never_sampled():
     tokens = sample(MarkovChain(GAPS))
     seen = torch.zeros(3, 3, dtype=torch.bool)

@@ -1,0 +1,500 @@
+"""Ours against its peers: the same data, one process, sides in turn. `make bench` prints the table and stores it for the book.
+
+Every benchmark checks first that the sides computed the same thing, then times them alternately, so that a machine whose speed
+drifts slows both. A peer that takes a thousand times longer is timed on a part of the work and scaled up, which is said in its name.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import nn
+from torch.nn import functional as F
+
+from rgnb import chains, metrics
+from rgnb.experiment import Experiment, forward, provenance, results_folder
+from rgnb.masking import bayes_posterior, corrupt
+from rgnb.model import ModelConfig, ResidualMLP
+from rgnb.streaming import Moments
+from rgnb.training import TrainConfig, count_loss, generator, masked_loss, train
+
+
+TINY = {"n_states": 4, "length": 8, "width": 8, "depth": 2, "batch": 8, "sequences": 64}
+
+
+def profile(tiny, **changes):
+    """The Experiment whose sizes are timed."""
+    return Experiment.profile("quick", **TINY | changes) if tiny else Experiment.profile("paper", **changes)
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    work: str
+    seconds: float  # ours, the median
+    others: dict = field(default_factory=dict)  # name -> seconds, the median
+    goal: float = 0.0  # how many times the fastest of the others
+    agreement: str = ""  # what was found equal before timing
+    note: str = ""
+    points: list = field(default_factory=list)  # (size, seconds) of a cost against size
+
+    @property
+    def ratio(self):
+        return min(self.others.values()) / self.seconds if self.others else float("nan")
+
+
+def peer(name):
+    """A peer's module, or None where it is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def medians(sides, repeats, budget=40.0):
+    """Median seconds of each side, {name: (function, scale)} -> {name: seconds}; one warm-up each, then in turn.
+
+    A side stops being repeated once it has used `budget` seconds.
+    """
+    taken = {name: [] for name in sides}
+    for k in range(repeats + 1):
+        for name, (function, scale) in sides.items():
+            if sum(taken[name]) > budget * scale and k > 1:
+                continue
+            started = time.perf_counter()
+            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                function()
+            if k:
+                taken[name].append((time.perf_counter() - started) * scale)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def row(work, sides, repeats, **rest):
+    """A Row from timed sides; the first is ours."""
+    ours, *others = medians(sides, repeats).items()
+    return Row(work, ours[1], dict(others), **rest)
+
+
+def sampling(tiny):
+    """Stationary sequences of a chain."""
+    batch, length, few = (64, 16, 4) if tiny else (4096, 64, 64)
+    chain = chains.hierarchical(16, 7.0)
+    P = chain.transition_matrix.numpy()
+    n, rng = len(P), np.random.default_rng(0)
+    sides = {"rgnb": (lambda: chain.sample(batch, length, generator(0, 9)), 1)}
+    samples = {"rgnb": chain.sample(batch, length, generator(0, 9)).numpy()}
+    if qe := peer("quantecon"):
+        simulated = qe.MarkovChain(P)
+        sides["quantecon"] = (lambda: simulated.simulate(length, init=rng.integers(n, size=batch)), 1)
+        samples["quantecon"] = simulated.simulate(length, init=rng.integers(n, size=batch))
+    if deeptime := peer("deeptime.markov.msm"):
+        model = deeptime.MarkovStateModel(P)
+        sides["deeptime"] = (lambda: [model.simulate(length, start=int(s)) for s in rng.integers(n, size=few)], batch / few)
+    if hmm := peer("hmmlearn.hmm"):
+        model_hmm = hmm.CategoricalHMM(n, random_state=0)
+        model_hmm.startprob_, model_hmm.transmat_, model_hmm.emissionprob_ = np.full(n, 1 / n), P, np.eye(n)
+        sides["hmmlearn"] = (lambda: [model_hmm.sample(length) for _ in range(few)], batch / few)
+    if pydtmc := peer("pydtmc"):
+        other = pydtmc.MarkovChain(P)
+        sides["pydtmc"] = (lambda: [other.simulate(length - 1, output_indices=True) for _ in range(few)], batch / few)
+    smallest = min(law_p_value(s, P) for s in samples.values())
+    if smallest < 1e-4:
+        raise AssertionError(f"a sampler does not follow its law: chi-square p = {smallest:.2g}")
+    return [row(f"sampling {batch} x {length} tokens, V = {n}", sides, 5, goal=2, agreement=f"chi-square on transitions, p ≥ {smallest:.2g}")]
+
+
+def law_p_value(tokens, P):
+    """Chi-square test that the transitions in (batch, length) tokens follow P."""
+    n = len(P)
+    counts = np.zeros((n, n))
+    np.add.at(counts, (tokens[:, :-1].ravel(), tokens[:, 1:].ravel()), 1)
+    expected = counts.sum(1, keepdims=True) * P
+    allowed = expected > 0
+    statistic = ((counts - expected)[allowed] ** 2 / expected[allowed]).sum()
+    return stats.chi2.sf(statistic, allowed.sum() - n)
+
+
+class Layers(nn.Module):
+    """A network whose modules "0", "1", ... put out the given layers, for peers that measure modules."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.widths = [x.shape[1] for x in layers]
+        self.parts = nn.ModuleList(nn.Identity() for _ in layers)
+
+    def forward(self, x):
+        return [part(piece) for part, piece in zip(self.parts, x.split(self.widths, 1))]
+
+
+def gram_cka(layers):
+    """Debiased CKA in float64 from n x n Gram matrices, the definition spelt out (Song et al. 2012)."""
+    grams = [x.double() @ x.double().T for x in layers]
+    for k in grams:
+        k.fill_diagonal_(0)
+    n = len(grams[0])
+
+    def hsic(k, m):
+        return (k * m).sum() + k.sum() * m.sum() / (n - 1) / (n - 2) - 2 / (n - 2) * k.sum(0) @ m.sum(0)
+
+    values = torch.stack([torch.stack([hsic(k, m) for m in grams]) for k in grams])
+    return values / torch.sqrt(values.diagonal()[:, None] * values.diagonal())
+
+
+def cka(tiny):
+    """CKA between 9 layers, 64 wide."""
+    rows = []
+    for n, goal in ((64, 10),) if tiny else ((1024, 10), (4096, 30)):
+        g = generator(0, 9)
+        layers = [torch.randn(n, 64, generator=g)]
+        for _ in range(8):
+            layers.append(layers[-1] + 0.3 * torch.randn(n, 64, generator=g))
+        exact, ours = gram_cka(layers), metrics.cka_matrix(layers)
+        error = ((ours - exact) / exact).abs().max().item()
+        if error > 1e-9:
+            raise AssertionError(f"CKA is off by {error:.2g}")
+        model, data, errors = Layers(layers), torch.cat(layers, 1), {}
+        names = [f"parts.{i}" for i in range(len(layers))]
+        batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data), batch_size=n)
+        sides, found = {"rgnb": (lambda layers=layers: metrics.cka_matrix(layers), 1)}, {}
+        if module := peer("cka"):
+            found["pytorch-cka"] = lambda layers=layers, m=module: m.cka_from_features(layers, layers)
+        if module := peer("ckatorch.core"):
+            pair = module.cka_batch
+            found["ckatorch"] = lambda a=layers, f=pair: torch.stack([torch.stack([f(x[None], y[None]) for y in a]) for x in a])
+        if (module := peer("torch_cka")) and n <= 1024:  # its cost grows with n^3: minutes at 4096
+
+            def torch_cka(m=module, a=(model, names, batches)):
+                compared = m.CKA(a[0], a[0], model1_layers=a[1], model2_layers=a[1])
+                with torch.no_grad():
+                    compared.compare(a[2])
+                return compared.export()["CKA"]
+
+            found["torch-cka"] = torch_cka
+        for name, function in found.items():
+            with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+                warnings.simplefilter("ignore")
+                errors[name] = ((function() - exact) / exact).abs().max().item()
+            if errors[name] > 0.05:
+                raise AssertionError(f"{name} computes something else: relative difference {errors[name]:.2g}")
+            sides[name] = (function, 1)
+        agreement = f"relative error {error:.0e}; " + ", ".join(f"{name} {e:.0e}" for name, e in errors.items())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows.append(row(f"debiased CKA of 9 layers x 64, n = {n}", sides, 5, goal=goal, agreement=agreement))
+    return rows
+
+
+def alone(function, *arguments):
+    """What a function returns in a process of its own, whose peak memory is its alone."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def stream(n, threads):
+    """Seconds and peak memory (MB) of CKA over n rows in batches, alone in its process."""
+    torch.set_num_threads(threads)
+    g, batch = generator(0, 9), min(n, 10_000)
+    moments, seconds = Moments(), 0.0
+    for _ in range(n // batch):
+        base = torch.randn(batch, 64, generator=g)
+        layers = [base + 0.3 * i * torch.randn(batch, 64, generator=g) for i in range(9)]
+        started = time.perf_counter()
+        moments.update(layers)
+        seconds += time.perf_counter() - started
+    moments.cka_matrix()
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def streaming(tiny):
+    """The same from a stream: memory flat, time linear in the rows."""
+    sizes = (1000, 2000) if tiny else (10_000, 100_000, 1_000_000)
+    found = {n: alone(stream, n, torch.get_num_threads()) for n in sizes}
+    first, last = found[sizes[0]], found[sizes[-1]]
+    note = "; ".join(f"n = {n:.0e}: {s:.2f} s, peak {m:.0f} MB" for n, (s, m) in found.items())
+    linear = {f"{sizes[-1] // sizes[0]} x n = {sizes[0]:.0e}": first[0] * sizes[-1] / sizes[0]}
+    return [Row(f"CKA from a stream of {sizes[-1]:.0e} rows", last[0], linear, note=note)]
+
+
+def ranks(tiny):
+    """Effective rank of every view and depth of one network, against numpy's SVD of every matrix."""
+    e = profile(tiny)
+    sequences, shown = e.sequences, 16 if tiny else 256
+    chain = chains.hierarchical(e.model.n_states, 7.0)
+    inputs, selected = corrupt(chain.sample(sequences, e.model.length, generator(0, 9)), chain.n_states, generator=generator(1, 9))
+    streams, _ = forward(ResidualMLP(e.model, 0), inputs, torch.device("cpu"))
+    # As in a measurement: position and pooled views of all sequences, the others of a part of them.
+    parts = [(v, slice(None) if v in ("position", "pooled") else slice(shown)) for v in metrics.VIEWS]
+    views = [metrics.view(x[part], v, selected[part]).double() for v, part in parts for x in streams]
+
+    def plain():
+        out = []
+        for x in views:
+            matrices = x.numpy().reshape(-1, *x.shape[-2:])
+            values = np.stack([np.linalg.svd(m - m.mean(0), compute_uv=False) for m in matrices])
+            out.append(np.exp(stats.entropy(values, axis=-1)).reshape(x.shape[:-2]))
+        return out
+
+    ours = lambda: [metrics.effective_rank(x) for x in views]  # noqa: E731
+    error = max(float(np.abs(a.numpy() / b - 1).max()) for a, b in zip(ours(), plain()))
+    if error > 1e-6:
+        raise AssertionError(f"ranks differ by {error:.2g}")
+    sides = {"rgnb": (ours, 1), "numpy": (plain, 1)}
+    return [row(f"effective rank, all views and depths, {sequences} sequences", sides, 2, goal=5, agreement=f"relative difference {error:.0e}")]
+
+
+class Plain(nn.Module):
+    """The same stack as anyone would write it with torch.nn, for one network."""
+
+    def __init__(self, c):
+        super().__init__()
+        linear, d, t = nn.Linear, c.width, c.length
+        self.embedding = linear(c.n_states + 1, d, bias=False)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                [nn.LayerNorm(d), linear(t, 2 * t), linear(2 * t, t, bias=False), nn.LayerNorm(d), linear(d, 4 * d), linear(4 * d, d)]
+            )
+            for _ in range(c.depth)
+        )
+        self.norm, self.head, self.symbols = nn.LayerNorm(d), linear(d, c.n_states), c.n_states + 1
+
+    def forward(self, tokens):
+        x = self.embedding(F.one_hot(tokens, self.symbols).float())
+        for norm, up, down, norm2, up2, down2 in self.blocks:
+            x = x + down(F.gelu(up(norm(x).transpose(1, 2)))).transpose(1, 2)
+            x = x + down2(F.gelu(up2(norm2(x))))
+        return self.head(self.norm(x))
+
+    def take(self, model):
+        """Copy the weights of member 0 of a stack."""
+        pairs = [(self.embedding, model.embedding), (self.norm, model.final_norm), (self.head, model.head)]
+        for mine, its in zip(self.blocks, model.blocks):
+            token, channel = its.token_mlp, its.channel_mlp
+            pairs += zip(mine, (its.token_norm, token.up, token.down, its.channel_norm, channel.up, channel.down))
+        with torch.no_grad():
+            for mine, its in pairs:
+                for name, p in mine.named_parameters():
+                    value = getattr(its, name)[0]
+                    p.copy_(value.T if name == "weight" and p.ndim == 2 else value.reshape(p.shape))
+        return self
+
+
+def flops(c, batch, rate):
+    """Floating-point operations of one training step of one member: 2 a multiply-add, backward twice the forward."""
+    rows = batch * c.length
+    token, channel = 4 * batch * c.width * c.length * 2 * c.length, 8 * rows * c.width**2 * 2
+    # The last channel MLP and the head run at selected positions alone.
+    last = channel * rate + 2 * rows * rate * c.width * c.n_states
+    return 3 * (2 * rows * (c.n_states + 1) * c.width + c.depth * token + (c.depth - 1) * channel + last)
+
+
+def training(tiny):
+    """Training with token mixing, as a share of the rate of a large matrix product."""
+    e = profile(tiny)
+    members, steps = (2, 50) if tiny else (2, 100)
+    chain, config = chains.hierarchical(e.model.n_states, 7.0), TrainConfig(**{**asdict(e.training), "steps": steps, "snapshots": ()})
+    stack = ResidualMLP(e.model, list(range(members)))
+    tokens = chain.sample(config.batch, e.model.length, generator(0, 9))
+    inputs, selected = corrupt(tokens, chain.n_states, config.rate, config.scheme, generator(1, 9))
+    with torch.no_grad():
+        a = masked_loss(stack(inputs), *(x.expand(members, -1, -1) for x in (tokens, selected)))[0]
+        b = F.cross_entropy(Plain(e.model).take(stack)(inputs)[selected], tokens[selected])
+    if abs(a - b) > 1e-5:
+        raise AssertionError(f"the two stacks differ: loss {a:.6f} and {b:.6f}")
+
+    def ours():
+        with tempfile.TemporaryDirectory() as folder:
+            train(e.model, config, chain, list(range(members)), folder, "cpu", progress=False)
+
+    def plain():
+        model = Plain(e.model)
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        for step in range(steps):
+            t = chain.sample(config.batch, e.model.length, generator(0, 1, step))
+            x, s = corrupt(t, chain.n_states, config.rate, config.scheme, generator(0, 2, step))
+            optimizer.zero_grad()
+            F.cross_entropy(model(x)[s], t[s]).backward()
+            optimizer.step()
+
+    size = 256 if tiny else 2048
+    left, right = torch.randn(2, size, size, generator=generator(0, 9))
+    step_flops = flops(e.model, config.batch, config.rate)
+    # One side is as long as the work of all members would take at the rate of the matrix product.
+    scale = members * steps * step_flops / (2 * size**3)
+    sides = {"rgnb": (ours, 1), "plain loop, one network at a time": (plain, members), "matrix product": (lambda: left @ right, scale)}
+    taken = medians(sides, 3)
+    product = taken.pop("matrix product")
+    rate = members * steps / taken["rgnb"]
+    note = f"{rate:.1f} networks' steps a second, {rate * step_flops / 1e9:.0f} GFLOP/s, {product / taken['rgnb']:.0%} of a {size}^3 matrix product"
+    seconds = taken.pop("rgnb")
+    return [Row(f"training, token mixing, {members} networks x {steps} steps", seconds, taken, note=note, agreement=f"loss {abs(a - b):.0e} apart")]
+
+
+def exponent(points):
+    """Slope of ln seconds against ln size over the larger half of the sizes, where the fixed cost of a step counts least."""
+    sizes, seconds = np.log(np.array(points[len(points) // 2 - 1 :])).T
+    return float(np.polyfit(sizes, seconds, 1)[0])
+
+
+def scaling(tiny):
+    """Seconds a training step against every size, the others as in the paper profile; and of a rank and a CKA against the rows."""
+    base = asdict(profile(tiny).model)
+    sizes = {"n_states": (8, 16, 32, 64), "length": (16, 32, 64, 128), "width": (16, 32, 64, 128), "depth": (3, 6, 12, 24), "seeds": (1, 2, 4, 8)}
+    sizes = {name: tuple(v // 2 for v in values[:2]) if tiny and name != "seeds" else values[: 2 if tiny else 4] for name, values in sizes.items()}
+    steps, out = 50, []
+    for name, values in sizes.items():
+        points = []
+        for value in values:
+            config, seeds = (ModelConfig(**base), value) if name == "seeds" else (ModelConfig(**(base | {name: value})), 1)
+            chain = chains.hierarchical(config.n_states, 2.0)
+
+            def run(config=config, seeds=seeds, chain=chain):
+                with tempfile.TemporaryDirectory() as folder:
+                    train(config, TrainConfig(steps=steps, snapshots=()), chain, list(range(seeds)), folder, "cpu", progress=False)
+
+            started = time.perf_counter()
+            run()
+            points.append((value, (time.perf_counter() - started) / steps))
+        out.append(Row(f"training step against {name}", points[-1][1], points=points, note=f"grows as size^{exponent(points):.2f}"))
+    for name, function in {"effective rank": metrics.effective_rank, "CKA": lambda x: metrics.linear_cka(x, x)}.items():
+        points = []
+        for n in (256, 512) if tiny else (1024, 4096, 16384, 65536):
+            x = torch.randn(n, 64, generator=generator(0, 9))
+            points.append((n, medians({"rgnb": (lambda f=function, x=x: f(x), 1)}, 3)["rgnb"]))
+        out.append(Row(f"{name} of n x 64 against n", points[-1][1], points=points, note=f"grows as size^{exponent(points):.2f}"))
+    return out
+
+
+def whole_run(tiny):
+    """Trains and measures one network alone in its process: peak memory in MB."""
+    torch.set_num_threads(1)
+    changes = {"seeds": 1, "correlation_lengths": (7.0,), "steps": 50, "snapshots": (), "device": "cpu"}
+    with tempfile.TemporaryDirectory() as folder:
+        profile(tiny, **changes).run(folder, progress=False)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory(tiny):
+    """Peak memory of a run: it does not hang on the number of steps, so 50 are enough."""
+    started = time.perf_counter()
+    peak = alone(whole_run, tiny)
+    return [Row("training and measuring one network", time.perf_counter() - started, note=f"peak {peak:.0f} MB; to stay below 2048 MB")]
+
+
+def counts(tiny):
+    """One training step without mixing: count form against the dense one."""
+    e = profile(tiny, mixing="none")
+    chain, c = chains.hierarchical(e.model.n_states, 7.0), e.training
+    model = ResidualMLP(e.model, [0, 1])
+    tokens = chain.sample(2 * c.batch, e.model.length, generator(0, 9)).unflatten(0, (2, c.batch))
+    inputs, selected = corrupt(tokens, chain.n_states, c.rate, c.scheme, generator(1, 9))
+    losses = {"rgnb": lambda: count_loss(model, inputs, tokens, selected), "dense": lambda: masked_loss(model(inputs), tokens, selected)}
+    error = (losses["rgnb"]() - losses["dense"]()).abs().max().item()
+    if error > 1e-5:
+        raise AssertionError(f"the two forms differ by {error:.2g}")
+    sides = {name: (lambda loss=loss: [loss().sum().backward() for _ in range(5)], 0.2) for name, loss in losses.items()}
+    return [row("one step without mixing, 2 networks", sides, 5, goal=50, agreement=f"loss {error:.0e} apart")]
+
+
+def posterior(tiny):
+    """Bayes posterior of masked tokens, against a hidden Markov model with a [MASK] symbol."""
+    batch, length = (32, 16) if tiny else (4096, 64)
+    chain = chains.hierarchical(16, 7.0)
+    n = chain.n_states
+    observed, _ = corrupt(chain.sample(batch, length, generator(0, 9)), n, generator=generator(1, 9))
+    sides = {"rgnb": (lambda: bayes_posterior(chain, observed), 1)}
+    agreement = ""
+    if hmm := peer("hmmlearn.hmm"):
+        model = hmm.CategoricalHMM(n)
+        model.startprob_, model.transmat_ = chain.stationary_distribution.numpy(), chain.transition_matrix.numpy()
+        model.emissionprob_ = np.concatenate([0.85 * np.eye(n), np.full((n, 1), 0.15)], 1)
+        flat, lengths = observed.reshape(-1, 1).numpy(), [length] * batch
+        error = np.abs(model.predict_proba(flat, lengths).reshape(batch, length, n) - bayes_posterior(chain, observed).numpy()).max()
+        if error > 1e-9:
+            raise AssertionError(f"posteriors differ by {error:.2g}")
+        sides["hmmlearn"] = (lambda: model.predict_proba(flat, lengths), 1)
+        agreement = f"largest difference {error:.0e}"
+    return [row(f"Bayes posterior, {batch} x {length}, V = {n}", sides, 3, goal=10, agreement=agreement)]
+
+
+def start(tiny):
+    """The command line before any work."""
+    command = lambda *a: (lambda: subprocess.run([sys.executable, "-m", "rgnb.cli", *a], capture_output=True, check=True), 1)  # noqa: E731
+    taken = medians({"rgnb --help": command("--help"), "rgnb list": command("list")}, 1 if tiny else 5)
+    return [Row(name, seconds, note="to stay below 1 s") for name, seconds in taken.items()]
+
+
+def gpu(tiny):
+    """16 seeds at once on a GPU against one after the other there."""
+    if not torch.cuda.is_available():
+        return []
+    config = profile(tiny).model
+    chain, steps = chains.hierarchical(config.n_states, 7.0), 50 if tiny else 500
+
+    def run(groups):
+        with tempfile.TemporaryDirectory() as folder:
+            for seeds in groups:
+                train(config, TrainConfig(steps=steps, snapshots=()), chain, seeds, folder, "cuda", progress=False)
+            torch.cuda.synchronize()
+
+    sides = {"rgnb": (lambda: run([list(range(16))]), 1), "one at a time": (lambda: run([[0], [1]]), 8)}
+    return [row(f"training 16 networks x {steps} steps on {torch.cuda.get_device_name()}", sides, 2, goal=20)]
+
+
+BENCHMARKS = {f.__name__: f for f in (sampling, cka, streaming, ranks, training, counts, posterior, start, memory, scaling, gpu)}
+
+
+def table(rows):
+    """Rows as aligned text."""
+    lines = []
+    for r in rows:
+        lines.append(f"{r.work}: {r.seconds:.4g} s")
+        for name, seconds in r.others.items():
+            lines.append(f"    {name}: {seconds:.4g} s, {seconds / r.seconds:.3g} x")
+        if r.goal:
+            lines.append(f"    goal {r.goal:g} x the fastest: {'reached' if r.ratio >= r.goal else 'not reached'}")
+        lines += [f"    {text}" for text in (r.note, r.agreement) if text]
+    return "\n".join(lines)
+
+
+def main(arguments=None):
+    """Run the benchmarks named, all by default; print their table; store it where all were run at full size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument("--tiny", action="store_true", help="sizes that take seconds, to see that everything works")
+    args = parser.parse_args(arguments)
+    rows = []
+    for name in args.names or BENCHMARKS:
+        found = BENCHMARKS[name](args.tiny)
+        print(table(found), flush=True)
+        rows += found
+    if not (args.names or args.tiny):
+        peers = ("quantecon", "deeptime", "hmmlearn", "pydtmc", "pytorch-cka", "ckatorch", "torch-cka", "numpy", "scipy")
+        made = provenance(torch.device("cpu")) | {"cores": os.cpu_count(), "peers": {name: version(name) for name in peers}}
+        content = {"provenance": made, "rows": [asdict(r) for r in rows]}
+        path = results_folder() / "bench.json"
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"stored in {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The benchmarks at tiny sizes: that every side still runs, and still computes the same thing, which each checks itself."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rgnb import chains, notebooks
+
+spec = importlib.util.spec_from_file_location("bench", notebooks.ROOT / "benchmarks" / "bench.py")
+bench = importlib.util.module_from_spec(spec)
+
+sys.modules["bench"] = bench  # processes that a benchmark starts find its functions there
+spec.loader.exec_module(bench)
+
+
+@pytest.mark.parametrize("name", bench.BENCHMARKS)
+def test_every_benchmark_runs(name, monkeypatch):
+    monkeypatch.syspath_prepend(notebooks.ROOT / "benchmarks")
+    rows = bench.BENCHMARKS[name](tiny=True)
+    assert rows or name == "gpu" and not torch.cuda.is_available()
+    for row in rows:
+        assert 0 < row.seconds < 600 and all(0 < seconds < 600 for seconds in row.others.values())
+    assert bench.table(rows).count("\n") >= len(rows) - 1
+
+
+def test_a_sampler_with_another_law_is_found():
+    chain = chains.hierarchical(8, 3.0)
+    tokens = chain.sample(500, 40, torch.Generator().manual_seed(0)).numpy()
+    assert bench.law_p_value(tokens, chain.transition_matrix.numpy()) > 1e-4
+    assert bench.law_p_value(tokens, chains.hierarchical(8, 2.0).transition_matrix.numpy()) < 1e-9
+
+
+def test_flops_agree_with_a_count_of_matrix_products():
+    config = bench.ModelConfig(n_states=5, length=8, width=6, depth=3)
+    plain, batch = bench.Plain(config), 4
+    counter = FlopCounterMode(display=False)
+    with counter:
+        plain(torch.zeros(batch, 8, dtype=torch.long)).sum().backward()
+    # The count leaves out the gradient with respect to the one-hot input, which nobody needs.
+    unneeded = 2 * batch * 8 * 6 * 6
+    assert bench.flops(config, batch, 1.0) - unneeded == pytest.approx(counter.get_total_flops())
+
+
+def test_growth():
+    sizes = [2, 4, 8, 16]
+    assert bench.exponent([(n, 3e-3 * n**1.5) for n in sizes]) == pytest.approx(1.5)
+    assert np.isfinite(bench.exponent([(1, 1.0), (2, 1.0)]))
