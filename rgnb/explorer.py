@@ -84,6 +84,7 @@ def html(results):
     return (
         f'<style>{style}</style><div id="explorer-app"><div class="explorer-controls"></div><p class="explorer-summary" aria-live="polite"></p>'
         f'<div class="explorer-figures">{figures}</div></div>'
+        "<noscript><p>A script in this page draws these figures; the browser has scripts turned off.</p></noscript>"
         f'<script type="application/json" id="explorer-data">{json.dumps(data, separators=(",", ":"))}</script>'
         f"<script>{script}</script>"
     )

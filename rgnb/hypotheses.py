@@ -160,6 +160,13 @@ def explains_better(rank, modes, correlation_length, confidence=CONFIDENCE, resa
     return {name: Interval((), *numbers) for name, *numbers in zip(names, both(*data), found.low, found.high)}
 
 
+def explained_variances(table):
+    """`explains_better` of the rank from either spectrum: output of `settings_table` -> {(spectrum, name): Interval}, corrected for the two."""
+    modes, xi = table["relevant modes"], table["correlation length"]
+    found = {s: explains_better(table[f"last rank, {s}"], modes, xi, 1 - (1 - CONFIDENCE) / 2) for s in ("eigen", "singular")}
+    return {(spectrum, name): value for spectrum, intervals in found.items() for name, value in intervals.items()}
+
+
 def relevant_modes(ds):
     """2a: the number of relevant modes explains the last depth's rank better than the correlation length does.
 
@@ -174,11 +181,11 @@ def relevant_modes(ds):
     enough = Condition(f"{len(table)} of {asked} settings pass the gate, at least 5", len(table) >= 5)
     if not enough.holds:
         return findings.Verdict("Relevant modes set the rank", "not trained", f"Decided by: {enough}.", (enough,), {})
-    numbers, conditions = {}, []
-    for spectrum in ("eigen", "singular"):
-        found = explains_better(table[f"last rank, {spectrum}"], table["relevant modes"], table["correlation length"], 1 - (1 - CONFIDENCE) / 2)
-        numbers |= {(spectrum, name): value for name, value in found.items()}
-        conditions.append(above(f"{spectrum} values: R² of relevant modes minus R² of the correlation length,", found["difference"], 0))
+    numbers = explained_variances(table)
+    conditions = [
+        above(f"{spectrum} values: R² of relevant modes minus R² of the correlation length,", numbers[spectrum, "difference"], 0)
+        for spectrum in ("eigen", "singular")
+    ]
     return judge("Relevant modes set the rank", conditions, numbers, [enough])
 
 
@@ -199,7 +206,8 @@ def no_selectivity(results, family="sticky", margin=0.1):
     """
     conditions, numbers, gates = [], {}, []
     for size, ds in results.items():
-        gates += [findings.gate(ds, xi) for xi in (float(ds.correlation_length.min()), float(ds.correlation_length.max()))]
+        ends = (findings.gate(ds, float(xi)) for xi in (ds.correlation_length.min(), ds.correlation_length.max()))
+        gates += [Condition(f"{size} size: {gate.text}", gate.holds) for gate in ends]
         statistics = findings.selectivity(ds).statistics
         d = statistics["difference"].values
         name = f"{family}, {size} size: C short minus C long,"

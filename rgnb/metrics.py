@@ -132,10 +132,11 @@ def _prepared(name, x):
     x, _ = _matrix(name, x, rows=4)
     size = torch.linalg.matrix_norm(x)[..., None, None]
     x = x - x.mean(-2, keepdim=True)
-    norm = torch.linalg.matrix_norm(x)[..., None, None]
+    squares = x.square().sum(-1)
+    norm = squares.sum(-1).sqrt()[..., None, None]
     constant = norm <= x.shape[-2] * torch.finfo(x.dtype).eps * size
-    x = x / torch.where(constant, 1.0, norm)
-    return (x, (x**2).sum(-1)), constant[..., 0, 0]
+    scale = torch.where(constant, 1.0, norm)
+    return (x.div_(scale), squares / scale[..., 0] ** 2), constant[..., 0, 0]
 
 
 def _hsic(x, y, debiased):
@@ -182,13 +183,22 @@ def linear_cka(x, y, debiased=True):
 def cka_matrix(layers, debiased=True):
     """CKA between every two of L layers: sequence of (..., n, d_l) -> (..., L, L). See `linear_cka`."""
     prepared = _prepared_layers(layers)
-    selfs = [_hsic(x, x, debiased) for x, _ in prepared]
-    out = selfs[0].new_ones(*selfs[0].shape, len(selfs), len(selfs))
-    for i, (x, x_constant) in enumerate(prepared):
-        out[..., i, i] = torch.where(x_constant | (selfs[i] <= 0), torch.nan, 1.0)
-        for j, (y, y_constant) in enumerate(prepared[:i]):
-            cka = normalised_hsic(_hsic(x, y, debiased), selfs[i], selfs[j], x_constant | y_constant)
-            out[..., i, j] = out[..., j, i] = cka
+    rows = torch.cat([x for (x, _), _ in prepared], -1)
+    sizes = torch.stack([q for (_, q), _ in prepared], -2)  # (..., L, n)
+    constant = torch.stack([flag for _, flag in prepared], -1)
+    widths = [x.shape[-1] for (x, _), _ in prepared]
+    n, depths = rows.shape[-2], len(widths)
+    cross, begin = rows.new_empty(*constant.shape, depths), 0
+    for i in range(depths):  # |X_i^T X_j|_F^2 of every j >= i from one product
+        squares = (rows[..., begin : begin + widths[i]].mT @ rows[..., begin:]).square().sum(-2)
+        cross[..., i, i:] = cross[..., i:, i] = torch.stack([part.sum(-1) for part in squares.split(widths[i:], -1)], -1)
+        begin += widths[i]
+    q = sizes.sum(-1)
+    hsic = unbiased_hsic(cross, q[..., None], q[..., None, :], sizes @ sizes.mT, n) if debiased else cross
+    own = hsic.diagonal(dim1=-2, dim2=-1)
+    out = normalised_hsic(hsic, own[..., None], own[..., None, :], constant[..., None] | constant[..., None, :])
+    ones = out.diagonal(dim1=-2, dim2=-1)
+    ones[~ones.isnan()] = 1.0  # free of rounding
     return out
 
 

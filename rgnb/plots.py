@@ -76,9 +76,11 @@ def transition_matrices(chains):
 def spectra(chains):
     """Moduli of the eigenvalues by rank: {title: MarkovChain}, one line a chain."""
     figure, (ax,) = _panels(1, 6.4, 3.4)
-    for (title, chain), marker in zip(chains.items(), "osD^vPX"):
+    for k, ((title, chain), marker) in enumerate(zip(chains.items(), "osD^vPX")):
         values = chain.eigenvalues.abs().numpy()
-        ax.plot(np.arange(1, len(values) + 1), values, marker=marker, ms=4, lw=1.2, label=title)
+        # Families with equal spectra stand side by side.
+        x = np.arange(1, len(values) + 1) + 0.09 * (k - (len(chains) - 1) / 2)
+        ax.plot(x, values, marker=marker, ms=3.5, lw=0.9, label=title, color=(*PALETTE, "black")[k % 7])
     ax.set_xlabel("eigenvalue, by decreasing modulus")
     ax.set_ylabel("modulus")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -189,6 +191,28 @@ def definition_effects(panels, statistic, bounds, xlabel):
     return effects(rows, bounds, xlabel)
 
 
+def scatter(panels, xlabel, ylabel, log="xy"):
+    """Points by group: {panel title: {label: (x, y)}}, colour and marker by label; `xlabel` one for all or by panel title."""
+    figure, axes = _panels(len(panels))
+    colors = _colors(panels)
+    for ax, (title, groups) in zip(axes, panels.items()):
+        for (label, (x, y)), marker in zip(groups.items(), "osD^vP"):
+            ax.plot(x, y, ls="", marker=marker, ms=5, alpha=0.75, color=colors[label], label=label)
+        if not any(len(x) for x, _ in groups.values()):
+            log = ""  # nothing to show, and no scale for it
+        ax.set_title(title)
+        ax.set_xlabel(xlabel if isinstance(xlabel, str) else xlabel[title])
+        for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+            if name in log:
+                getattr(ax, f"set_{name}scale")("log")
+                axis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
+                axis.set_major_locator(mpl.ticker.LogLocator(10, (1, 2, 5)))
+                axis.set_minor_formatter(mpl.ticker.NullFormatter())
+    _label_y(axes, ylabel)
+    _legend(figure, axes)
+    return figure
+
+
 def cka_matrices(panels):
     """Heat maps of CKA between depths: {panel title: DataArray (depth, other_depth)}."""
     figure, axes = _panels(len(panels), 3.0, 2.8)
@@ -238,6 +262,19 @@ def statistics_table(verdicts):
     }
     table = pd.DataFrame(table).fillna("")
     return table.loc[["verdict", *sorted(table.index.drop("verdict"))]]
+
+
+def modes_table(results):
+    """Relevant modes beside the last rank of trained networks: {(family, size): Dataset of Experiment.run} -> DataFrame."""
+    rows = []
+    for (family, size), ds in results.items():
+        last = ds.isel(chain=0, depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
+        for xi in ds.correlation_length.values:
+            ranks = [str(Interval.of(last.sel(correlation_length=xi, spectrum=s).values)) for s in ("eigen", "singular")]
+            modes = float(ds.isel(chain=0, floor=0).relevant_modes.sel(correlation_length=xi).mean())
+            rows.append((family, size, f"{xi:g}", f"{modes:.2f}", *ranks))
+    columns = ["family", "size", "ξ", "relevant modes", "last rank, eigenvalues", "last rank, singular values"]
+    return pd.DataFrame(rows, columns=columns).set_index(["family", "size", "ξ"])
 
 
 def stack_table(stacks):

@@ -99,6 +99,23 @@ def test_effects_and_matrices():
     assert {"title", "CKA"} <= texts(plots.cka_matrices({"title": cka}))
 
 
+def test_scatter():
+    figure = plots.scatter({"modes": {"ring": ([1, 10], [2, 3])}, "length": {"ring": ([1, 2], [2, 3])}}, {"modes": "k", "length": "xi"}, "rank")
+    assert {"ring", "modes", "k", "xi", "rank"} <= texts(figure) and figure.axes[0].get_xscale() == "log"
+    assert plots.scatter({"none": {"ring": ([], [])}}, "k", "rank").axes[0].get_xscale() == "linear"
+
+
+def test_relevant_modes_beside_rank():
+    dims = ("chain", "correlation_length", "seed")
+    rank = xr.DataArray(np.full((1, 2, 3, 1, 1, 1, 2, 2), 5.0), dims=(*dims, "state", "view", "centring", "spectrum", "depth"))
+    rank = rank.assign_coords(
+        correlation_length=[1.0, 7.0], state=["trained"], view=["position"], centring=["centred"], spectrum=["eigen", "singular"]
+    )
+    modes = xr.DataArray(np.full((1, 2, 3, 1), 2.5), dims=(*dims, "floor"))
+    table = plots.modes_table({("ring", "quick"): xr.Dataset({"effective_rank": rank, "relevant_modes": modes})})
+    assert table.loc[("ring", "quick", "7")].tolist() == ["2.50", "5.00 [5.00, 5.00]", "5.00 [5.00, 5.00]"]
+
+
 def test_tables():
     verdict = findings.Verdict("Selectivity", "partly supported", "", (), {})
     found = {("position", "centred", "singular", 0): verdict, ("pooled", "centred", "singular", 0): verdict}
