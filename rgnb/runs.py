@@ -11,7 +11,7 @@ from rgnb import notebooks
 
 
 def build(outputs=()):
-    """Build `build/runs/_build/html` from all runs in book/runs and the executed notebooks in `outputs`.
+    """Build `build/runs/_build/html` from all runs in book/runs and those in `outputs`; other notebooks there are left out.
 
     Returns:
         {path of each run: path of its HTML page}.
@@ -27,6 +27,8 @@ def build(outputs=()):
     pages, chapters = {}, []
     for path in found:
         notebook = nbformat.read(path, as_version=4)
+        if "record" not in notebook.metadata.get("rgnb", {}):
+            continue
         # Among the executed notebooks its links lead to the same pages as theirs.
         page = f"run-{notebook.metadata['rgnb']['notebook']}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         title = mark(notebook, page)
