@@ -136,7 +136,7 @@ def _prepared(name, x):
     norm = squares.sum(-1).sqrt()[..., None, None]
     constant = norm <= x.shape[-2] * torch.finfo(x.dtype).eps * size
     scale = torch.where(constant, 1.0, norm)
-    return (x.div_(scale), squares / scale[..., 0] ** 2), constant[..., 0, 0]
+    return (x / scale, squares / scale[..., 0] ** 2), constant[..., 0, 0]
 
 
 def _hsic(x, y, debiased):
@@ -160,6 +160,14 @@ def normalised_hsic(xy, xx, yy, constant):
     # A debiased self-similarity can be <= 0 only for data without structure at tiny n: no CKA then.
     valid = ~constant & (xx > 0) & (yy > 0)
     return torch.where(valid, xy / torch.sqrt(torch.where(valid, xx * yy, 1.0)), torch.nan)
+
+
+def cka_from_hsic(hsic, constant):
+    """CKA between every two of L layers from their HSIC (..., L, L) and which of them are constant (..., L); see `normalised_hsic`."""
+    own = hsic.diagonal(dim1=-2, dim2=-1)
+    out = normalised_hsic(hsic, own[..., None], own[..., None, :], constant[..., None] | constant[..., None, :])
+    one = torch.eye(out.shape[-1], dtype=torch.bool, device=out.device) & ~out.isnan()
+    return torch.where(one, 1.0, out)  # free of rounding
 
 
 def linear_cka(x, y, debiased=True):
@@ -195,11 +203,7 @@ def cka_matrix(layers, debiased=True):
         begin += widths[i]
     q = sizes.sum(-1)
     hsic = unbiased_hsic(cross, q[..., None], q[..., None, :], sizes @ sizes.mT, n) if debiased else cross
-    own = hsic.diagonal(dim1=-2, dim2=-1)
-    out = normalised_hsic(hsic, own[..., None], own[..., None, :], constant[..., None] | constant[..., None, :])
-    ones = out.diagonal(dim1=-2, dim2=-1)
-    ones[~ones.isnan()] = 1.0  # free of rounding
-    return out
+    return cka_from_hsic(hsic, constant)
 
 
 def kernel_drift(layers, debiased=True):

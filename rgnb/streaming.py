@@ -111,9 +111,7 @@ class Moments:
             qr = self._square_times_square - 2 * (w + w.mT) + outer + outer.mT + 4 * k - 3 * n * m2[..., :, None] * m2[..., None, :]
             q = q - n * m2
             cross = metrics.unbiased_hsic(cross, q[..., :, None], q[..., None, :], qr, n)
-        own, constant = cross.diagonal(dim1=-2, dim2=-1), self._constant()
-        constant = constant[..., :, None] | constant[..., None, :]
-        return metrics.normalised_hsic(cross, own[..., :, None], own[..., None, :], constant)
+        return metrics.cka_from_hsic(cross, self._constant())
 
     def kernel_drift(self, debiased=True):
         """`1 - CKA` between consecutive layers: (..., L - 1); see `metrics.kernel_drift`."""

@@ -452,3 +452,11 @@ def test_ranks_of_extreme_sizes(rank, scale):
 def test_cka_of_extreme_sizes(debiased, scale):
     x, y = related()
     assert linear_cka(x * scale, y, debiased).item() == pytest.approx(gram_cka(x, y, debiased), abs=1e-10)
+
+
+def test_gradients_flow_through_cka():
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(12, d, dtype=torch.float64, generator=g).requires_grad_() for d in (5, 3))
+    assert torch.autograd.gradcheck(linear_cka, (x, y))
+    pair, matrix = (torch.autograd.grad(value, (x, y)) for value in (linear_cka(x, y), cka_matrix([x, y])[0, 1]))
+    torch.testing.assert_close(pair, matrix)
