@@ -119,11 +119,15 @@ class MarkovChain:
         # uint8, (n + 1, cells) flattened, of about 2^20 entries.
         n = self.n_states
         cells = 2 ** (20 - (n - 1).bit_length())
-        edges = torch.arange(cells + 1, dtype=torch.float64) / cells
-        following = torch.stack([_following(self._sums, torch.tensor(i), edges) for i in range(n)])
-        decided = following[:, 1:] == following[:, :-1]
-        rows = torch.where(decided, following[:, :-1], n)
-        return torch.cat([rows, rows.new_full((1, cells), n)]).to(torch.uint8).flatten()
+        states = torch.arange(n)
+        bounds = (self._sums.view(n, n) - states[:, None])[:, :-1] * cells
+        # A cell that holds a bound, or has one so near that rounding could move it in, decides nothing.
+        below, above = ((bounds + margin).long().clamp(0, cells - 1) for margin in (-1e-6, 1e-6))
+        ends = torch.cat([above + 1, torch.full((n, 1), cells)], 1)
+        counts = ends.diff(dim=1, prepend=torch.zeros(n, 1, dtype=torch.int64))
+        rows = states.to(torch.uint8).repeat(n).repeat_interleave(counts.flatten()).view(n, cells)
+        rows.scatter_(1, torch.cat([below, above], 1), n)
+        return torch.cat([rows, rows.new_full((1, cells), n)]).flatten()
 
 
 TABLE_STATES = 64  # up to here a table of cells decides nearly every draw
