@@ -51,7 +51,7 @@ def _build(args):
     for done, name in enumerate(notebooks.execute_all(root), start=1):
         print(f"executed {name} ({done} of {len(names)})", flush=True)
     print(f"the book is at {notebooks.build_html(root).as_uri()}")
-    if root == notebooks.ROOT and any((root / "book" / "runs").glob("*.ipynb")) and (pages := _build_runs()):
+    if root == notebooks.ROOT and (pages := _build_runs()):
         front = next(iter(pages.values())).parent.parent / "index.html"
         print(f"the book with your {len(pages)} own runs is at {front.as_uri()}")
 

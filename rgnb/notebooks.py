@@ -190,28 +190,25 @@ def execute_all(root=None):
         pool.shutdown(cancel_futures=True)
 
 
-APART = """
-import sys
-from pathlib import Path
-from rgnb import notebooks
-
-name, root = sys.argv[1], Path(sys.argv[2])
-try:
-    notebooks.execute(name, notebooks.executed(name, root), {}, root, progress=False)
-except RuntimeError as error:
-    print(error)
-    sys.exit(1)
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
-
-
 def _execute_apart(name, root):
     # In a process of its own: two notebooks cannot share one, and each has to be stopped like a single one.
-    done = subprocess.run([sys.executable, "-c", APART, name, root], stdout=subprocess.PIPE, text=True, check=False)
+    code = "import sys; from rgnb import notebooks; notebooks._execute_here(*sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, name, root], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stdout.strip() or f"the execution of {name} ended with status {done.returncode}")
     return name
+
+
+def _execute_here(name, root):
+    # What such a process does; it says on stdout why it failed.
+    root = Path(root)
+    try:
+        execute(name, executed(name, root), {}, root, progress=False)
+    except RuntimeError as error:
+        print(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 class _Live:
@@ -307,12 +304,12 @@ def build_html(root=None, output=None, builder="html"):
     command += ["build", "book", "--all", "-W", "--keep-going", "-q", "--builder", builder, "--path-output", output]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     html = output / "_build" / builder
-    first, *rest = pages(root)
-    broken = [page for page in ([first, *rest] if builder == "html" else [first]) if not _whole(html / f"{page}.html", started)]
+    made = pages(root) if builder == "html" else pages(root)[:1]
+    broken = [page for page in made if not _whole(html / f"{page}.html", started)]
     if done.returncode or broken:
         missing = f"\npages missing or cut short: {', '.join(broken)}" if broken else ""
         raise RuntimeError(f"jupyter-book failed (exit status {done.returncode}){missing}\n{done.stdout}\n{done.stderr}")
-    return html / f"{first}.html"
+    return html / f"{made[0]}.html"
 
 
 def _whole(page, started):

@@ -14,21 +14,22 @@ def build(outputs=()):
     """Build `build/runs/_build/html` from all runs in book/runs and those in `outputs`; other notebooks there are left out.
 
     Returns:
-        {path of each run: path of its HTML page}.
+        {path of each run: path of its HTML page}; nothing is built where there is no run.
 
     Raises:
         RuntimeError: the build failed, see `notebooks.build_html`.
     """
     root = notebooks.ROOT
-    found = dict.fromkeys([*sorted((root / "book" / "runs").glob("*.ipynb")), *outputs])
+    paths = dict.fromkeys([*sorted((root / "book" / "runs").glob("*.ipynb")), *outputs])
+    found = {path: nbformat.read(path, as_version=4) for path in paths}
+    found = {path: notebook for path, notebook in found.items() if "record" in notebook.metadata.get("rgnb", {})}
+    if not found:
+        return {}
     shutil.rmtree(root / "build" / "runs", ignore_errors=True)
     into = notebooks.copy_book(root / "build" / "runs")
     shutil.copytree(root / "book" / "executed", into / "book" / "executed")
     pages, chapters = {}, []
-    for path in found:
-        notebook = nbformat.read(path, as_version=4)
-        if "record" not in notebook.metadata.get("rgnb", {}):
-            continue
+    for path, notebook in found.items():
         # Among the executed notebooks its links lead to the same pages as theirs.
         page = f"run-{notebook.metadata['rgnb']['notebook']}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         title = mark(notebook, page)

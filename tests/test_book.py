@@ -173,9 +173,10 @@ def test_the_runs_of_a_reader_are_marked_as_theirs(copy, tmp_path, monkeypatch):
     run = nbformat.read(copy / "book" / "executed" / "chains.ipynb", as_version=4)
     run.metadata["rgnb"]["parameters"] = {"label": "it's `odd`: #1"}
     (copy / "book" / "runs").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(), copy / "book" / "runs" / "of-something-else.ipynb")
+    assert runs.build() == {}
     kept, elsewhere = copy / "book" / "runs" / "chains-label=odd.ipynb", tmp_path / "elsewhere.ipynb"
     nbformat.write(run, kept)
-    nbformat.write(nbformat.v4.new_notebook(), kept.with_name("of-something-else.ipynb"))
     shutil.copy(copy / "book" / "executed" / "selectivity.ipynb", elsewhere)
     before = {path: path.read_bytes() for path in (copy / "book").rglob("*.*") if path.is_file()}
 

@@ -14,8 +14,8 @@ BIN = Path(sys.executable).parent
 TINY = {
     "profile": "quick", "steps": 50, "seeds": 2, "control_seeds": 2, "sequences": 64, "device": "cpu", "sizes": ["quick"],
     "second_profile": "quick", "second_seeds": 2,
-    "families": ["ring"], "correlation_lengths": [0.5, 1.0, 1.5, 2.0, 4.0], "rates": [0.4],
-    "schemes": [], "widths": [], "learning_rates": [], "depths": [2], "depth_seeds": 2, "layers": 2, "own_seeds": 2, "own_steps": 50,
+    "families": ["hierarchical", "ring"], "correlation_lengths": [0.5, 1.0, 4.0], "rates": [0.4],
+    "depths": [2, 3], "depth_seeds": 2, "layers": 2, "own_seeds": 2, "own_steps": 50,
 }  # fmt: skip
 
 
