@@ -14,7 +14,7 @@ pdf: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
-# Against the peers, which it installs; about 5 minutes on 2 cores. pydtmc asks for an old matplotlib that it does not need here.
+# Against the peers, which it installs; six to seven minutes on 2 cores. pydtmc asks for an old matplotlib that it does not need here.
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps pydtmc==8.7.0
