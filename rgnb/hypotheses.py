@@ -327,6 +327,59 @@ def fixed_point(ds, drift, correlation_length, gates=()):
     return judge(f"Near an attracting fixed point, ξ = {correlation_length:g}", conditions, numbers, gates)
 
 
+DEFINITIONS = {
+    "primary": {},
+    "eigenvalues": {"spectrum": "eigen"},
+    "uncentred": {"centring": "uncentred"},
+    "uncentred eigenvalues": {"centring": "uncentred", "spectrum": "eigen"},
+    "from depth 1": {"start": 1},
+    "token": {"view": "token"},
+    "masked": {"view": "masked"},
+    "pooled": {"view": "pooled"},
+}
+"""Definitions of rank that the robustness page compares, as arguments of `findings.rank_collapse`."""
+
+
+def robustness(ds, variants, short, long):
+    """5: verdicts on all findings in every setting of a sweep, under the primary and other definitions of rank.
+
+    Rank collapse and kernel drift are judged at each correlation length, selectivity between two. A correlation length
+    other than `short` and `long` takes the place of the nearer one's: a variant of its own, named after it.
+
+    Args:
+        ds: sweep whose rows' coordinate `experiment` numbers (variant, mixing) in the order of `variants` x ("tokens", "none").
+        variants: names of the variants.
+        short, long: correlation lengths (steps) that every variant has.
+
+    Returns:
+        {(finding, definition, family, mixing, variant): Verdict}. Kernel drift has no definition of rank: it has the primary one only.
+    """
+    verdicts = {}
+    for k, (variant, mixing) in enumerate((v, m) for v in variants for m in ("tokens", "none")):
+        rows = ds.isel(run=(ds.experiment == k).values)
+        for family in dict.fromkeys(rows.family.values.tolist()):
+            one = _as_results(rows.isel(run=(rows.family == family).values))
+            for xi in map(float, one.correlation_length.values):
+                here = one.sel(correlation_length=[xi])
+                end, pair = ("short", [xi, long]) if xi <= short else ("long", [short, xi])
+                key = (family, mixing, variant if xi in (short, long) else f"ξ = {xi:g}")
+                verdicts[f"Kernel drift, {end} memory", "primary", *key] = findings.kernel_drift(here)
+                for definition, arguments in DEFINITIONS.items():
+                    verdicts[f"Rank collapse, {end} memory", definition, *key] = findings.rank_collapse(here, **arguments)
+                    if xi != short:
+                        both = one.sel(correlation_length=pair)
+                        verdicts["Selectivity", definition, *key] = findings.selectivity(both, **arguments)
+    return verdicts
+
+
+def _as_results(rows):
+    # A sweep's rows of one family as `Experiment.run` returns them.
+    rows = rows.dropna("depth", how="all").dropna("transition", how="all")
+    values = rows.drop_vars([c for c in rows.coords if c not in (*rows.dims, "correlation_length", "seed") and rows[c].dims == ("run",)])
+    ds = values.set_index(run=("correlation_length", "seed")).unstack("run")
+    return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))
+
+
 def p_value(interval, bound, direction):
     """One-sided t test that a mean lies above (direction 1) or below (-1) a bound, from an Interval's values; 1 where undecidable."""
     values = direction * (np.asarray(interval.values) - bound)

@@ -290,6 +290,69 @@ def stack_table(stacks):
     return pd.DataFrame(rows, columns=columns).set_index(["ξ", "blocks"]).sort_index(kind="stable")
 
 
+STATUS = {"supported": ("#0072B2", "o"), "partly supported": ("#56B4E9", "^"), "not supported": ("#D55E00", "x")}  # colour, mark
+
+
+def status_grid(verdicts, stays, titles):
+    """Verdicts as a grid, one panel a finding, rows (family, architecture), columns variants; grey where the gate failed.
+
+    Args:
+        verdicts: {(finding, definition, family, mixing, variant): Verdict}.
+        stays: {the same key: whether a supported verdict survives a correction}; such get a ring.
+        titles: {mixing: its name}.
+    """
+    found, columns = (list(dict.fromkeys(k[i] for k in verdicts)) for i in (0, 4))
+    rows = list(dict.fromkeys((mixing, k[2]) for mixing in titles for k in verdicts if k[3] == mixing))
+    height = 1.6 + -(-len(found) // 2) * (0.6 + 0.2 * len(rows))
+    figure, axes = plt.subplots(-(-len(found) // 2), 2, figsize=(9.6, height), sharex=True, sharey=True, squeeze=False)
+    for ax, finding in zip(axes.flat, found):
+        for key, verdict in verdicts.items():
+            if key[0] == finding:
+                x, y = columns.index(key[4]), rows.index((key[3], key[2]))
+                color, mark = STATUS[verdict.ungated or verdict.status]
+                label = f"not trained; alone {verdict.ungated}" if verdict.ungated else verdict.status
+                ax.plot(x, y, mark, color="#c0c0c0" if verdict.ungated else color, ms=5.5, mew=1.6, label=label)
+                if stays[key]:
+                    ax.plot(x, y, "o", mfc="none", color="black", ms=9.5, mew=0.9, label="survives correction")
+        ax.set_title(finding)
+        ax.set_xticks(range(len(columns)), columns, rotation=90)
+        ax.set_yticks(range(len(rows)), [f"{family}, {titles[mixing]}" for mixing, family in rows])
+        ax.set_xlim(-0.6, len(columns) - 0.4)
+        ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.grid(alpha=0.25)
+    for ax in axes.flat[len(found) :]:
+        ax.remove()
+    for ax in axes.flat[max(len(found) - 2, 0) : len(found)]:
+        ax.tick_params(labelbottom=True)
+    _legend(figure, axes.flat[: len(found)])
+    return figure
+
+
+def share_table(verdicts, titles, by):
+    """Share of the trained settings in which a finding is supported (and partly), by a part of the key.
+
+    Args:
+        verdicts, titles: as in `status_grid`.
+        by: place in the key of what the rows are: 1 definition, 2 family, 4 variant.
+
+    Returns:
+        DataFrame of words, columns (finding, architecture).
+    """
+    cells = {}
+    for key, verdict in verdicts.items():
+        cells.setdefault((key[0], titles[key[3]]), {}).setdefault(key[by], []).append(verdict.status)
+    table = pd.DataFrame({column: {row: _share(found) for row, found in rows.items()} for column, rows in cells.items()})
+    return table.loc[list(dict.fromkeys(k[by] for k in verdicts))].fillna("")
+
+
+def _share(found):
+    trained = [status for status in found if status != "not trained"]
+    if not trained:
+        return "none trained"
+    yes, partly = (trained.count(name) for name in ("supported", "partly supported"))
+    return f"{yes}" + (f" (+{partly})" if partly else "") + f" of {len(trained)}"
+
+
 def _colors(panels):
     labels = dict.fromkeys(label for curves in panels.values() for label in curves)
     trained = [label for label in labels if not label.startswith("untrained")]

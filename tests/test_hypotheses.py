@@ -274,3 +274,65 @@ def test_gate_counts_networks():
     assert hypotheses.gate(rows()).holds
     assert hypotheses.gate(rows(excess=0.06)).text.startswith("0 of 96")
     assert isinstance(hypotheses.settings_table(modes_sweep("modes")), pd.DataFrame)
+
+
+def changed_settings():
+    """A sweep of two variants, the second with one block fewer: ring collapses at the short correlation length with token mixing, and nowhere else."""
+    depths, index = 8, []
+    for experiment in range(4):  # variant x architecture
+        lengths = (1.0, 7.0) if experiment > 1 else (0.5, 1.0, 4.0, 7.0)
+        index += [(experiment, family, xi, seed) for family in ("ring", "block") for xi in lengths for seed in range(4)]
+    rank = np.full((len(index), 2, 5, 2, 2, depths), np.nan)
+    drift = np.full((len(index), 2, 5, depths - 1), np.nan)
+    for i, (experiment, family, xi, seed) in enumerate(index):
+        here = depths - experiment // 2
+        fallen = 4.0 if experiment % 2 == 0 and family == "ring" and xi <= 1 else 10.0
+        rank[i, ..., :here] = np.linspace(10, fallen, here) * (1 + 1e-3 * rng.standard_normal())
+        rank[i, :, :, :, 1, :here] = 10.0  # nothing collapses by eigenvalues
+        drift[i, ..., : here - 1] = 0.01 + 0.001 * seed
+        drift[i, 1, ..., 3] = 0.9
+    n = len(index)
+    ds = xr.Dataset(
+        {
+            "effective_rank": (("run", "state", "view", "centring", "spectrum", "depth"), rank),
+            "kernel_drift": (("run", "state", "view", "transition"), drift),
+            "excess_loss": ("run", [0.2 * (family == "block" and xi == 7.0) for _, family, xi, _ in index]),
+            "marginal_entropy": ("run", np.full(n, 2.0)),
+            "reachable_loss": ("run", np.full(n, 1.0)),
+        },
+        coords={
+            "state": ["init", "trained"], "view": ["position", "token", "masked", "pooled", "sequence"], "depth": range(depths),
+            "transition": range(depths - 1), "centring": ["centred", "uncentred"], "spectrum": ["singular", "eigen"],
+            **{name: ("run", [k[j] for k in index]) for j, name in enumerate(("experiment", "family", "correlation_length", "seed"))},
+        },
+    )  # fmt: skip
+    return ds, hypotheses.robustness(ds, ["as it is", "fewer blocks"], 1.0, 7.0)
+
+
+def test_robustness_judges_every_setting():
+    _, verdicts = changed_settings()
+    definitions = len(hypotheses.DEFINITIONS)
+    # Of either family and architecture: 6 lengths with rank and drift, 4 pairs ((1, 7) twice, (0.5, 7), (1, 4)).
+    assert len(verdicts) == 2 * 2 * (6 * (definitions + 1) + 4 * definitions)
+    assert {k[4] for k in verdicts} == {"as it is", "fewer blocks", "ξ = 0.5", "ξ = 4"}
+    for (finding, definition, family, mixing, variant), verdict in verdicts.items():
+        needed = {"as it is": {"short": 1, "long": 7}, "fewer blocks": {"short": 1, "long": 7}, "ξ = 0.5": {"short": 0.5, "long": 7}, "ξ = 4": {"short": 1, "long": 4}}[variant]
+        lengths = [xi for end, xi in needed.items() if end in finding or finding == "Selectivity"]
+        collapsed = family == "ring" and mixing == "tokens" and "eigenvalues" not in definition and "long" not in finding
+        if family == "block" and 7 in lengths:
+            expected = "not trained"
+        elif "drift" in finding or collapsed:
+            expected = "supported"
+        else:
+            expected = "not supported"
+        assert verdict.status == expected, (finding, definition, family, mixing, variant)
+
+
+def test_robustness_agrees_with_the_findings_on_the_same_networks():
+    ds, verdicts = changed_settings()
+    rows = ds.isel(run=((ds.experiment == 2) & (ds.family == "ring")).values)
+    rank = rows.effective_rank.sel(state="trained", view="position", centring="centred", spectrum="singular", depth=[0, 6])
+    rank = rank.isel(run=(rows.correlation_length == 1).values)
+    c = Interval.of(1 - rank[:, 1].values / rank[:, 0].values)
+    verdict = verdicts["Rank collapse, short memory", "primary", "ring", "tokens", "fewer blocks"]
+    assert verdict.statistics["collapse"].mean == pytest.approx(c.mean) and verdict.statistics["collapse"].low == pytest.approx(c.low)

@@ -124,3 +124,22 @@ def test_tables():
     assert table.loc[("tokens", "centred", "singular", 0), "pooled"] == "partly"
     assert set(table.values.ravel()) == {"partly"}
     assert plots.step_table({"tokens": {100: verdict}}).loc[100, "tokens"] == "partly supported"
+
+
+def test_verdicts_over_settings():
+    words = ["supported", "partly supported", "not supported"]
+    made = [findings.Verdict("", word, "", (), {}) for word in words] + [findings.Verdict("", "not trained", "", (), {}, "partly supported")]
+    verdicts = {
+        (finding, "primary", "ring", mixing, f"change {i}"): verdict
+        for finding in ("Rank collapse", "Selectivity") for mixing in ("none", "tokens") for i, verdict in enumerate(made)
+    }  # fmt: skip
+    titles = {"tokens": "token mixing", "none": "no mixing"}
+    stays = {key: v.status == "supported" for key, v in verdicts.items()}
+    figure = plots.status_grid(verdicts, stays, titles)
+    assert {"ring, token mixing", "change 3", "Rank collapse", "survives correction", *words, "not trained; alone partly supported"} <= texts(figure)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["ring, token mixing", "ring, no mixing"]
+    by_family = plots.share_table(verdicts, titles, by=2)
+    assert by_family.loc["ring", ("Rank collapse", "token mixing")] == "1 (+1) of 3"
+    by_change = plots.share_table(verdicts, titles, by=4)
+    assert by_change.loc["change 3", ("Selectivity", "no mixing")] == "none trained" and by_change.loc["change 2", ("Selectivity", "no mixing")] == "0 of 1"
+    assert list(plots.share_table(verdicts, titles, by=1).index) == ["primary"]
