@@ -62,12 +62,43 @@ def test_ranks_from_known_singular_values(values, center):
         p = weights / weights.sum()
         return np.exp(-(p * np.log(p)).sum())
 
-    np.testing.assert_allclose(singular_values(x, center)[: len(s)], s, rtol=1e-12)
+    np.testing.assert_allclose(singular_values(x, center)[: len(s)], s, rtol=0, atol=1e-12 * s.max())
     assert (singular_values(x, center)[len(s) :] == 0).all()
     assert effective_rank(x, center).item() == pytest.approx(perplexity(s), rel=1e-10)
     assert effective_rank(x, center, "eigen").item() == pytest.approx(perplexity(s**2), rel=1e-10)
     assert participation_ratio(x, center).item() == pytest.approx((s**2).sum() ** 2 / (s**4).sum(), rel=1e-10)
     assert stable_rank(x, center).item() == pytest.approx((s**2).sum() / s.max() ** 2, rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [10, 300])  # by SVD alone, by Gram matrix where it is exact enough
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.logspace(0, -4, 8),
+        np.logspace(0, -12, 8),
+        [1, 1, 1e-5, 1e-5, 1e-9, 1e-9, 1e-9],  # neighbours that no direction tells apart
+        [1, 1e-5, 1e-10],
+        [1, 1e-3, 1e-6],
+        [1],
+    ],
+)
+def test_small_singular_values_are_found_beside_large_ones(n, values):
+    values = [float(v) for v in values]
+    batch = torch.stack([with_singular_values(values, n, seed=1), with_singular_values([1.0] * 8, n, seed=3)])
+    found = singular_values(batch)
+    np.testing.assert_allclose(found[0, : len(values)], values, rtol=1e-3, atol=1e-12)
+    assert (found[0, len(values) :] == 0).all()
+    np.testing.assert_allclose(found, torch.linalg.svdvals(batch), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found[1], 1, rtol=1e-13)
+
+
+@pytest.mark.parametrize("values", [[3.0, 2.0, 1.0, 0.5], [3.0, 2.0, 1e-6, 1e-7]])
+def test_gradient_of_rank(values):
+    x = with_singular_values(values, 300, 4).requires_grad_()
+    s = torch.linalg.svdvals(x)
+    expected = torch.autograd.grad(spectrum_rank(s[: len(values)]), x)[0]
+    (found,) = torch.autograd.grad(effective_rank(x, center=False), x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_two_equal_values_count_as_two_in_either_spectrum():
