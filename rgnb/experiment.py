@@ -385,12 +385,15 @@ def forward(model, inputs, device):
         stream = model.stream(torch.arange(model.config.n_states + 1, device=device)[None])
         log_p = model.readout(stream[-1]).log_softmax(-1)
         return [x[0].cpu()[inputs] for x in stream], log_p[0].cpu()[inputs]
-    streams, log_p = [], []
-    for chunk in inputs.split(64):  # small enough for the caches
-        stream = model.stream(chunk.to(device))
-        streams.append([x.cpu() for x in stream])
-        log_p.append(model.readout(stream[-1]).log_softmax(-1).cpu())
-    return [torch.cat(x) for x in zip(*streams)], torch.cat(log_p)
+    streams = [torch.empty(*inputs.shape, model.config.width) for _ in range(model.config.depth + 1)]
+    log_p = torch.empty(*inputs.shape, model.config.n_states)
+    for part in torch.arange(len(inputs)).split(64):  # small enough for the caches
+        here = slice(part[0], part[-1] + 1)
+        stream = model.stream(inputs[here].to(device))
+        log_p[here] = model.readout(stream[-1]).log_softmax(-1).cpu()
+        for whole, x in zip(streams, stream):
+            whole[here] = x.cpu()
+    return streams, log_p
 
 
 def _ranks(x):
@@ -406,7 +409,7 @@ def _ranks(x):
 
 def _view_layers(stream, view, selected):
     part = slice(None) if view in ("position", "pooled") else slice(MATRICES)
-    return [metrics.view(x[part], view, selected[part]).double().contiguous() for x in stream]
+    return [metrics.view(x[part], view, selected[part]) for x in stream]
 
 
 def _position_cka(layers, function):
