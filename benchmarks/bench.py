@@ -88,6 +88,15 @@ def medians(sides, repeats, budget=8.0):
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
+def shares(function, leading=6):
+    """Where the time of a function goes: its operations' shares of the processors' time, in words."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        function()
+    times = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in found.key_averages()}
+    first = sorted(times, key=times.get, reverse=True)[:leading]
+    return ", ".join(f"{name} {times[name] / sum(times.values()):.0%}" for name in first)
+
+
 def row(work, sides, repeats, **rest):
     """A Row from timed sides; the first is ours."""
     ours, *others = medians(sides, repeats).items()
@@ -350,7 +359,7 @@ def training(tiny):
     taken = medians(sides, 3)
     product = taken.pop("matrix product")
     rate = members * steps / taken["rgnb"]
-    note = f"{rate:.1f} networks' steps a second, {rate * step_flops / 1e9:.0f} GFLOP/s, {product / taken['rgnb']:.0%} of a {size}^3 matrix product"
+    note = f"{rate:.1f} networks' steps a second, {rate * step_flops / 1e9:.0f} GFLOP/s, {product / taken['rgnb']:.0%} of a {size}^3 matrix product; of its time: {shares(ours)}"
     seconds = taken.pop("rgnb")
     return [Row(f"training, token mixing, {members} networks x {steps} steps", seconds, taken, note=note, agreement=f"loss {abs(a - b):.0e} apart")]
 
@@ -407,18 +416,25 @@ def memory(tiny):
 
 
 def counts(tiny):
-    """One training step without mixing: count form against the dense one."""
+    """One training step without mixing, of as many networks as a finding's page trains: count form against the dense one."""
     e = profile(tiny, mixing="none")
+    members = 2 if tiny else len(e.seeds)
     chain, c = chains.hierarchical(e.model.n_states, 7.0), e.training
-    model = ResidualMLP(e.model, [0, 1])
-    tokens = chain.sample(2 * c.batch, e.model.length, generator(0, 9)).unflatten(0, (2, c.batch))
+    model = ResidualMLP(e.model, list(range(members)))
+    tokens = chain.sample(members * c.batch, e.model.length, generator(0, 9)).unflatten(0, (members, c.batch))
     inputs, selected = corrupt(tokens, chain.n_states, c.rate, c.scheme, generator(1, 9))
     losses = {"rgnb": lambda: count_loss(model, inputs, tokens, selected), "dense": lambda: masked_loss(model(inputs), tokens, selected)}
     error = (losses["rgnb"]() - losses["dense"]()).abs().max().item()
     if error > 1e-5:
         raise AssertionError(f"the two forms differ by {error:.2g}")
-    sides = {name: (lambda loss=loss: [loss().sum().backward() for _ in range(5)], 0.2) for name, loss in losses.items()}
-    return [row("one step without mixing, 2 networks", sides, 5, goal=50, agreement=f"loss {error:.0e} apart")]
+
+    def step(loss):
+        model.zero_grad()
+        loss().sum().backward()
+
+    sides = {name: (lambda loss=loss: [step(loss) for _ in range(5)], 0.2) for name, loss in losses.items()}
+    note = f"of its time: {shares(sides['rgnb'][0])}"
+    return [row(f"one step without mixing, {members} networks", sides, 5, goal=50, agreement=f"loss {error:.0e} apart", note=note)]
 
 
 def posterior(tiny):

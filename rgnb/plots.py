@@ -353,6 +353,37 @@ def _share(found):
     return f"{yes}" + (f" (+{partly})" if partly else "") + f" of {len(trained)}"
 
 
+def bench_table(rows):
+    """Rows that `benchmarks/bench.py` stored, those with a peer: DataFrame, one line a side."""
+    lines = []
+    for row in rows:
+        fastest = min(row["others"].values(), default=None)
+        for name, seconds in row["others"].items():
+            ratio, goal = seconds / row["seconds"], row["goal"] if seconds == fastest else 0
+            reached = f"{goal:g}, {'reached' if ratio >= goal else 'missed'}" if goal else ""
+            lines.append((row["work"], name, f"{row['seconds']:.3g}", f"{seconds:.3g}", f"{ratio:.3g}", reached))
+    columns = ["work", "against", "rgnb (s)", "other (s)", "times as fast", "goal"]
+    return pd.DataFrame(lines, columns=columns).set_index(["work", "against"])
+
+
+def bench_notes(rows):
+    """What else such rows say: DataFrame of seconds, what was found equal before the timing, and what else was measured."""
+    lines = [(row["work"], f"{row['seconds']:.3g}", row["agreement"], row["note"]) for row in rows if not row["points"]]
+    return pd.DataFrame(lines, columns=["work", "rgnb (s)", "agreement", "also measured"]).set_index("work")
+
+
+def bench_costs(rows):
+    """Costs against size as panels for `lines`, sizes in units of the smallest; the labels end with the exponent of the larger ones."""
+    panels = {"training step (s)": {}, "measures (s)": {}}
+    for row in rows:
+        if row["points"]:
+            sizes, seconds = np.array(row["points"]).T
+            what, _, name = row["work"].partition(" against ")
+            panel, label = ("training step (s)", name) if what == "training step" else ("measures (s)", what)
+            panels[panel][f"{label}: {row['note'].rpartition('^')[2]}"] = (sizes / sizes[0], seconds)
+    return panels
+
+
 def _colors(panels):
     labels = dict.fromkeys(label for curves in panels.values() for label in curves)
     trained = [label for label in labels if not label.startswith("untrained")]

@@ -17,6 +17,8 @@ TINY = {
     "families": ["hierarchical", "ring"], "correlation_lengths": [0.5, 1.0, 4.0], "rates": [0.4],
     "depths": [2, 3], "depth_seeds": 2, "layers": 2, "own_seeds": 2, "own_steps": 50,
 }  # fmt: skip
+ONE_SIZE = dict.fromkeys(("rates", "schemes", "widths", "depths", "learning_rates", "longer", "states"), [])
+TINY_OF = {"robustness": {"families": ["ring"], "correlation_lengths": [4.0]} | ONE_SIZE}
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +31,8 @@ def results(tmp_path_factory):
 
 
 def tiny(name):
-    return {key: value for key, value in TINY.items() if key in notebooks.parameters(name)}
+    values = TINY | TINY_OF.get(name, {})
+    return {key: value for key, value in values.items() if key in notebooks.parameters(name)}
 
 
 def images(path):

@@ -143,3 +143,15 @@ def test_verdicts_over_settings():
     by_change = plots.share_table(verdicts, titles, by=4)
     assert by_change.loc["change 3", ("Selectivity", "no mixing")] == "none trained" and by_change.loc["change 2", ("Selectivity", "no mixing")] == "0 of 1"
     assert list(plots.share_table(verdicts, titles, by=1).index) == ["primary"]
+
+
+def test_benchmarks():
+    rows = [
+        {"work": "sampling", "seconds": 0.5, "others": {"a": 2.0, "b": 1.0}, "goal": 3, "agreement": "equal", "note": "", "points": []},
+        {"work": "training step against width", "seconds": 4.0, "others": {}, "goal": 0, "agreement": "", "note": "size^2.00", "points": [(8, 1.0), (16, 4.0)]},
+    ]
+    table = plots.bench_table(rows)
+    assert table.loc[("sampling", "b")].tolist() == ["0.5", "1", "2", "3, missed"] and table.loc[("sampling", "a"), "goal"] == ""
+    assert plots.bench_notes(rows).index.tolist() == ["sampling"]
+    (curve,) = plots.bench_costs(rows)["training step (s)"].items()
+    assert curve[0] == "width: 2.00" and curve[1][0].tolist() == [1, 2]
