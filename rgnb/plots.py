@@ -30,8 +30,9 @@ STYLE = {
 
 
 def use_style():
-    """Apply the book's style to every figure made from here on; figures come out as SVG in notebooks."""
+    """Apply the book's style to every figure made from here on; figures come out as SVG in notebooks, cells of tables whole."""
     mpl.rcParams.update(STYLE)
+    pd.set_option("display.max_colwidth", None)
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
