@@ -83,6 +83,8 @@ class MarkovChain:
             (batch, length) int64 tensor of states.
         """
         batch, length = checks.integer("batch", batch, 1), checks.integer("length", length, 1)
+        if batch * length > 2**28:
+            raise ValueError(f"batch * length must be at most 2**28 = {2**28}, got {batch} * {length}; draw them in parts")
         if generator is not None and not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
         device = generator.device if generator is not None else torch.device("cpu")
@@ -147,22 +149,20 @@ def _walk(sums, state, uniform):
     return states
 
 
+def _states(n_states):
+    # Stationary law and spectrum take dense linear algebra: minutes at this many states.
+    return checks.integer("n_states", n_states, 2, 4096)
+
+
 def _tensor(name, values):
     # Numbers in any form as a fresh float64 CPU tensor.
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    try:
-        if np.iscomplexobj(values):
-            raise TypeError("it is complex")
-        return torch.from_numpy(np.array(values, dtype=float))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be an array of real numbers: {error}") from None
+    return checks.tensor(name, values).detach().to("cpu", torch.float64, copy=True)
 
 
 def _validated(matrix):
     P = _tensor("transition_matrix", matrix)
-    if P.ndim != 2 or P.shape[0] != P.shape[1] or len(P) < 2:
-        raise ValueError(f"transition_matrix must be square with at least 2 states, got shape {tuple(P.shape)}")
+    if P.ndim != 2 or P.shape[0] != P.shape[1] or not 2 <= len(P) <= 4096:
+        raise ValueError(f"transition_matrix must be square with 2 to 4096 states, got shape {tuple(P.shape)}")
     bad = ~torch.isfinite(P) | (P < 0)
     if bad.any():
         i, j = bad.nonzero()[0].tolist()
@@ -238,7 +238,7 @@ def sticky(n_states, correlation_length, stationary_distribution=None):
     Args:
         stationary_distribution: (V,) positive weights, normalised here; None is uniform.
     """
-    n = checks.integer("n_states", n_states, 2)
+    n = _states(n_states)
     lam = _second_eigenvalue(correlation_length)
     pi = _tensor("stationary_distribution", [1] * n if stationary_distribution is None else stationary_distribution)
     if pi.shape != (n,) or not (torch.isfinite(pi) & (pi > 0)).all():
@@ -268,7 +268,7 @@ def _block_average(n, blocks):
 
 def block(n_states, correlation_length, n_blocks=4):
     """`lam * (average within blocks) + (1 - lam) / V`: `n_blocks - 1` slow modes at `lam`, the rest 0."""
-    n = checks.integer("n_states", n_states, 2)
+    n = _states(n_states)
     m = checks.integer("n_blocks", n_blocks, 2)
     if n % m:
         raise ValueError(f"n_blocks must divide n_states, got n_blocks={m} and n_states={n}")
@@ -287,7 +287,7 @@ def hierarchical(n_states, correlation_length, ratio=2.0):
         n_states: a power of two.
         ratio: how much shorter the correlation length is at each finer scale, >= 1.
     """
-    n = checks.integer("n_states", n_states, 2)
+    n = _states(n_states)
     levels = n.bit_length() - 1
     if n != 2**levels:
         raise ValueError(f"n_states must be a power of two for the hierarchical family, got {n}; try {2**levels}")
@@ -318,7 +318,7 @@ def reversible(n_states, correlation_length, seed=0):
 
 def dirichlet(n_states, alpha, seed=0):
     """Rows drawn from a Dirichlet(alpha) law: the spectrum is only measured, pi is far from uniform."""
-    n = checks.integer("n_states", n_states, 2)
+    n = _states(n_states)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     rows = rng.dirichlet(np.full(n, checks.positive("alpha", alpha)), size=n)
     try:
@@ -346,7 +346,7 @@ def estimate(sequences, n_states=None, pseudocount=0.0):
         if s.ndim != 1 or s.dtype.kind not in "iu" and s.size:
             raise TypeError(f"sequences[{i}] must be one sequence of integers, got {s.dtype} of shape {s.shape}")
     largest = max((int(s.max()) for s in tokens if s.size), default=0)
-    n = checks.integer("n_states", max(largest + 1, 2) if n_states is None else n_states, 2)
+    n = _states(max(largest + 1, 2) if n_states is None else n_states)
     if largest >= n or any(s.min() < 0 for s in tokens if s.size):
         raise ValueError(f"tokens must lie in 0, ..., {n - 1}; raise n_states or leave out what is no state")
     counts = np.zeros((n, n))

@@ -5,12 +5,14 @@ import math
 import numbers
 
 
-def integer(name, value, minimum):
-    """Return `value` as an int. TypeError if it is not an integer, ValueError if it is below `minimum`."""
+def integer(name, value, minimum, maximum=2**63 - 1):
+    """Return `value` as an int. TypeError if it is not an integer, ValueError if it is below `minimum` or above `maximum`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}; pass a whole number >= {minimum}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    if value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {value}")
     return int(value)
 
 
@@ -18,9 +20,13 @@ def positive(name, value):
     """Return `value` as a float. TypeError if it is not a real number, ValueError unless finite and > 0."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}; pass a finite number > 0")
-    if not (math.isfinite(value) and value > 0):
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond the floats
+        number = math.inf
+    if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be finite and greater than 0, got {value}")
-    return float(value)
+    return number
 
 
 def fraction(name, value):
@@ -32,7 +38,7 @@ def fraction(name, value):
 
 def sequence(name, values, minimum=1):
     """Return `values` as a tuple. TypeError if they cannot be iterated, ValueError if there are fewer than `minimum`."""
-    if isinstance(values, str) or not hasattr(values, "__iter__"):
+    if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
         raise TypeError(f"{name} must be a sequence, got {values!r}; pass a list such as [{values!r}]")
     values = tuple(values)
     if len(values) < minimum:
@@ -49,3 +55,28 @@ def choice(name, value, options):
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"unknown {name} {value!r}: {hint}choose from {', '.join(named)}")
     return value
+
+
+def tensor(name, values):
+    """Return `values` as a tensor of real numbers, one that is a tensor already as it is. TypeError if they are something else."""
+    import numpy as np
+    import torch
+
+    if not isinstance(values, torch.Tensor):
+        try:
+            values = np.asarray(values)
+            values = torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))  # any layout and byte order
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TypeError(f"{name} must be a tensor or array of numbers: {error}") from None
+    if values.is_complex():
+        raise TypeError(f"{name} must be real, got {values.dtype}")
+    return values
+
+
+def states(name, values, n_states, mask=False):
+    """Return `values` as an int64 tensor of states 0..n_states-1, and n_states, which stands for [MASK], if `mask`."""
+    given, last = tensor(name, values), n_states if mask else n_states - 1
+    found = given.long()
+    if given.dtype.is_floating_point or found.numel() and not 0 <= found.min() <= found.max() <= last:
+        raise ValueError(f"{name} must be integers in 0..{last}{f' ([MASK] is {last})' * mask}, got {given.dtype} {found.unique().tolist()[:20]}")
+    return found

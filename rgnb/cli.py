@@ -1,6 +1,8 @@
 """The `rgnb` command: list, run and build the book's notebooks. Thin over papermill and jupyter-book."""
 
 import argparse
+import ast
+import json
 import os
 import sys
 import time
@@ -56,6 +58,35 @@ def _build(args):
         print(f"the book with your {len(pages)} own runs is at {front.as_uri()}")
 
 
+def _sweep(args):
+    from rgnb import hypotheses, sweep
+
+    values = {}
+    for key, text in args.parameter:
+        if key in values:
+            raise ValueError(f"{key} is set twice; give one list, such as -p {key} \"[1, 2]\"")
+        values[key] = _value(text)
+    experiments = sweep.grid(args.profile, **values)
+    print(f"{args.name}: {sweep.plan(experiments)}", flush=True)
+    if args.plan:
+        return
+    ds = sweep.sweep(args.name, experiments, scheduler=args.scheduler)
+    failed = json.loads(ds.attrs.get("failed", "[]"))
+    print(f"{ds.sizes['run']} networks, {int(hypotheses.trained(ds).sum())} of them pass the gate")
+    print(f"in Python: sweep.sweep({args.name!r}, sweep.grid({', '.join([repr(args.profile), *(f'{k}={v!r}' for k, v in values.items())])}))")
+    if failed:
+        rows = [f"    {', '.join(f'{k} {v}' for k, v in row.items() if k != 'error')}\n        {row['error']}" for row in failed]
+        raise RuntimeError("\n".join([f"{len(failed)} settings failed; the same command tries them again", *rows]))
+
+
+def _value(text):
+    # A number, a list, True or False as Python writes them; anything else is text.
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
 def _build_runs(outputs=()):
     from rgnb import runs
 
@@ -80,6 +111,13 @@ def _parser():
     command = commands.add_parser("build", help="execute every notebook and build the HTML book")
     command.set_defaults(call=_build)
     command.add_argument("--into", metavar="FOLDER", help="execute and build a copy of the book in this folder")
+    command = commands.add_parser("sweep", help="train a grid of settings; what is stored is not trained again")
+    command.set_defaults(call=_sweep)
+    command.add_argument("name", help="of the sweep's file in results/: letters, digits and dashes")
+    command.add_argument("-p", "--parameter", **pair, help="a field of Experiment, ModelConfig or TrainConfig; a list makes it an axis of the grid")
+    command.add_argument("--profile", default="quick", help="where the other fields come from: quick (default) or paper")
+    command.add_argument("--scheduler", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://10.0.0.1:8786, not on this machine")
+    command.add_argument("--plan", action="store_true", help="only say what is stored, what is missing and how long that takes")
     return parser
 
 
@@ -88,7 +126,7 @@ def main(arguments=None):
     args = _parser().parse_args(arguments)
     try:
         args.call(args)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         print(f"rgnb: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:

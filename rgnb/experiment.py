@@ -1,7 +1,8 @@
 """Experiments: a frozen configuration in, one labelled Dataset out, each (setting, seed) stored once.
 
-Results are NetCDF files under a key made of their whole setting, their seed and `RESULTS_VERSION`;
-trained weights are kept beside them (safetensors, not committed) so that new probes need no training.
+Results are NetCDF files under a key made of their whole setting, their seed and `RESULTS_VERSION`, with a digest of their
+content; a file that is damaged is set aside and made again. Trained weights are kept beside them (safetensors, not
+committed) so that new probes need no training.
 """
 
 import hashlib
@@ -14,20 +15,20 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import torch
 import xarray as xr
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from rgnb import chains, checks, metrics
+from rgnb import chains, checks, files, metrics
 from rgnb.masking import bayes_posterior, corrupt, entropy
 from rgnb.model import ModelConfig, ResidualMLP
-from rgnb.training import BLOCK, TrainConfig, generator, load_model, resolve_device, train
+from rgnb.training import BLOCK, Diverged, TrainConfig, generator, load_model, resolve_device, train
 
 RESULTS_VERSION = 1  # raise by hand when the meaning of a stored number changes
 
@@ -82,7 +83,7 @@ class Experiment:
             for name, value in values.items():
                 object.__setattr__(self, name, value)
 
-        seeds = range(checks.integer("seeds", self.seeds, 1)) if not isinstance(self.seeds, tuple | list) else self.seeds
+        seeds = range(checks.integer("seeds", self.seeds, 1, 10_000)) if not isinstance(self.seeds, tuple | list) else self.seeds
         fix(
             families=tuple(checks.choice("family", f, chains.FAMILIES) for f in self.families),
             correlation_lengths=tuple(checks.positive("correlation_length", xi) for xi in self.correlation_lengths),
@@ -123,11 +124,11 @@ class Experiment:
         """The grid's settings, as a list of `Setting`."""
         common = {"model": self.model, "training": self.training, "sequences": self.sequences}
         if self.own:
-            return [Setting("own", c.correlation_length, _frozen(c), **common) for c in self.own]
+            return [Setting("own", _digits(c.correlation_length, 9), _frozen(c), **common) for c in self.own]
         return [Setting(f, xi, (), **common) for f in self.families for xi in self.correlation_lengths]
 
     def missing(self, results=None, analysis=None):
-        """The (setting, seed) pairs that are not stored yet."""
+        """The (setting, seed) pairs that are not stored yet; whether a stored file is whole shows when it is read."""
         folder = results_folder(results)
         return [(s, seed) for s in self.settings() for seed in self.seeds if not s.path(folder, seed, analysis).exists()]
 
@@ -148,25 +149,24 @@ class Experiment:
             where each entry was made.
 
         Raises:
-            ValueError: a results file is damaged or of another version.
-            FloatingPointError: training diverged; what was stored before stays.
+            FloatingPointError: training diverged; the other seeds, and what was stored before, stay.
+            OSError: a file cannot be written, or a damaged one not be set aside.
+            ValueError: the results folder is read-only and something is missing.
         """
         folder, device = results_folder(results), resolve_device(self.device)
+        found, seen = {}, set()
         # Processes that run the same settings share them out: each takes one that no other is at.
-        settle = partial(_settle, seeds=self.seeds, folder=folder, device=device, progress=progress, analysis=analysis)
         waiting = self.settings()
         while waiting:
-            left = [setting for setting in waiting if not settle(setting)]
-            if len(left) == len(waiting):
-                settle(left.pop(0), wait=True)
-            waiting = left
-        stored = {}
-        for setting in self.settings():
-            entries = [_read(setting.path(folder, seed, analysis), setting, seed) for seed in self.seeds]
-            stored[setting.family, setting.correlation_length] = _concat(entries, "seed")
+            setting = next((s for s in waiting if s not in seen), waiting[0])
+            entries = settle(setting, self.seeds, folder, device, progress, analysis, wait=setting in seen)
+            seen.add(setting)
+            if entries is not None:
+                waiting.remove(setting)
+                found[setting.family, setting.correlation_length] = _concat(list(entries.values()), "seed")
         by_family = {}
-        for (family, _), dataset in stored.items():
-            by_family.setdefault(family, []).append(dataset)
+        for setting in self.settings():
+            by_family.setdefault(setting.family, []).append(found[setting.family, setting.correlation_length])
         combined = _concat([_concat(d, "correlation_length") for d in by_family.values()], "chain")
         return combined.assign_attrs(experiment=json.dumps(self._config(), sort_keys=True), version=RESULTS_VERSION)
 
@@ -227,37 +227,86 @@ def stored(name, config, make, results=None, **encoding):
     Args:
         name: of the file, letters, digits and dashes.
         config: plain data (JSON) that says what was asked for, all of it.
-        make: function without arguments that returns the Dataset.
+        make: function without arguments that returns the Dataset; one with an attribute `failed` is incomplete, and is
+            returned but not stored.
         results: folder, as in `Experiment.run`.
         encoding: of every variable in the file, as xarray takes it.
 
     Raises:
-        ValueError: a bad name, or a stored file that is damaged.
+        ValueError: a bad name, or a results folder that is read-only; OSError: the file cannot be written.
     """
     if not name.replace("-", "").isalnum() or not name.isascii():
         raise ValueError(f"name must be made of letters, digits and dashes, got {name!r}")
     path = results_folder(results) / f"{name}-{content_key(config)}.nc"
-    if not path.exists():
-        _writable(path.parent)
-        dataset = make()
-        where = json.dumps(provenance(torch.device("cpu")))
-        store(dataset.assign_attrs(config=json.dumps(config, sort_keys=True), provenance=where), path, **encoding)
-    return _loaded(path)
+    if (dataset := load(path)) is not None:
+        return dataset
+    _writable(path.parent)
+    dataset = make()
+    where = json.dumps(provenance(torch.device("cpu")))
+    dataset = dataset.assign_attrs(config=json.dumps(config, sort_keys=True), provenance=where)
+    if "failed" in dataset.attrs:
+        return dataset
+    store(dataset, path, **encoding)
+    return load(path)
 
 
 def store(dataset, path, **encoding):
-    """Write a compressed NetCDF file that is never seen half written; `encoding` holds for every variable."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    dataset.to_netcdf(partial, engine="netcdf4", encoding={v: {"zlib": True, **encoding} for v in dataset.data_vars})
-    os.replace(partial, path)
+    """Write a compressed NetCDF file, never seen half written, with a digest of its content; `encoding` holds for every variable."""
+    with files.replacing(path) as partial:
+        dataset.to_netcdf(partial, engine="netcdf4", encoding={v: {"zlib": True, **encoding} for v in dataset.data_vars})
+        seal(partial)
+
+
+def seal(path):
+    """Write the digest of a NetCDF file's content into it."""
+    found = _digest(path)
+    with netCDF4.Dataset(path, "a") as file:
+        file.setncattr("digest", found)
+
+
+def load(path, **expected):
+    """A Dataset that `store` wrote, or None where there is no such file; a file that is damaged is set aside.
+
+    Args:
+        expected: attributes that the file must have, by name.
+    """
+    if not path.exists():
+        return None
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as file:
+            dataset = file.load()
+        if dataset.attrs.pop("digest", None) != _digest(path):
+            raise files.Damaged("its content was changed, or it was not written by rgnb")
+        for name, value in expected.items():
+            if dataset.attrs.get(name) != value:
+                raise files.Damaged(f"its {name} is another")
+    except Exception as error:  # the layers below raise many kinds for a damaged file
+        files.set_aside(path, f"{type(error).__name__}: {error}")
+        return None
+    return dataset
+
+
+def _digest(path):
+    # Of what is in the file, through netCDF4 alone: how xarray decodes it may change.
+    with netCDF4.Dataset(path) as file:
+        file.set_auto_maskandscale(False)
+        described = lambda x: [[name, str(x.getncattr(name))] for name in sorted(x.ncattrs()) if name != "digest"]  # noqa: E731
+        contents = {name: v[...] for name, v in file.variables.items()}
+        contents |= {f"about {name}": [json.dumps([v.dimensions, described(v)])] for name, v in file.variables.items()}
+        return files.digest(contents | {"about": [json.dumps(described(file))]})
 
 
 def _concat(datasets, dim):
     return xr.concat(datasets, dim, data_vars="all", coords=["provenance"], compat="equals", join="exact")
 
 
+def _digits(x, digits):
+    # The last digits of what was computed differ from machine to machine, and must not decide whether a result is found.
+    return float(f"{x:.{digits}g}")
+
+
 def _frozen(chain):
-    return tuple(tuple(row) for row in chain.transition_matrix.tolist())
+    return tuple(tuple(_digits(p, 12) for p in row) for row in chain.transition_matrix.tolist())
 
 
 def results_folder(results=None):
@@ -271,28 +320,64 @@ def _writable(folder):
         raise ValueError(f"results folder {folder} is read-only; set RGNB_RESULTS to a folder that can be written")
 
 
-def _settle(setting, seeds, folder, device, progress, analysis, wait=False):
-    # Computes what is not stored yet. False where another process is at this setting; waits for it if asked to.
-    absent = lambda: [seed for seed in seeds if not setting.path(folder, seed, analysis).exists()]  # noqa: E731
-    if not absent():
-        return True
+def settle(setting, seeds, folder, device, progress=False, analysis=None, wait=True):
+    """Load what is stored of one setting and compute the rest.
+
+    Args:
+        setting: Setting; seeds: ints; folder: of results; device: torch.device; progress, analysis: as in `Experiment.run`.
+        wait: for another process that is at this setting; else None is returned where there is one.
+
+    Returns:
+        {seed: Dataset}, or None.
+
+    Raises:
+        As `Experiment.run`.
+    """
+    found = entries(setting, seeds, folder, analysis)
+    if len(found) == len(seeds):
+        return found
     _writable(folder)
     weights = setting.weights(folder)
     weights.parent.mkdir(exist_ok=True)
-    if wait and progress:
-        print(f"waiting for another process that is at {setting.family} chains, {setting.correlation_length:.3g}", file=sys.stderr)
+    lock = FileLock(weights.with_suffix(".lock"))
     try:
-        with FileLock(weights.with_suffix(".lock"), timeout=-1 if wait else 0):
-            if seeds := absent():
-                _compute(setting, seeds, folder, device, progress, analysis)
+        lock.acquire(timeout=0)
     except Timeout:
-        return False
-    return True
+        if not wait:
+            return None
+        if progress:
+            print(f"waiting for another process that is at {setting.family} chains, {setting.correlation_length:.3g}", file=sys.stderr)
+        lock.acquire()
+    try:
+        for part in (weights, *weights.glob("seed-*")):
+            files.remove_partial(part)
+        found |= entries(setting, [seed for seed in seeds if seed not in found], folder, analysis)
+        missing = [seed for seed in seeds if seed not in found]
+        if missing:
+            _compute(setting, missing, folder, device, progress, analysis)
+            found |= entries(setting, missing, folder, analysis)
+    finally:
+        lock.release()
+    return {seed: found[seed] for seed in seeds}
+
+
+def entries(setting, seeds, folder, analysis=None):
+    """The stored results of one setting: {seed: Dataset}, without those that are missing; damaged ones are set aside."""
+    about = {"version": RESULTS_VERSION, "setting": json.dumps(setting.config(), sort_keys=True)}
+    found = {seed: load(setting.path(folder, seed, analysis), seed=seed, **about) for seed in seeds}
+    found = {seed: ds.assign_coords(provenance=ds.attrs["provenance"]) for seed, ds in found.items() if ds is not None}
+    for ds in found.values():
+        ds.attrs = {}
+    return found
 
 
 def _compute(setting, seeds, folder, device, progress, analysis):
-    chain = setting.chain
-    trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress)
+    chain, diverged = setting.chain, None
+    try:
+        trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress)
+    except Diverged as error:  # the other seeds are measured and stored first
+        diverged, seeds = error, [seed for seed in seeds if seed not in error.seeds]
+        trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress) if seeds else {}
     label = f"measuring {setting.family} at {setting.correlation_length:.3g}"
     task = evaluation(chain, setting)
     for seed in tqdm(seeds, desc=label, unit="seed", disable=not progress):
@@ -309,31 +394,10 @@ def _compute(setting, seeds, folder, device, progress, analysis):
             "provenance": json.dumps(made),
         }
         path = setting.path(folder, seed, analysis)
+        files.remove_partial(folder, path.name)
         store(result, path)
-
-
-def _loaded(path, *needed):
-    # A whole results file, with the attributes that it needs.
-    try:
-        with xr.open_dataset(path, engine="netcdf4") as file:
-            dataset = file.load()
-        for name in needed:
-            json.loads(str(dataset.attrs[name]))
-    except Exception as error:  # the layers below raise many kinds for a damaged file
-        message = f"results file {path} is damaged ({type(error).__name__}: {error}); move it away and run again"
-        raise ValueError(message) from None
-    return dataset
-
-
-def _read(path, setting, seed):
-    dataset = _loaded(path, "version", "setting", "seed")
-    found = (dataset.attrs["version"], json.loads(dataset.attrs["setting"]), dataset.attrs["seed"])
-    if found != (RESULTS_VERSION, setting.config(), seed):
-        message = f"results file {path} is of another setting or version than {RESULTS_VERSION}; move it away and run again"
-        raise ValueError(message)
-    dataset = dataset.assign_coords(provenance=dataset.attrs["provenance"])
-    dataset.attrs = {}
-    return dataset
+    if diverged:
+        raise diverged
 
 
 def provenance(device):

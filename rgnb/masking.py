@@ -25,9 +25,7 @@ def corrupt(tokens, n_states, rate=0.15, scheme="mask", generator=None):
         ValueError: tokens that are not integers in 0..n_states-1.
     """
     rate, scheme = checks.fraction("rate", rate), checks.choice("scheme", scheme, SCHEMES)
-    tokens = torch.as_tensor(tokens)
-    if tokens.dtype.is_floating_point or tokens.numel() and not 0 <= tokens.min() <= tokens.max() < n_states:
-        raise ValueError(f"tokens must be integers in 0..{n_states - 1}, got {tokens.dtype} {tokens.unique().tolist()[:20]}")
+    tokens = checks.states("tokens", tokens, checks.integer("n_states", n_states, 2))
     draw = torch.rand(tokens.shape, generator=generator, device=tokens.device)
     selected = draw < rate
     if scheme == "mask":
@@ -69,12 +67,10 @@ def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
         ValueError: tokens out of range, or a sequence that the chain cannot produce.
     """
     rate, scheme = checks.fraction("rate", rate), checks.choice("scheme", scheme, SCHEMES)
-    observed, n = torch.as_tensor(observed), chain.n_states
-    if observed.ndim != 2 or observed.dtype.is_floating_point or observed.numel() == 0:
-        raise ValueError(f"observed must be (batch, length) integers, got {observed.dtype} {tuple(observed.shape)}")
-    if observed.min() < 0 or observed.max() > n:
-        raise ValueError(f"observed must hold states 0..{n - 1} and [MASK] = {n}, got {observed.unique().tolist()}")
-    observed = observed.long()
+    n = chain.n_states
+    observed = checks.states("observed", observed, n, mask=True)
+    if observed.ndim != 2 or observed.numel() == 0:
+        raise ValueError(f"observed must be (batch, length), neither of them 0, got shape {tuple(observed.shape)}")
     P = chain.transition_matrix.to(observed.device)
     target, context = _likelihoods(observed, n, scheme, rate)
     length = observed.shape[1]

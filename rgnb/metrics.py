@@ -6,7 +6,6 @@ Kornblith et al. (arXiv:1905.00414); its debiased form after Song et al. (JMLR 2
 (arXiv:2010.15327), here in feature space: one pass over the rows, O(d^2) memory.
 """
 
-import numpy as np
 import torch
 
 from rgnb import checks
@@ -16,14 +15,7 @@ VIEWS = ("position", "token", "masked", "pooled", "sequence")
 
 
 def _matrix(name, x, rows=1):
-    if not isinstance(x, torch.Tensor):
-        try:
-            x = np.asarray(x)
-            x = torch.from_numpy(np.array(x, dtype=x.dtype.newbyteorder("=")))  # any layout and byte order
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{name} must be a tensor or array of numbers: {error}") from None
-    if x.is_complex():
-        raise TypeError(f"{name} must be real, got {x.dtype}")
+    x = checks.tensor(name, x)
     if x.ndim < 2 or x.shape[-2] < rows or x.shape[-1] < 1:
         raise ValueError(f"{name} must be (..., n, d) with n >= {rows} rows and d >= 1, got shape {tuple(x.shape)}")
     return x.cpu() if x.device.type == "mps" else x  # MPS has no float64
@@ -52,10 +44,11 @@ def view(x, name, selected=None):
     "sequence": rows are the positions of one sequence -> (sequences, length, d).
     """
     checks.choice("view", name, VIEWS)
+    x = checks.tensor("x", x)
     if x.ndim != 3:
         raise ValueError(f"x must be (sequences, length, d), got shape {tuple(x.shape)}")
     if name == "masked":
-        if selected is None or selected.shape != x.shape[:2] or selected.dtype != torch.bool:
+        if not isinstance(selected, torch.Tensor) or selected.shape != x.shape[:2] or selected.dtype != torch.bool:
             raise ValueError(f"selected must be a boolean tensor of shape {tuple(x.shape[:2])} for the masked view")
         return x[selected]
     return {
@@ -256,7 +249,10 @@ def concentration(drift, leading=2):
 
     Debiased drift can be slightly negative, which counts as 0. NaN if there is no drift at all.
     """
-    d = torch.nan_to_num(torch.as_tensor(drift, dtype=torch.float64), nan=0.0).clamp(min=0)
+    d = checks.tensor("drift", drift).double()
+    if d.ndim < 1 or d.shape[-1] < 1 or d.isinf().any():
+        raise ValueError(f"drift must be (..., L) finite numbers, L >= 1, got shape {tuple(d.shape)}")
+    d = torch.nan_to_num(d, nan=0.0).clamp(min=0)
     return d.topk(min(checks.integer("leading", leading, 1), d.shape[-1])).values.sum(-1) / d.sum(-1)
 
 
@@ -270,5 +266,8 @@ def relevant_modes(posterior, floor=1e-6):
     Returns:
         Effective rank (eigenvalues) of the log-posteriors, centred over the vocabulary and over rows.
     """
-    log_q = torch.as_tensor(posterior, dtype=torch.float64).clamp(min=checks.fraction("floor", floor)).log()
+    q = _matrix("posterior", posterior).double()
+    if q.ndim != 2 or not ((q >= 0) & (q <= 1 + 1e-9)).all():
+        raise ValueError(f"posterior must be (n, V) probabilities, got shape {tuple(q.shape)}; use masking.bayes_posterior's, at the masked positions")
+    log_q = q.clamp(min=checks.fraction("floor", floor)).log()
     return effective_rank(log_q - log_q.mean(-1, keepdim=True), spectrum="eigen").item()

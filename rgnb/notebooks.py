@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from rgnb import checks
+from rgnb import checks, files
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout
 PROFILES = ("quick", "paper")  # of rgnb.experiment, known here without importing torch
@@ -103,9 +103,9 @@ def run_path(name, values, output=None, root=None):
     slug = re.sub(r"[^\w.+=-]", "_", plain, flags=re.ASCII)[:120]
     if slug != plain:
         slug += "-" + hashlib.sha256(plain.encode()).hexdigest()[:8]
-    path = Path(output).resolve() if output else (root or ROOT) / "book" / "runs" / f"{slug}.ipynb"
-    if path.suffix != ".ipynb":
-        raise ValueError(f"the output must be a notebook, a name that ends in .ipynb; got {path}")
+    path = Path(os.path.abspath(output)) if output else (root or ROOT) / "book" / "runs" / f"{slug}.ipynb"
+    if path.suffix != ".ipynb" or "\0" in str(path):
+        raise ValueError(f"the output must be a notebook, a name that ends in .ipynb; got {str(path)!r}")
     if path.exists() and _run_of(path) != _run_label(name, values):
         raise ValueError(f"{path} is there already and is not an earlier output of this run; choose another --output")
     return path
@@ -144,6 +144,7 @@ def execute(name, output, values=None, root=None, progress=True):
     import jupytext
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     path, output, started = source(name, root), Path(output), time.monotonic()
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -154,18 +155,16 @@ def execute(name, output, values=None, root=None, progress=True):
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise RuntimeError(f"{name} stopped in cell {error.exec_count} with {error.ename}: {error.evalue}") from None
+    except DeadKernelError:
+        raise RuntimeError(f"the kernel of {name} died, for want of memory perhaps; nothing was written") from None
     clean(notebook)
     if _run_of(output) == _run_label(name, values or {}) and nbformat.read(output, as_version=4).cells == notebook.cells:
         return
     defaults = {p.name: p.default for p in parameters(name, root).values()}
     made = _surroundings() | {"seconds": round(time.monotonic() - started), "parameters": defaults | (values or {})}
     notebook.metadata["rgnb"] = _run_label(name, values or {}) | {"record": made}
-    partial = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
+    with files.replacing(output) as partial:
         nbformat.write(notebook, partial)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def execute_all(root=None):

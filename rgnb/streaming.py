@@ -51,8 +51,8 @@ class Moments:
 
     @staticmethod
     def _checked(name, x):
-        x = torch.as_tensor(x).detach()
-        if x.ndim < 2 or 0 in x.shape or x.is_complex():
+        x = checks.tensor(name, x).detach()
+        if x.ndim < 2 or 0 in x.shape:
             raise ValueError(f"{name} must be real numbers (..., n, d) with n, d >= 1, got {x.dtype} of shape {tuple(x.shape)}")
         x = (x.cpu() if x.device.type == "mps" else x).double()  # MPS has no float64
         if not torch.isfinite(x).all():

@@ -1,23 +1,95 @@
 """Many settings in one Dataset: each (setting, seed) is trained and stored as ever, what was asked for is kept in one file.
 
 A sweep's own file is small and holds everything that is read from it, so that hundreds of settings can be committed and
-loaded at once; the entries it was made from stay in a folder of their own.
+loaded at once; the entries it was made from stay in a folder of their own. What is missing runs on this machine's cores or
+its GPU, or on a Dask cluster.
 """
 
-import sys
+import itertools
+import json
+import uuid
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
+from tqdm import tqdm
 
-from rgnb import checks
-from rgnb.experiment import full_name, results_folder, stored
+from rgnb import checks, files
+from rgnb.experiment import Experiment, entries, full_name, results_folder, settle, stored
+from rgnb.training import resolve_device, seconds_a_step
 
 LABELS = ("n_states", "mixing", "width", "blocks", "scheme", "rate", "learning_rate")  # of a setting, beside its chain
+VARIABLES = ("effective_rank", "kernel_drift", "excess_loss", "marginal_entropy", "reachable_loss")  # what the findings are judged by
+OWN_AXES = ("families", "correlation_lengths", "own", "seeds", "snapshots")  # lists that an Experiment takes as they are
 
 
-def sweep(name, experiments, variables, results=None, progress=True, analysis=None):
+def grid(profile="quick", **values):
+    """Every combination of settings, as a list of Experiments.
+
+    Args:
+        profile: "quick" or "paper".
+        values: fields as in `Experiment.profile`; a list stands for one Experiment each of its entries, but for
+            families, correlation_lengths, own, seeds and snapshots, which every Experiment takes whole.
+    """
+    axes = {name: value if isinstance(value, list | tuple) else [value] for name, value in values.items() if name not in OWN_AXES}
+    fixed = {name: value for name, value in values.items() if name in OWN_AXES}
+    return [Experiment.profile(profile, **fixed, **dict(zip(axes, point))) for point in itertools.product(*axes.values())]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will do: see `plan`."""
+
+    asked: int  # (setting, seed) pairs
+    stored: int
+    waiting: tuple  # ((setting, seeds), ...) that have to be trained or measured
+    workers: int
+    seconds: float  # about, for training them
+
+    def __str__(self):
+        text = f"{self.asked} networks asked for, {self.stored} stored, {self.asked - self.stored} to train in {len(self.waiting)} settings"
+        if not self.waiting:
+            return text
+        took = f"{self.seconds / 3600:.1f} h" if self.seconds > 5400 else f"{self.seconds / 60:.0f} min" if self.seconds > 90 else f"{max(self.seconds, 1):.0f} s"
+        return f"{text}: about {took} of training on {self.workers} worker{'s' * (self.workers > 1)}, measuring not counted"
+
+
+def plan(experiments, results=None, analysis=None, workers=None):
+    """What of a sweep is stored, what is not, and about how long that will take.
+
+    Args:
+        experiments, results, analysis: as in `sweep`.
+        workers: how many will run at once; None: as many as `sweep` would use here.
+
+    Returns:
+        Plan. Its seconds are those of a few training steps of each size, timed now on one core or the GPU of this machine, scaled up.
+    """
+    rows, device = _rows(experiments), _device(experiments)
+    waiting = _by_setting(row for row in rows if not any(row[0].path(f, row[1], analysis).exists() for f in _places(results)))
+    workers = workers or _workers(device, len(waiting))
+    threads, steps = torch.get_num_threads(), {}
+    torch.set_num_threads(1 if workers > 1 else threads)
+    try:
+        for setting, seeds in waiting.items():
+            size = (setting.model, setting.training.batch, len(seeds))
+            if size not in steps:
+                steps[size] = seconds_a_step(setting.model, setting.training, setting.chain, seeds, device)
+    finally:
+        torch.set_num_threads(threads)
+    seconds = sum(steps[s.model, s.training.batch, len(seeds)] * s.training.steps for s, seeds in waiting.items())
+    return Plan(len(rows), len(rows) - sum(map(len, waiting.values())), tuple(waiting.items()), workers, seconds / workers)
+
+
+def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, analysis=None, scheduler=None):
     """Run experiments of any sizes and return chosen variables of all of them, one row a (setting, seed).
+
+    What is missing runs in one process for each core that this process may use (`torch.get_num_threads()`); in this one
+    where that is one core, or where it has a GPU. With the address of a Dask scheduler it runs on that cluster, whose workers need
+    this version of rgnb and one thread each (`dask worker --nthreads 1`). They write to the same results folder where they
+    see it; else to their own ($RGNB_RESULTS there), and what they computed is sent back and stored here.
 
     Args:
         name: of the sweep's file, letters, digits and dashes.
@@ -25,24 +97,43 @@ def sweep(name, experiments, variables, results=None, progress=True, analysis=No
         variables: names of variables that the analysis measures. Where depths or other dimensions differ in length
             they are padded with NaN; of training steps the last is kept.
         results, progress, analysis: as in `Experiment.run`; entries are kept in the folder `<results>/entries`,
-            unless an experiment is stored in `<results>` itself.
+            unless a (setting, seed) is stored in `<results>` itself.
+        scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
 
     Returns:
         xarray.Dataset with a dimension `run` and along it the coordinates family, correlation_length, seed, provenance,
-        those in `LABELS` and `experiment`, the number of the first experiment that has the row.
+        those in `LABELS` and `experiment`, the number of the first experiment that has the row. Where settings failed, the others
+        are there, the attribute `failed` lists them with their errors (JSON), and the sweep has no file of its own yet.
 
     Raises:
-        ValueError: a bad name, an unknown variable, or a stored sweep that is damaged.
+        ValueError: a bad name, an unknown variable, no experiment, or workers with several threads.
+        OSError: a file cannot be written, or no scheduler answers.
+        RuntimeError: every setting failed.
     """
-    asked = [[(setting, seed) for setting in e.settings() for seed in e.seeds] for e in experiments]
-    if not asked:
-        raise ValueError("experiments must hold at least one Experiment, got none")
+    rows = _rows(experiments)
+    asked = [[setting.config() | {"seed": seed} for setting in e.settings() for seed in e.seeds] for e in experiments]
     measured = full_name(analysis) if analysis else None
-    config = [[setting.config() | {"seed": seed} for setting, seed in rows] for rows in asked]
-    asked_for = {"experiments": config, "variables": list(variables), "analysis": measured}
-    entries = results_folder(results) / "entries"
-    make = lambda: _combine(name, experiments, asked, list(variables), entries, progress, analysis)  # noqa: E731
-    return stored(f"sweep-{name}", asked_for, make, results, dtype="float32")
+    config = {"experiments": asked, "variables": list(variables), "analysis": measured}
+
+    def make():
+        found, own = {}, _places(results)[1]
+        for folder in _places(results):
+            for setting, seeds in _by_setting(row for row in rows if row not in found).items():
+                found |= _kept(setting, entries(setting, seeds, folder, analysis), variables)
+        waiting = _by_setting(row for row in rows if row not in found)
+        failed = []
+        for setting, seeds, error in _computed(name, waiting, own, _device(experiments), progress, analysis, scheduler):
+            new = _kept(setting, entries(setting, seeds, own, analysis), variables)
+            found |= new
+            if len(new) < len(seeds):
+                lost = [seed for seed in seeds if (setting, seed) not in new]
+                failed.append(_labels(setting) | {"seeds": lost, "error": error or "its results are gone"})
+        if not found:
+            raise RuntimeError(f"every setting failed, the first with: {failed[0]['error']}")
+        ds = _combined([row for row in rows if row in found], found, rows)
+        return ds.assign_attrs(failed=json.dumps(failed)) if failed else ds
+
+    return stored(f"sweep-{name}", config, make, results, dtype="float32")
 
 
 def pivot(ds, values, *dims):
@@ -51,22 +142,145 @@ def pivot(ds, values, *dims):
     return xr.DataArray.from_series(frame.set_index(list(dims))["value"])
 
 
-def _combine(name, experiments, asked, variables, entries, progress, analysis):
-    parts, seen = [], set()
-    for i, (e, rows) in enumerate(zip(experiments, asked)):
-        new = [k for k, row in enumerate(rows) if row not in seen]
-        seen.update(rows)
-        if not new:
-            continue
-        if progress:
-            print(f"{name}: experiment {i + 1} of {len(experiments)}", file=sys.stderr, flush=True)
-        whole = not e.missing(entries.parent, analysis)  # stored as results of their own, as those of the findings' pages are
-        ds = e.run(entries.parent if whole else entries, progress, analysis)
+def _places(results):
+    folder = results_folder(results)
+    return folder, folder / "entries"
+
+
+def _rows(experiments):
+    # {(setting, seed): number of the first experiment that asks for it}, in the order in which they are asked for.
+    rows = {}
+    for i, e in enumerate(experiments):
+        for setting in e.settings():
+            for seed in e.seeds:
+                rows.setdefault((setting, seed), i)
+    if not rows:
+        raise ValueError("experiments must hold at least one Experiment, got none")
+    return rows
+
+
+def _by_setting(rows):
+    found = {}
+    for setting, seed in rows:
+        found.setdefault(setting, []).append(seed)
+    return found
+
+
+def _device(experiments):
+    named = {e.device for e in experiments}
+    if len(named) > 1:
+        raise ValueError(f"the experiments of a sweep must name the same device, got {sorted(named)}")
+    return resolve_device(named.pop())
+
+
+def _workers(device, settings):
+    return max(1, min(torch.get_num_threads(), settings)) if device.type == "cpu" else 1
+
+
+def _kept(setting, found, variables):
+    # What a sweep holds of entries: {(setting, seed): Dataset}.
+    kept = {}
+    for seed, ds in found.items():
         for variable in variables:
             checks.choice("variable", variable, list(ds.data_vars))
-        ds = (ds.isel(step=-1, drop=True) if "step" in ds.dims else ds)[variables]
-        # Rows come out in the order of `rows`: chains, then correlation lengths, then seeds.
-        ds = ds.stack(run=("chain", "correlation_length", "seed")).reset_index("run").rename(chain="family").isel(run=new)
-        labels = vars(e.model) | vars(e.training) | {"blocks": e.model.depth, "experiment": i}
-        parts.append(ds.assign_coords({k: ("run", [labels[k]] * len(new)) for k in (*LABELS, "experiment")}))
-    return xr.concat(parts, "run", data_vars="all", coords="different", compat="equals", join="outer")
+        kept[setting, seed] = (ds.isel(step=-1, drop=True) if "step" in ds.dims else ds)[list(variables)]
+    return kept
+
+
+def _labels(setting):
+    values = vars(setting.model) | vars(setting.training) | {"blocks": setting.model.depth}
+    return {"family": setting.family, "correlation_length": setting.correlation_length} | {k: values[k] for k in LABELS}
+
+
+def _combined(rows, found, numbers):
+    own = ("chain", "correlation_length", "seed", "provenance")
+    parts = [found[row] for row in rows]
+    ds = xr.concat([part.drop_vars(own) for part in parts], "run", data_vars="all", coords="minimal", compat="override", join="outer")
+    labels = pd.DataFrame([_labels(setting) for setting, _ in rows])
+    columns = {k: labels[k].to_numpy() for k in labels} | {"seed": [seed for _, seed in rows], "experiment": [numbers[row] for row in rows]}
+    columns["provenance"] = [str(part.provenance.values) for part in parts]
+    return ds.assign_coords({k: ("run", v) for k, v in columns.items()})
+
+
+def _computed(name, waiting, folder, device, progress, analysis, scheduler):
+    # Computes settings, one progress bar for all; yields (setting, seeds, error or None) as each is done.
+    if not waiting:
+        return
+    with tqdm(total=sum(map(len, waiting.values())), desc=name, unit="network", disable=not progress) as bar:
+        workers = _workers(device, len(waiting))
+        client = _cluster(scheduler, workers) if scheduler or workers > 1 else nullcontext()
+        with client as client:
+            there = _there(client, waiting, folder, device, analysis) if client else _here(waiting, folder, device, analysis)
+            for setting, seeds, error in there:
+                bar.update(len(seeds))
+                yield setting, seeds, error
+
+
+def _here(waiting, folder, device, analysis):
+    for setting, seeds in waiting.items():
+        yield setting, seeds, _settled(setting, seeds, folder, device, analysis)
+
+
+def _settled(setting, seeds, folder, device, analysis):
+    # The error of a setting as text, None where it is stored. A disk that is full fails all of them: it ends the sweep.
+    try:
+        settle(setting, seeds, folder, device, analysis=analysis)
+    except OSError:
+        raise
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _cluster(scheduler, workers):
+    # A dask.distributed Client of the scheduler at an address, or of processes on this machine.
+    from dask.distributed import Client
+    from distributed.deploy.subprocess import SubprocessCluster  # not LocalCluster, which cannot be used in a script without a main guard
+
+    if scheduler:
+        with Client(scheduler, timeout=10) as client:
+            several = sorted(address for address, threads in client.nthreads().items() if threads > 1)
+            if several:
+                raise ValueError(f"workers with several threads: {', '.join(several)}; start each with --nthreads 1, more of them instead")
+            yield client
+    else:
+        limits = {"memory_limit": 0}
+        with SubprocessCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, worker_kwargs=limits) as cluster:
+            with Client(cluster) as client:
+                yield client
+
+
+def _there(client, waiting, folder, device, analysis):
+    from dask.distributed import as_completed
+
+    folder.mkdir(parents=True, exist_ok=True)
+    token = folder / f".shared-{uuid.uuid4().hex}"  # a worker that finds it sees this folder
+    token.touch()
+    submit = lambda *row: client.submit(_settled_there, *row, token, device, analysis, pure=False)  # noqa: E731
+    futures = {submit(*row): row for row in waiting.items()}
+    try:
+        for future in as_completed(list(futures)):
+            setting, seeds = futures.pop(future)
+            error = future.exception()
+            if isinstance(error, OSError):
+                raise error
+            if error is None:
+                error, sent = future.result()
+                for file, content in sent.items():
+                    if not (folder / file).exists():
+                        with files.replacing(folder / file) as partial:
+                            partial.write_bytes(content)
+            future.release()
+            yield setting, seeds, error and str(error)
+    finally:
+        client.cancel(list(futures))
+        token.unlink(missing_ok=True)
+
+
+def _settled_there(setting, seeds, token, device, analysis):
+    # On a worker: the error, and the results by file name where the folder of who asked is not seen from here.
+    shared = token.exists()
+    folder = token.parent if shared else _places(None)[1]
+    error = _settled(setting, seeds, folder, device, analysis)
+    paths = [] if shared else [setting.path(folder, seed, analysis) for seed in seeds]
+    return error, {path.name: path.read_bytes() for path in paths if path.exists()}

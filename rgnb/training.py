@@ -6,9 +6,9 @@ beside it change a result only through the rounding of batched matrix products.
 """
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from rgnb import checks
+from rgnb import checks, files
 from rgnb.masking import SCHEMES, corrupt
 from rgnb.model import ModelConfig, ResidualMLP
 
@@ -131,8 +131,16 @@ def _batches(chain, config, length, seeds, block, device):
     return [torch.stack(x).unflatten(1, (BLOCK, config.batch)).transpose(0, 1).to(device) for x in zip(*drawn)]
 
 
+class Diverged(FloatingPointError):
+    """The loss of some seeds is not finite; the others were trained to the end and kept."""
+
+    def __init__(self, message, seeds):
+        super().__init__(message)
+        self.seeds = tuple(seeds)
+
+
 class _Store:
-    """Weights of one member on disk: a checkpoint to resume from and the snapshots, never half written."""
+    """Tensors of one setting on disk, checked and never half written."""
 
     def __init__(self, folder, setting):
         self.folder, self.setting = Path(folder), json.dumps(setting, sort_keys=True)
@@ -142,18 +150,25 @@ class _Store:
 
     def save(self, path, tensors):
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {"setting": self.setting})
-        os.replace(partial, path)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        with files.replacing(path) as partial:
+            save_file(tensors, partial, {"setting": self.setting, "digest": files.digest(tensors)})
 
     def load(self, path):
-        """The tensors in `path`, or None where there is no whole file of this setting."""
+        """The tensors in `path`, or None where there is no such file; a file that is damaged or of another setting is set aside."""
+        if not path.exists():
+            return None
         try:
             with safe_open(path, "pt") as file:
-                if file.metadata().get("setting") != self.setting:
-                    return None
-                return {name: file.get_tensor(name).clone() for name in file.keys()}  # not a view of the file
-        except Exception:  # absent, truncated, foreign: safetensors raises its own and OS errors alike
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # not a view of the file
+            if metadata.get("setting") != self.setting:
+                raise files.Damaged("of another setting")
+            if metadata.get("digest") != files.digest(tensors):
+                raise files.Damaged("its content was changed")
+            return tensors
+        except Exception as error:  # safetensors raises its own and OS errors for a damaged file
+            files.set_aside(path, error)
             return None
 
 
@@ -162,19 +177,41 @@ def _weights(model, history, seconds, i):
     return {f"weight.{name}": p[i] for name, p in model.named_parameters()} | record
 
 
-def _resume_state(model, optimizer, history, seconds, i):
-    state = _weights(model, history, seconds, i)
+def _resume_state(model, optimizer, history, seconds, seeds):
+    # Of all members in one file: a run that is killed between two files could not go on with the same batch.
+    state = {"seeds": torch.tensor(seeds), "history": history, "seconds": torch.tensor(seconds)}
     for name, p in model.named_parameters():
+        state[f"weight.{name}"] = p
         for key in ("exp_avg", "exp_avg_sq"):
-            if p in optimizer.state:
-                state[f"{key}.{name}"] = optimizer.state[p][key][i]
+            state[f"{key}.{name}"] = optimizer.state[p][key]
     return state
+
+
+def _groups(stores, group_store, steps):
+    # Which members train together and from where: [(steps done, seeds, state to resume from or None)].
+    stored = {seed: all(store.load(store.path(step)) for step in steps) for seed, store in stores.items()}
+    waiting, groups = [seed for seed in stores if not stored[seed]], []
+    for path in sorted(group_store.folder.glob("resume-*.safetensors")):
+        state = group_store.load(path)
+        if state is None:
+            continue
+        done, members = len(state["history"]) * BLOCK, state["seeds"].tolist()
+        # A checkpoint past a snapshot that is missing cannot give it back.
+        whole = [s for s in members if s in stores and all(stores[s].load(stores[s].path(step)) for step in steps if step < done)]
+        if done > steps[-1] or not set(whole) & set(waiting):
+            continue
+        # Members that are stored already train along: beside others, rounding would differ.
+        at = torch.tensor([members.index(s) for s in whole])
+        kept = {k: v.index_select(1 if k == "history" else 0, at) if v.ndim and k != "seeds" else v for k, v in state.items()}
+        groups.append((done, whole, kept))
+        waiting = [s for s in waiting if s not in whole]
+    return groups + ([(0, waiting, None)] if waiting else [])
 
 
 def train(model_config, train_config, chain, seeds, folder, device="auto", progress=True):
     """Train one network a seed, together, and keep each member's weights in `folder/seed-<seed>/`.
 
-    Goes on from each member's last checkpoint. Snapshots are safetensors files `step-<step>.safetensors`
+    Goes on from the last checkpoint, to the same result bit by bit on the same CPU. Snapshots are safetensors files `step-<step>.safetensors`
     that hold `weight.<parameter>`, `history` (the training loss in nats, averaged over each block of
     50 steps) and `seconds` (wall time so far, shared out among the members trained together).
 
@@ -188,7 +225,8 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
 
     Raises:
         ValueError: chain and model disagree on the number of states.
-        FloatingPointError: a loss is not finite; earlier snapshots stay.
+        FloatingPointError: the loss of some seeds is not finite (a `Diverged` that names them); the others are trained and kept.
+        OSError: a checkpoint cannot be written.
     """
     if chain.n_states != model_config.n_states:
         raise ValueError(f"the chain has {chain.n_states} states, the model {model_config.n_states}; make them equal")
@@ -202,71 +240,92 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
     steps = sorted({*(s for s in train_config.snapshots if s < train_config.steps), train_config.steps})
     stores = {seed: _Store(Path(folder) / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
 
-    groups = {}  # members at the same step go on together
-    for seed, store in stores.items():
-        if all(store.load(store.path(step)) for step in steps):
-            continue
-        state = store.load(store.folder / "resume.safetensors")
-        done = 0 if state is None else len(state["history"]) * BLOCK
-        # A checkpoint past a snapshot that is missing cannot give it back.
-        if any(step <= done and store.load(store.path(step)) is None for step in steps):
-            done, state = 0, None
-        groups.setdefault(done, {})[seed] = state
-    for done, states in sorted(groups.items()):
-        _train_group(model_config, train_config, chain, states, stores, done, steps, device, progress)
+    group_store, diverged = _Store(folder, setting), {}
+    for done, members, state in _groups(stores, group_store, steps):
+        path = group_store.folder / f"resume-{files.digest({'seeds': members})[:12]}.safetensors"
+        save = partial(group_store.save, path)
+        diverged |= _train_group(model_config, train_config, chain, members, stores, done, state, steps, save, device, progress)
+    for path in group_store.folder.glob("resume-*.safetensors"):
+        state = group_store.load(path)
+        if state and set(state["seeds"].tolist()) <= set(seeds):
+            path.unlink()
+    if diverged:
+        where = " and ".join(f"of seed {seed} between steps {step} and {step + BLOCK}" for seed, step in sorted(diverged.items()))
+        raise Diverged(f"the loss {where} is not finite; use a learning_rate below {train_config.learning_rate:g}", diverged)
     return {seed: {step: store.load(store.path(step)) for step in steps} for seed, store in stores.items()}
 
 
-def _train_group(model_config, config, chain, states, stores, done, steps, device, progress):
-    seeds = list(states)
-    model = ResidualMLP(model_config, seeds).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=device.type != "mps")
-    history, seconds = torch.zeros(done // BLOCK, len(seeds)), 0.0
-    if done:
-        stacked = {name: torch.stack([s[name] for s in states.values()]) for name in next(iter(states.values()))}
-        history, seconds = stacked["history"].T, stacked["seconds"].mean().item()
-        for name, p in model.named_parameters():
-            p.data.copy_(stacked[f"weight.{name}"])
-            moments = {key: stacked[f"{key}.{name}"].to(device) for key in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[p] = {"step": torch.tensor(float(done), device=device), **moments}
-    saved = now = time.monotonic()
-    loss_of = count_loss if model_config.mixing == "none" else mixed_loss
+def _adam(model, config, device):
+    return torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=device.type != "mps")
 
+
+def _step(model, optimizer, tokens, inputs, selected):
+    # One step of all members; their losses before it.
+    optimizer.zero_grad()
+    loss = (count_loss if model.config.mixing == "none" else mixed_loss)(model, inputs, tokens, selected)
+    loss.sum().backward()  # members share no weights: one that diverges leaves the others as they are
+    optimizer.step()
+    return loss.detach()
+
+
+def _train_group(model_config, config, chain, seeds, stores, done, state, steps, save, device, progress):
+    # Returns {seed: step after which its loss was not finite}; the others' snapshots are stored.
+    model = ResidualMLP(model_config, seeds).to(device)
+    optimizer = _adam(model, config, device)
+    history, seconds, diverged = torch.zeros(0, len(seeds)), 0.0, {}
+
+    def keep(step):
+        for i, seed in enumerate(seeds):
+            if seed not in diverged:
+                stores[seed].save(stores[seed].path(step), _weights(model, history, seconds, i))
+
+    if state:
+        history, seconds = state["history"], state["seconds"].item()
+        for name, p in model.named_parameters():
+            p.data.copy_(state[f"weight.{name}"])
+            moments = {key: state[f"{key}.{name}"].to(device) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[p] = {"step": torch.tensor(float(done), device=device), **moments}
+        if done in steps:  # stopped after the checkpoint, before the last of its snapshots
+            keep(done)
+
+    saved = now = time.monotonic()
     label = f"training {len(seeds)} seed{'s' * (len(seeds) > 1)}"
-    bar = tqdm(total=config.steps, initial=done, desc=label, unit="step", disable=not progress)
-    with bar:
+    with tqdm(total=config.steps, initial=done, desc=label, unit="step", disable=not progress) as bar:
         for block in range(done // BLOCK, config.steps // BLOCK):
             tokens, inputs, selected = _batches(chain, config, model_config.length, seeds, block, device)
             losses = torch.zeros(len(seeds), device=device)
-            for t, x, s in zip(tokens, inputs, selected):
-                optimizer.zero_grad()
-                loss = loss_of(model, x, t, s)
-                loss.sum().backward()
-                optimizer.step()
-                losses += loss.detach()
+            for batch in zip(tokens, inputs, selected):
+                losses += _step(model, optimizer, *batch)
             losses = (losses / BLOCK).cpu()
-            if not torch.isfinite(losses).all():
-                seed = seeds[(~torch.isfinite(losses)).nonzero()[0].item()]
-                raise FloatingPointError(
-                    f"the loss of seed {seed} is not finite between steps {block * BLOCK} and {(block + 1) * BLOCK}; "
-                    f"use a learning_rate below {config.learning_rate}"
-                )
+            diverged = {s: block * BLOCK for s, finite in zip(seeds, torch.isfinite(losses)) if not finite} | diverged
+            if len(diverged) == len(seeds):
+                break
             history = torch.cat([history, losses[None]])
             started, now = now, time.monotonic()
             seconds += (now - started) / len(seeds)
             step = (block + 1) * BLOCK
             bar.update(BLOCK)
-            bar.set_postfix(loss=f"{losses.mean():.4f}", refresh=False)
-            if step in steps:
-                for i, seed in enumerate(seeds):
-                    stores[seed].save(stores[seed].path(step), _weights(model, history, seconds, i))
-            if now - saved > SAVE_SECONDS and step < config.steps:
-                for i, seed in enumerate(seeds):
-                    state = _resume_state(model, optimizer, history, seconds, i)
-                    stores[seed].save(stores[seed].folder / "resume.safetensors", state)
+            bar.set_postfix(loss=f"{losses.nanmean():.4f}", refresh=False)
+            if step in steps or now - saved > SAVE_SECONDS:
+                save(_resume_state(model, optimizer, history, seconds, seeds))
                 saved = now
-    for seed in seeds:
-        (stores[seed].folder / "resume.safetensors").unlink(missing_ok=True)
+            if step in steps:
+                keep(step)
+    return diverged
+
+
+def seconds_a_step(model_config, train_config, chain, seeds, device="auto"):
+    """Wall time of one training step of these members together (seconds): the mean of a few, timed now."""
+    device = resolve_device(device)
+    model = ResidualMLP(model_config, seeds).to(device)
+    optimizer = _adam(model, train_config, device)
+    batches = list(zip(*_batches(chain, train_config, model_config.length, seeds, 0, device)))
+    _step(model, optimizer, *batches[0])
+    started, done = time.monotonic(), 0
+    while done < len(batches) - 1 and time.monotonic() - started < 0.5:
+        done += 1
+        _step(model, optimizer, *batches[done]).sum().item()  # waits for the device
+    return (time.monotonic() - started) / done
 
 
 def load_model(config, snapshot):

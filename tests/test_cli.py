@@ -178,6 +178,7 @@ def test_parameters_are_read_in_either_form_of_cell_metadata(book):
     assert short["count"] == Parameter("count", 3, "how many")
 
 
+@pytest.mark.promise("no pickle, no code from files")
 def test_a_run_keeps_strings_as_data_and_shows_progress_but_does_not_store_it(book, capfd):
     text = 'it\'s "quoted"\n  \\n é # no comment {x}'
     arguments = ["run", "tiny", "-p", "label", text, "-p", "rate", "1", "-p", "sizes", "[3]", "--profile", "quick"]
@@ -259,3 +260,36 @@ def test_a_run_replaces_no_other_file(book, tmp_path, capsys):
         assert main(["run", "tiny", "-p", "count", "2", "--output", str(mine)]) == 2
         assert "choose another --output" in capsys.readouterr().err
         assert mine.read_text() == content
+
+
+# --- sweeps ---
+
+
+def test_a_sweep_says_its_plan_and_lists_what_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RGNB_RESULTS", str(tmp_path))
+    small = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "steps": 50, "snapshots": [], "sequences": 64}
+    small |= {"mixing": "none", "seeds": 1, "correlation_lengths": [1.0], "learning_rate": [1e-3, 1e30], "device": "cpu"}
+    command = ["sweep", "mine", *(x for k, v in small.items() for x in ("-p", k, str(v)))]
+    assert main([*command, "--plan"]) == 0
+    assert "2 networks asked for, 0 stored, 2 to train in 2 settings: about " in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert "1 settings failed" in said.err and "learning_rate 1e+30" in said.err and "use a learning_rate below" in said.err
+    assert main([*command, "--plan"]) == 0
+    assert "1 stored, 1 to train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, wanted",
+    [
+        (["-p", "rte", "[0.2]"], "did you mean 'rate'"),
+        (["-p", "rate", "often"], "rate must be a number, got 'often'"),
+        (["-p", "rate", "0.2", "-p", "rate", "0.3"], "rate is set twice; give one list"),
+        (["--profile", "quik"], "did you mean 'quick'"),
+        (["-p", "rate", "[]"], "at least one Experiment"),
+    ],
+)
+def test_bad_sweeps(arguments, wanted, capsys):
+    assert main(["sweep", "mine", *arguments]) == 2
+    assert wanted in capsys.readouterr().err

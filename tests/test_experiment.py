@@ -180,22 +180,6 @@ def test_processes_share_the_settings_out(tmp_path):
     assert small(seeds=1, correlation_lengths=[1.0, 2.0, 3.0, 4.0]).missing(tmp_path / "results") == []
 
 
-@pytest.mark.parametrize("damage", ["empty", "truncated", "foreign", "version", "other setting"])
-def test_damaged_results_are_named_and_kept(damage, dataset, folder, tmp_path, monkeypatch):
-    setting = small().settings()[0]
-    path = setting.path(tmp_path, 0)
-    good = setting.path(folder, 0).read_bytes()
-    other = small().settings()[1].path(folder, 0).read_bytes()
-    path.write_bytes({"empty": b"", "truncated": good[:-2000], "foreign": b"x" * 4000, "other setting": other}.get(damage, good))
-    if damage == "version":
-        monkeypatch.setattr(experiment, "RESULTS_VERSION", 2)
-        path = path.rename(setting.path(tmp_path, 0))  # as if the key had not changed
-    before = path.read_bytes()
-    with pytest.raises(ValueError, match=f"{path.name}.*move it away and run again"):
-        small(seeds=1, correlation_lengths=[1.0]).run(tmp_path, progress=False)
-    assert path.read_bytes() == before
-
-
 @pytest.mark.parametrize(
     "changes, error, message",
     [

@@ -188,11 +188,11 @@ def test_bad_scheme():
 @pytest.mark.parametrize(
     "observed, message",
     [
-        ([0, 1], r"observed must be \(batch, length\) integers, got torch.int64 \(2,\)"),
-        ([[0.0, 1.0]], "observed must be .* integers, got torch.float32"),
+        ([0, 1], r"observed must be \(batch, length\), neither of them 0, got shape \(2,\)"),
+        ([[0.0, 1.0]], "observed must be integers in .*, got torch.float"),
         (torch.zeros(1, 0, dtype=torch.int64), "observed must be"),
-        ([[0, 3]], r"observed must hold states 0..1 and \[MASK\] = 2, got \[0, 3\]"),
-        ([[-1, 0]], "observed must hold states"),
+        ([[0, 3]], r"observed must be integers in 0..2 \(\[MASK\] is 2\), got torch.int64 \[0, 3\]"),
+        ([[-1, 0]], "observed must be integers in"),
     ],
 )
 def test_bad_observed(observed, message):

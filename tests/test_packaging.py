@@ -64,6 +64,7 @@ def test_the_workflow_runs_what_the_readme_says_with_pinned_actions():
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"]) for step in steps if "uses" in step)
     commands = " ".join(step["run"] for step in steps if "run" in step)
+    assert re.search(r"pip-audit==[\d.]+ .*--requirement constraints.txt", commands)
     readme = (ROOT / "README.md").read_text()
     assert all(command in commands and command in readme for command in ("make book", "make test"))
     assert workflow["permissions"] == {"contents": "read"}

@@ -50,7 +50,7 @@ def test_rows_are_the_experiments_own_numbers(dataset, grid, folder):
 
 
 def test_what_is_stored_is_only_read(dataset, grid, folder, monkeypatch):
-    monkeypatch.setattr(Experiment, "run", lambda *a: pytest.fail("ran again"))
+    monkeypatch.setattr("rgnb.sweep.entries", lambda *a: pytest.fail("read the entries again"))
     assert sweep("grid", grid, KEPT, folder, progress=False).identical(dataset)
 
 
@@ -77,9 +77,13 @@ def test_bad_input(folder, tmp_path):
         sweep("x", [small()], ["effective_ranks"], folder, progress=False)
 
 
-def test_a_damaged_sweep_is_named(tmp_path):
-    sweep("x", [small()], KEPT, tmp_path, progress=False)
+@pytest.mark.parametrize("damage", [b"x" * 100, b"", None], ids=["foreign", "empty", "flipped"])
+def test_a_damaged_sweep_is_set_aside_and_made_again(tmp_path, capsys, damage):
+    first = sweep("x", [small()], KEPT, tmp_path, progress=False)
     (path,) = tmp_path.glob("*.nc")
-    path.write_bytes(b"x" * 100)
-    with pytest.raises(ValueError, match=f"{path.name} is damaged.*move it away"):
-        sweep("x", [small()], KEPT, tmp_path, progress=False)
+    content = path.read_bytes()
+    at = content.index(b"hierarchical")
+    path.write_bytes(content[:at] + b"H" + content[at + 1 :] if damage is None else damage)
+    assert sweep("x", [small()], KEPT, tmp_path, progress=False).identical(first)
+    assert f"{path.name} is damaged" in capsys.readouterr().err
+    assert (tmp_path / f"{path.name}.damaged-0").exists() and path.exists()

@@ -221,15 +221,41 @@ def test_resume_is_bit_identical(tmp_path, blocks, mixing, stop):
     interrupted(tmp_path / "cut", blocks, stop, mixing, [0, 1])
     assert_same(whole, fit(tmp_path / "cut", mixing, [0, 1]))
     assert blocks == list(range(stop, 3))
-    files = {path.name for path in (tmp_path / "cut" / "seed-0").iterdir()}
-    assert files == {"step-000100.safetensors", "step-000150.safetensors"}  # no checkpoint is left behind
+    assert {path.name for path in (tmp_path / "cut" / "seed-0").iterdir()} == {"step-000100.safetensors", "step-000150.safetensors"}
+    assert not list((tmp_path / "cut").glob("*.safetensors"))  # no checkpoint is left behind
+
+
+@pytest.mark.parametrize("step", [100, 150])
+def test_stopped_between_the_snapshots_of_two_members(tmp_path, blocks, monkeypatch, step):
+    whole = fit(tmp_path / "whole", seeds=[0, 1])
+    save = training._Store.save
+
+    def stopping(store, path, tensors):
+        if path.name == f"step-{step:06d}.safetensors" and path.parent.name == "seed-1":
+            raise KeyboardInterrupt
+        save(store, path, tensors)
+
+    monkeypatch.setattr(training._Store, "save", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut", seeds=[0, 1])
+    monkeypatch.undo()
+    assert_same(whole, fit(tmp_path / "cut", seeds=[0, 1]))  # as one batch: alone, seed 1 would be rounded differently
+
+
+def test_fewer_members_go_on_from_the_checkpoint_of_more(tmp_path, blocks):
+    interrupted(tmp_path, blocks, 2, seeds=[0, 1])
+    fit(tmp_path, seeds=[1])
+    assert blocks == [2]
+    blocks.clear()
+    fit(tmp_path, seeds=[0, 1])  # seed 1, which is stored, trains along
+    assert blocks == [2] and not list(tmp_path.glob("*.safetensors"))
 
 
 def test_members_at_different_steps_go_on(tmp_path, blocks):
     whole = {seed: fit(tmp_path / "whole", seeds=[seed])[seed] for seed in (0, 1)}
     interrupted(tmp_path / "cut", blocks, 2, seeds=[0])
     assert_same(whole, fit(tmp_path / "cut", seeds=[0, 1]))
-    assert blocks == [0, 1, 2, 2]
+    assert blocks == [2, 0, 1, 2]
 
 
 def test_what_is_there_is_not_trained_again(tmp_path, blocks):
@@ -253,6 +279,8 @@ def test_another_setting_is_not_mistaken_for_this_one(tmp_path):
 DAMAGES = {
     "garbage": lambda content: b"garbage" * 100,
     "truncated": lambda content: content[:-100],
+    "empty": lambda content: b"",
+    "flipped": lambda content: content[:-50] + bytes([content[-50] ^ 1]) + content[-49:],  # one bit of a weight
     "missing": None,
 }
 damages = pytest.mark.parametrize("how", DAMAGES)
@@ -277,7 +305,7 @@ def test_damaged_snapshot_is_trained_again(tmp_path, how, step):
 def test_damaged_checkpoint_is_ignored(tmp_path, blocks, how):
     whole = fit(tmp_path / "whole")
     interrupted(tmp_path / "cut", blocks, 2)
-    damage(tmp_path / "cut" / "seed-0" / "resume.safetensors", how)
+    damage(next((tmp_path / "cut").glob("resume-*.safetensors")), how)
     assert_same(whole, fit(tmp_path / "cut"))
     assert blocks == [0, 1, 2]
 
@@ -298,12 +326,12 @@ def test_snapshot_damaged_before_going_on(tmp_path, blocks, how):
 @both
 def test_divergence_names_the_seed_and_the_learning_rate(tmp_path, mixing):
     huge = TrainConfig(batch=4, steps=100, learning_rate=1e20, snapshots=())
-    with pytest.raises(FloatingPointError, match=r"seed 5 is not finite between steps 0 and 50; .* below 1e\+20"):
+    with pytest.raises(FloatingPointError, match=r"of seed 5 between steps 0 and 50 is not finite; .* below 1e\+20"):
         fit(tmp_path, mixing, [5], huge)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_divergence_of_one_member_keeps_earlier_snapshots(tmp_path, monkeypatch, blocks):
+def test_divergence_of_one_member_leaves_the_others(tmp_path, monkeypatch, blocks):
     real = training.masked_loss
 
     def failing(*arguments):
@@ -311,10 +339,12 @@ def test_divergence_of_one_member_keeps_earlier_snapshots(tmp_path, monkeypatch,
         return loss * torch.tensor([1.0, math.nan]) if len(blocks) > 2 else loss
 
     monkeypatch.setattr(training, "masked_loss", failing)
-    with pytest.raises(FloatingPointError, match="seed 8 is not finite between steps 100 and 150"):
+    with pytest.raises(FloatingPointError, match="of seed 8 between steps 100 and 150 is not finite"):
         fit(tmp_path, seeds=[3, 8])
     assert len(list(tmp_path.rglob("step-000100.safetensors"))) == 2
-    assert not list(tmp_path.rglob("step-000150.safetensors"))
+    assert [path.parent.name for path in tmp_path.rglob("step-000150.safetensors")] == ["seed-3"]
+    monkeypatch.undo()
+    assert_same({3: fit(tmp_path, seeds=[3])[3]}, {3: fit(tmp_path / "whole", seeds=[3, 8])[3]})
 
 
 def test_chain_and_model_must_agree(tmp_path):

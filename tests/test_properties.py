@@ -1,0 +1,316 @@
+"""Whatever comes in, every public function ends in a documented result or in one ValueError or TypeError that names the argument.
+
+`--hypothesis-profile=more` tries many more cases.
+"""
+
+import ast
+import math
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import rgnb
+from rgnb import chains, findings, masking, metrics, notebooks
+from rgnb.experiment import Experiment, stored
+from rgnb.model import ModelConfig, ResidualMLP
+from rgnb.streaming import Moments
+from rgnb.sweep import grid
+from rgnb.training import TrainConfig, resolve_device
+
+pytestmark = pytest.mark.promise("bad input")
+
+PACKAGE = str(Path(rgnb.__file__).parent)
+numbers = st.one_of(
+    st.integers(-3, 40), st.integers(), st.integers(10**18, 10**400), st.floats(), st.floats(1e-3, 50), st.booleans(), st.sampled_from([math.nan, math.inf, -math.inf])
+)
+names = st.one_of(st.text(max_size=12), st.sampled_from(["../x", "/etc/passwd", "a/b", "\x00", "ξ", "𝕏-1", "'; import os #", 'a"b\nc']))
+junk = st.one_of(numbers, names, st.none(), st.binary(max_size=4), st.complex_numbers(), st.lists(numbers, max_size=3), st.dictionaries(names, numbers, max_size=2), st.just(object()))
+dtypes = st.one_of(hnp.floating_dtypes(), hnp.integer_dtypes(), hnp.unsigned_integer_dtypes(), hnp.complex_number_dtypes(), st.sampled_from([bool, "U2", object]))
+
+
+def arrays(max_dims=4, dtype=dtypes):
+    shapes = hnp.array_shapes(min_dims=0, max_dims=max_dims, min_side=0, max_side=6)
+    return dtype.flatmap(lambda kind: hnp.arrays(kind, shapes, fill=st.nothing() if kind is object else None, elements=junk if kind is object else None))
+
+
+real = hnp.arrays(st.sampled_from(["f4", "f8"]), hnp.array_shapes(min_dims=2, max_dims=3, min_side=4, max_side=7), elements=st.floats(-1e3, 1e3, width=32))
+
+
+@pytest.fixture
+def ends_well(request):
+    """Call something and count the case: returns what it returns, or None where it refused with a good error."""
+    counted = {"cases": 0}
+
+    def call(named, function, *args, **kwargs):
+        counted["cases"] += 1
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, TypeError) as error:
+            frame = error.__traceback__
+            while frame.tb_next:
+                frame = frame.tb_next
+            where = frame.tb_frame.f_code.co_filename
+            assert where.startswith(PACKAGE), f"from inside {where}: {error}"
+            assert any(name in str(error) for name in named), f"{error} names none of {named}"
+
+    yield call
+    request.node.user_properties.append(("cases", counted["cases"]))
+
+
+FAMILIES = ["sticky", "ring", "cycle", "block", "hierarchical", "reversible"]
+
+
+@given(st.sampled_from(FAMILIES), st.one_of(st.integers(0, 20), junk), st.one_of(st.floats(1e-3, 1e3), junk))
+def test_chain_families(ends_well, family, n, xi):
+    assume(not (isinstance(n, int) and 64 < n <= 4096))  # allowed, and slow
+    chain = ends_well(["n_states", "correlation_length", "n_blocks"], getattr(chains, family), n, xi)
+    if chain is not None:
+        sums = chain.transition_matrix.sum(-1)
+        assert torch.allclose(sums, torch.ones_like(sums)) and (chain.transition_matrix >= 0).all()
+        assert chain.correlation_length == pytest.approx(float(xi), rel=1e-6, abs=1e-9) or float(xi) < 0.04
+
+
+@given(st.one_of(st.integers(0, 20), junk), junk, st.one_of(st.integers(0, 5), junk))
+def test_dirichlet(ends_well, n, alpha, seed):
+    assume(not (isinstance(n, int) and 64 < n <= 4096))
+    chain = ends_well(["n_states", "alpha", "seed"], chains.dirichlet, n, alpha, seed)
+    assert chain is None or torch.isfinite(chain.stationary_distribution).all()
+
+
+@given(st.one_of(arrays(3), st.lists(st.lists(st.floats(0, 1), max_size=4), max_size=4), junk))
+def test_own_matrices(ends_well, matrix):
+    chain = ends_well(["transition_matrix"], chains.MarkovChain, matrix)
+    if chain is not None:
+        pi = chain.stationary_distribution
+        assert torch.allclose(pi @ chain.transition_matrix, pi) and pi.sum().item() == pytest.approx(1)
+
+
+CHAIN = chains.hierarchical(4, 2.0)
+
+
+@given(st.one_of(arrays(2), junk), st.one_of(st.lists(st.integers(0, 9), max_size=4), junk))
+def test_autocorrelation(ends_well, observable, lags):
+    found = ends_well(["observable", "lags"], CHAIN.autocorrelation, observable, lags)
+    assert found is None or (torch.isfinite(found).all() and (found.abs() <= 1 + 1e-9).all())
+
+
+@given(st.one_of(st.integers(0, 8), junk), st.one_of(st.integers(0, 8), junk), st.one_of(st.none(), junk))
+def test_sampling(ends_well, batch, length, generator):
+    assume(not all(isinstance(k, int) for k in (batch, length)) or not 2**16 < batch * length <= 2**28)  # allowed, and slow
+    tokens = ends_well(["batch", "length", "generator"], CHAIN.sample, batch, length, generator)
+    assert tokens is None or (tokens.shape == (batch, length) and ((tokens >= 0) & (tokens < 4)).all())
+
+
+@given(st.one_of(st.lists(st.lists(st.integers(-1, 5), max_size=5), max_size=4), arrays(3), junk), st.one_of(st.none(), junk), st.one_of(st.floats(0, 2), junk))
+def test_estimating_chains(ends_well, sequences, n, pseudocount):
+    found = ends_well(["sequences", "tokens", "n_states", "pseudocount", "state"], chains.estimate, sequences, n, pseudocount)
+    assert found is None or torch.allclose(found.transition_matrix.sum(-1), torch.ones(found.n_states, dtype=torch.float64))
+
+
+tokens = st.one_of(hnp.arrays("i8", hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5), elements=st.integers(0, 4)), arrays(3), junk)
+schemes = st.one_of(st.sampled_from(["mask", "bert"]), junk)
+
+
+@given(tokens, st.one_of(st.just(4), junk), st.one_of(st.floats(0, 1), junk), schemes)
+def test_corruption(ends_well, x, n, rate, scheme):
+    found = ends_well(["tokens", "n_states", "rate", "scheme"], masking.corrupt, x, n, rate, scheme)
+    if found is not None:
+        inputs, selected = found
+        assert inputs.shape == selected.shape and torch.equal(inputs[~selected], torch.as_tensor(x)[~selected])
+
+
+@given(tokens, schemes, st.one_of(st.floats(0, 1), junk))
+def test_bayes_posterior(ends_well, observed, scheme, rate):
+    posterior = ends_well(["observed", "scheme", "rate"], masking.bayes_posterior, CHAIN, observed, scheme, rate)
+    if posterior is not None:
+        sums = posterior.sum(-1)
+        assert torch.allclose(sums, torch.ones_like(sums)) and (masking.entropy(posterior) <= math.log(4) + 1e-9).all()
+
+
+ONE = [metrics.effective_rank, metrics.participation_ratio, metrics.stable_rank, metrics.singular_values]
+
+
+@given(st.sampled_from(ONE), st.one_of(arrays(), real, junk))
+def test_ranks(ends_well, function, x):
+    found = ends_well(["x "], function, x)
+    if found is not None:
+        n, d = np.asarray(x).shape[-2:]
+        assert torch.isfinite(found).all() and (found >= 0).all()
+        if function is not metrics.singular_values:
+            assert ((found == 0) | (found >= 1 - 1e-9)).all() and (found <= min(n, d) + 1e-9).all()
+
+
+@given(real, st.floats(-1e3, 1e3))
+def test_rank_of_constant_rows_is_zero_and_scale_does_not_matter(ends_well, x, value):
+    assert (ends_well(["x"], metrics.effective_rank, np.full_like(x, value)) == 0).all()
+    one, scaled = (ends_well(["x"], metrics.effective_rank, y) for y in (x.astype("f8"), 8.0 * x.astype("f8")))
+    torch.testing.assert_close(one, scaled, rtol=1e-9, atol=1e-9)
+
+
+@given(st.one_of(arrays(), real), st.one_of(arrays(), real), st.booleans())
+def test_cka(ends_well, x, y, debiased):
+    found = ends_well(["x ", "y "], metrics.linear_cka, x, y, debiased)
+    assert found is None or ((found <= 1 + 1e-6) | found.isnan()).all()
+
+
+@given(real)
+def test_identical_layers_do_not_drift(ends_well, x):
+    drift = ends_well(["layers"], metrics.kernel_drift, [x, x])
+    assert drift is None or (drift[~drift.isnan()].abs() < 1e-6).all()
+    found = ends_well(["layers"], metrics.cka_matrix, [x, x, x])
+    assert found is None or found.shape[-2:] == (3, 3)
+
+
+@given(st.one_of(st.lists(st.one_of(arrays(), real), max_size=3), junk))
+def test_layers(ends_well, layers):
+    ends_well(["layers"], metrics.kernel_drift, layers)
+
+
+@given(st.one_of(arrays(2), junk), st.one_of(st.integers(0, 5), junk))
+def test_concentration(ends_well, drift, leading):
+    found = ends_well(["drift", "leading"], metrics.concentration, drift, leading)
+    assert found is None or ((found >= 0) & (found <= 1 + 1e-9) | found.isnan()).all()
+
+
+@given(st.one_of(real, arrays(), junk), st.one_of(st.floats(0, 1), junk))
+def test_relevant_modes(ends_well, posterior, floor):
+    found = ends_well(["posterior", "floor"], metrics.relevant_modes, posterior, floor)
+    assert found is None or found >= 0
+
+
+@given(st.one_of(arrays(), junk), st.one_of(st.sampled_from(metrics.VIEWS), junk), st.one_of(st.none(), arrays(2), junk))
+def test_views(ends_well, x, name, selected):
+    found = ends_well(["x ", "view", "selected"], metrics.view, x, name, selected)
+    assert found is None or found.ndim >= 2
+
+
+@given(st.lists(st.one_of(st.lists(real, min_size=2, max_size=2), arrays(3), junk), max_size=3))
+def test_moments(ends_well, batches):
+    moments = Moments()
+    for layers in batches:
+        ends_well(["layers", "rows"], moments.update, layers)
+    found = ends_well(["rows"], moments.kernel_drift)
+    assert found is None or torch.isfinite(found[~found.isnan()]).all()
+
+
+fields = st.sampled_from(["n_states", "length", "width", "depth", "mixing"])
+
+
+@given(st.dictionaries(fields, st.one_of(st.integers(1, 8), junk), max_size=3))
+def test_model_configs(ends_well, values):
+    config = ends_well(list(values), ModelConfig, **values)
+    if config is not None and config.width <= 64 and config.length <= 64 and config.depth <= 12 and config.n_states <= 64:
+        assert ResidualMLP(config).config == config
+
+
+MODEL = ResidualMLP(ModelConfig(n_states=4, length=5, width=8, depth=2))
+
+
+@given(tokens)
+def test_networks(ends_well, x):
+    assume(isinstance(x, np.ndarray) and x.dtype.kind in "iufb")
+    x = torch.from_numpy(x.astype(x.dtype.newbyteorder("=")))
+    out = ends_well(["tokens"], MODEL, x)
+    assert out is None or out.shape == (*x.shape, 4) and torch.isfinite(out).all()
+
+
+train_fields = st.sampled_from(["scheme", "rate", "batch", "steps", "learning_rate", "snapshots"])
+
+
+@given(st.dictionaries(train_fields, junk, max_size=3))
+def test_train_configs(ends_well, values):
+    ends_well([*values, "snapshots"], TrainConfig, **values)
+
+
+experiment_fields = st.sampled_from(
+    ["families", "correlation_lengths", "own", "seeds", "sequences", "device", "n_states", "width", "rate", "mixing", "no such field"]
+)
+
+
+@given(st.one_of(st.sampled_from(["quick", "paper"]), junk), st.dictionaries(experiment_fields, junk, max_size=3))
+def test_experiments(ends_well, profile, values):
+    words = [w for name in values for w in (name, name.rstrip("s"), "family", "correlation_length", "parameter")]
+    ends_well([*words, "profile", "n_states"], Experiment.profile, profile, **values)
+
+
+@given(st.dictionaries(experiment_fields, st.lists(junk, max_size=2), max_size=2))
+def test_grids(ends_well, values):
+    words = [w for name in values for w in (name, name.rstrip("s"), "family", "correlation_length", "parameter")]
+    ends_well([*words, "n_states", "experiments"], grid, "quick", **values)
+
+
+@given(junk)
+def test_devices(ends_well, device):
+    assert ends_well(["device"], resolve_device, device) in (None, torch.device("cpu"))
+
+
+@given(names)
+def test_names_of_files(ends_well, tmp_path_factory, name):
+    folder = tmp_path_factory.getbasetemp() / "names"
+    ends_well(["name"], stored, name, {}, lambda: metrics_dataset(), folder)
+    assert {p.suffix for p in folder.rglob("*") if p.is_file()} <= {".nc"} and not list(folder.parent.glob("x-*.nc"))
+
+
+def metrics_dataset():
+    import xarray as xr
+
+    return xr.Dataset({"x": ("row", [1.0])})
+
+
+def results(rank):
+    import xarray as xr
+
+    dims = ("correlation_length", "seed", "state", "view", "centring", "spectrum", "depth")
+    return xr.Dataset(
+        {"effective_rank": (dims, rank), "excess_loss": (("correlation_length", "seed", "step"), np.zeros((*rank.shape[:2], 1))),
+         "marginal_entropy": (dims[:2], np.ones(rank.shape[:2])), "reachable_loss": (dims[:2], np.zeros(rank.shape[:2]))},
+        coords={"correlation_length": np.arange(1.0, rank.shape[0] + 1), "state": ["trained"], "view": ["position"], "centring": ["centred"], "spectrum": ["singular"]},
+    )  # fmt: skip
+
+
+ranks = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 5)).flatmap(
+    lambda s: hnp.arrays("f8", (s[0], s[1], 1, 1, 1, 1, s[2]), elements=st.one_of(st.floats(0, 40), st.just(math.nan)))
+)
+
+
+@given(ranks, st.one_of(st.just("position"), junk), st.one_of(st.integers(0, 4), junk))
+def test_verdicts(ends_well, rank, view, start):
+    for finding in (findings.rank_collapse, findings.selectivity):
+        verdict = ends_well(["view", "start", "correlation lengths"], finding, results(rank), view=view, start=start)
+        assert verdict is None or verdict.status in ("supported", "partly supported", "not supported")
+
+
+PARAMETERS = [(name, p) for name in notebooks.names() for p in notebooks.parameters(name).values()]
+spelled = st.one_of(st.text(max_size=30), junk.map(repr), st.sampled_from(["__import__('os').system('x')", "9" * 5000, "[" * 300, "1e999", "nan", "{}"]))
+
+
+@given(st.sampled_from(PARAMETERS), spelled)
+def test_notebook_parameters(ends_well, parameter, text):
+    name, known = parameter
+    found = ends_well([known.name, "profile"], notebooks.parse_parameters, name, [(known.name, text)])
+    if found is not None:
+        assert type(found[known.name]) is type(known.default)
+
+
+@given(spelled, st.text(max_size=10))
+def test_parameters_reach_notebooks_as_data(ends_well, text, value):
+    # papermill writes them into a cell as code; that code is a literal, which evaluates to the same text and to nothing else.
+    from papermill.translators import translate_parameters
+
+    code = ends_well(["text"], translate_parameters, "python3", "python", {"family": text, "values": [text, value]}, "Parameters")
+    first, second = ast.parse(code).body
+    assert ast.literal_eval(first.value) == text and ast.literal_eval(second.value) == [text, value]
+
+
+@given(st.dictionaries(st.text(string.ascii_lowercase, min_size=1, max_size=8), st.text(), max_size=3), st.one_of(st.none(), names))
+def test_where_runs_go(ends_well, tmp_path_factory, values, output):
+    root = tmp_path_factory.getbasetemp()
+    path = ends_well(["output"], notebooks.run_path, "selectivity", values, output, root)
+    if path is not None and output is None:
+        assert path.parent == root / "book" / "runs"
