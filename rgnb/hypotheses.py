@@ -340,6 +340,15 @@ DEFINITIONS = {
 """Definitions of rank that the robustness page compares, as arguments of `findings.rank_collapse`."""
 
 
+FINDINGS = (
+    "Rank collapse, short memory",
+    "Rank collapse, long memory",
+    "Selectivity",
+    "Kernel drift, short memory",
+    "Kernel drift, long memory",
+)
+
+
 def robustness(ds, variants, short, long):
     """5: verdicts on all findings in every setting of a sweep, under the primary and other definitions of rank.
 
@@ -369,7 +378,9 @@ def robustness(ds, variants, short, long):
                     if xi != short:
                         both = one.sel(correlation_length=pair)
                         verdicts["Selectivity", definition, *key] = findings.selectivity(both, **arguments)
-    return verdicts
+    named = list(variants)  # the other correlation lengths come after them
+    place = lambda key: (FINDINGS.index(key[0]), named.index(key[-1]) if key[-1] in named else len(named))  # noqa: E731
+    return {key: verdicts[key] for key in sorted(verdicts, key=place)}
 
 
 def _as_results(rows):

@@ -295,37 +295,31 @@ STATUS = {"supported": ("#0072B2", "o"), "partly supported": ("#56B4E9", "^"), "
 
 
 def status_grid(verdicts, stays, titles):
-    """Verdicts as a grid, one panel a finding, rows (family, architecture), columns variants; grey where the gate failed.
+    """Verdicts as a grid, a row of panels for each finding, a column for each architecture; rows families, columns variants; grey where the gate failed.
 
     Args:
         verdicts: {(finding, definition, family, mixing, variant): Verdict}.
         stays: {the same key: whether a supported verdict survives a correction}; such get a ring.
         titles: {mixing: its name}.
     """
-    found, columns = (list(dict.fromkeys(k[i] for k in verdicts)) for i in (0, 4))
-    rows = list(dict.fromkeys((mixing, k[2]) for mixing in titles for k in verdicts if k[3] == mixing))
-    height = 1.6 + -(-len(found) // 2) * (0.6 + 0.2 * len(rows))
-    figure, axes = plt.subplots(-(-len(found) // 2), 2, figsize=(9.6, height), sharex=True, sharey=True, squeeze=False)
-    for ax, finding in zip(axes.flat, found):
-        for key, verdict in verdicts.items():
-            if key[0] == finding:
-                x, y = columns.index(key[4]), rows.index((key[3], key[2]))
-                color, mark = STATUS[verdict.ungated or verdict.status]
-                label = f"not trained; alone {verdict.ungated}" if verdict.ungated else verdict.status
-                ax.plot(x, y, mark, color="#c0c0c0" if verdict.ungated else color, ms=5.5, mew=1.6, label=label)
-                if stays[key]:
-                    ax.plot(x, y, "o", mfc="none", color="black", ms=9.5, mew=0.9, label="survives correction")
-        ax.set_title(finding)
+    found, rows, columns = (list(dict.fromkeys(k[i] for k in verdicts)) for i in (0, 2, 4))
+    size = (9.6, 2.3 + len(found) * (0.45 + 0.22 * len(rows)))
+    figure, axes = plt.subplots(len(found), len(titles), figsize=size, sharex=True, sharey=True, squeeze=False)
+    panel = {(finding, mixing): axes[i, j] for i, finding in enumerate(found) for j, mixing in enumerate(titles)}
+    for key, verdict in verdicts.items():
+        ax, x, y = panel[key[0], key[3]], columns.index(key[4]), rows.index(key[2])
+        color, mark = STATUS[verdict.ungated or verdict.status]
+        label = f"not trained; alone {verdict.ungated}" if verdict.ungated else verdict.status
+        ax.plot(x, y, mark, color="#c0c0c0" if verdict.ungated else color, ms=5.5, mew=1.6, label=label)
+        if stays[key]:
+            ax.plot(x, y, "o", mfc="none", color="black", ms=9.5, mew=0.9, label="survives correction")
+    for (finding, mixing), ax in panel.items():
+        ax.set_title(f"{finding}; {titles[mixing]}")
         ax.set_xticks(range(len(columns)), columns, rotation=90)
-        ax.set_yticks(range(len(rows)), [f"{family}, {titles[mixing]}" for mixing, family in rows])
+        ax.set_yticks(range(len(rows)), rows)
         ax.set_xlim(-0.6, len(columns) - 0.4)
         ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.grid(alpha=0.25)
-    for ax in axes.flat[len(found) :]:
-        ax.remove()
-    for ax in axes.flat[max(len(found) - 2, 0) : len(found)]:
-        ax.tick_params(labelbottom=True)
-    _legend(figure, axes.flat[: len(found)])
+    _legend(figure, axes.flat)
     return figure
 
 

@@ -136,8 +136,8 @@ def test_verdicts_over_settings():
     titles = {"tokens": "token mixing", "none": "no mixing"}
     stays = {key: v.status == "supported" for key, v in verdicts.items()}
     figure = plots.status_grid(verdicts, stays, titles)
-    assert {"ring, token mixing", "change 3", "Rank collapse", "survives correction", *words, "not trained; alone partly supported"} <= texts(figure)
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["ring, token mixing", "ring, no mixing"]
+    assert {"ring", "change 3", "Rank collapse; token mixing", "survives correction", *words, "not trained; alone partly supported"} <= texts(figure)
+    assert [ax.get_title("left") for ax in figure.axes] == [f"{f}; {m}" for f in ("Rank collapse", "Selectivity") for m in ("token mixing", "no mixing")]
     by_family = plots.share_table(verdicts, titles, by=2)
     assert by_family.loc["ring", ("Rank collapse", "token mixing")] == "1 (+1) of 3"
     by_change = plots.share_table(verdicts, titles, by=4)
