@@ -154,7 +154,12 @@ def observe(model, batches, modules, view="token", device="auto"):
 
     Raises:
         ValueError: an unknown module or view, no batch, or outputs that do not fit.
+        TypeError: no network, or batches that hold something else than tensors.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(batches, str | bytes | dict | torch.Tensor) or not hasattr(batches, "__iter__"):
+        raise TypeError(f"batches must be an iterable of inputs, got {type(batches).__name__}; pass a list such as [x]")
     named = dict(model.named_modules())
     modules = [checks.choice("module", name, [n for n in named if n]) for name in checks.sequence("modules", modules, 1)]
     if not callable(view):
@@ -188,10 +193,12 @@ def observe(model, batches, modules, view="token", device="auto"):
 
 @torch.no_grad()
 def _call(model, batch, device):
-    if isinstance(batch, dict):
-        return model(**{k: v.to(device) for k, v in batch.items()})
-    batch = batch if isinstance(batch, tuple | list) else (batch,)
-    return model(*(x.to(device) for x in batch))
+    named = batch if isinstance(batch, dict) else {}
+    plain = () if named else batch if isinstance(batch, tuple | list) else (batch,)
+    for x in (*plain, *named.values()):
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"batches must hold tensors, or tuples or dicts of them, got {type(x).__name__}")
+    return model(*(x.to(device) for x in plain), **{k: v.to(device) for k, v in named.items()})
 
 
 def _arranged(name, output, view):

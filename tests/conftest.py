@@ -49,6 +49,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "promise(name): the promise of the page Reliability that a test keeps")
+    config.addinivalue_line("markers", "slow: takes over a minute; CI runs it, `-m 'not slow'` leaves it out")
     if config.getoption("counts") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Counts(config.getoption("counts")))
 

@@ -19,7 +19,7 @@ import rgnb
 from rgnb import chains, findings, masking, metrics, notebooks
 from rgnb.experiment import Experiment, stored
 from rgnb.model import ModelConfig, ResidualMLP
-from rgnb.streaming import Moments
+from rgnb.streaming import Moments, observe
 from rgnb.sweep import grid
 from rgnb.training import TrainConfig, resolve_device
 
@@ -197,6 +197,21 @@ def test_moments(ends_well, batches):
         ends_well(["layers", "rows"], moments.update, layers)
     found = ends_well(["rows"], moments.kernel_drift)
     assert found is None or torch.isfinite(found[~found.isnan()]).all()
+
+
+TWO = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU())
+inputs = st.just(torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0)))
+
+
+@given(
+    st.one_of(st.just(TWO), junk),
+    st.one_of(st.lists(st.one_of(inputs, st.tuples(inputs), st.fixed_dictionaries({"input": inputs}), junk), max_size=2), inputs, junk),
+    st.one_of(st.just(["0", "1"]), st.lists(names, max_size=2), junk),
+    st.one_of(st.sampled_from(metrics.VIEWS), junk),
+)
+def test_observing_networks(ends_well, model, batches, modules, view):
+    found = ends_well(["model", "batches", "module", "view"], observe, model, batches, modules, view, "cpu")
+    assert found is None or ((found.effective_rank >= 0) & (found.effective_rank <= 4 + 1e-9)).all()
 
 
 fields = st.sampled_from(["n_states", "length", "width", "depth", "mixing"])
