@@ -16,17 +16,23 @@ def integer(name, value, minimum, maximum=2**63 - 1):
     return int(value)
 
 
+def number(name, value, above=-math.inf):
+    """Return `value` as a float. TypeError if it is not a real number, ValueError unless it is finite and greater than `above`."""
+    wanted = "finite" if above == -math.inf else f"finite and greater than {above:g}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}; pass one that is {wanted}")
+    try:
+        found = float(value)
+    except OverflowError:  # an int beyond the floats
+        found = math.inf
+    if not (math.isfinite(found) and found > above):
+        raise ValueError(f"{name} must be {wanted}, got {value}")
+    return found
+
+
 def positive(name, value):
     """Return `value` as a float. TypeError if it is not a real number, ValueError unless finite and > 0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r}; pass a finite number > 0")
-    try:
-        number = float(value)
-    except OverflowError:  # an int beyond the floats
-        number = math.inf
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{name} must be finite and greater than 0, got {value}")
-    return number
+    return number(name, value, above=0)
 
 
 def fraction(name, value):
@@ -71,6 +77,69 @@ def tensor(name, values):
     if values.is_complex():
         raise TypeError(f"{name} must be real, got {values.dtype}")
     return values
+
+
+def matrix(name, values):
+    """Return `values` as an (n, k) float64 tensor. ValueError unless it has that shape, n and k >= 1, and is finite."""
+    found = tensor(name, values).double()
+    if found.ndim != 2 or 0 in found.shape or not found.isfinite().all():
+        raise ValueError(f"{name} must be (n, k) finite numbers, n and k >= 1, got shape {tuple(found.shape)}")
+    return found
+
+
+def vector(name, values, positive=False):
+    """Return `values` as an (n,) float64 array. ValueError unless it has that shape, n >= 1, and is finite and > 0 if `positive`."""
+    found = tensor(name, values).double().numpy()
+    if found.ndim != 1 or not len(found):
+        raise ValueError(f"{name} must be (n,) numbers, n >= 1, got shape {found.shape}")
+    if positive and not ((found > 0) & (found < math.inf)).all():
+        raise ValueError(f"{name} must be finite and greater than 0, got {found[:20]}")
+    return found
+
+
+def paired(positive=False, **values):
+    """Return several `vector`s. ValueError unless they are of one length."""
+    found = [vector(name, v, positive) for name, v in values.items()]
+    if len({len(v) for v in found}) > 1:
+        raise ValueError(f"{' and '.join(values)} must be of one length, got {[len(v) for v in found]}")
+    return found
+
+
+WORDS = ("family", "mixing", "scheme")  # labels of a sweep's rows
+LABELLED = ("state", "view", "centring", "spectrum", "correlation_length", "target", "direction", "perturbation", "scale")
+
+
+def results(name, ds, **variables):
+    """TypeError unless `ds` is a Dataset; ValueError unless it holds these variables, of real numbers or `WORDS`, with (at least) these dims.
+
+    Args:
+        variables: name of a variable -> its dims, separated by spaces. Dims of `LABELLED` need their coordinate, since values are chosen by it.
+    """
+    import xarray as xr
+
+    if not isinstance(ds, xr.Dataset):
+        raise TypeError(f"{name} must be an xarray Dataset such as Experiment.run or sweep returns, got {type(ds).__name__}")
+    for variable, dims in variables.items():
+        if variable not in ds:
+            raise ValueError(f"{name} lacks the variable {variable!r}; it holds {sorted(map(str, ds.data_vars))}")
+        values = ds[variable]
+        if values.dtype.kind not in ("UTO" if variable in WORDS else "fiub"):
+            raise TypeError(f"{name}: {variable} must hold {'words' if variable in WORDS else 'real numbers'}, got {values.dtype}")
+        for dim in dims.split():
+            if not values.sizes.get(dim):
+                raise ValueError(f"{name}: {variable} must have the dimension {dim!r}, of size 1 or more, got {dict(values.sizes)}")
+            if dim in LABELLED and dim not in values.indexes:
+                raise ValueError(f"{name}: {variable} needs the coordinate {dim!r}, by which its values are chosen")
+
+
+def mapping(name, values, kind):
+    """TypeError unless `values` is a dict whose values are all of one class (or one of several)."""
+    if not isinstance(values, dict):
+        raise TypeError(f"{name} must be a dict, got {type(values).__name__}")
+    for key, value in values.items():
+        if not isinstance(value, kind):
+            names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+            raise TypeError(f"{name}[{key!r}] must be a {names}, got {type(value).__name__}")
 
 
 def states(name, values, n_states, mask=False):

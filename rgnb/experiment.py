@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -357,6 +357,19 @@ def settle(setting, seeds, folder, device, progress=False, analysis=None, wait=T
     finally:
         lock.release()
     return {seed: found[seed] for seed in seeds}
+
+
+def seconds_measuring(setting, device, analysis=None):
+    """Wall time of measuring one network of a setting (seconds): a line through that of a sixteenth and a quarter of the sequences, timed now, untrained."""
+    weights = {f"weight.{name}": value[0] for name, value in ResidualMLP(setting.model).state_dict().items()} | {"history": torch.zeros(1)}
+    took = []
+    for sequences in (max(64, setting.sequences // 16), max(64, setting.sequences // 4)):
+        # At a very low rate few sequences may have no position to measure.
+        training = replace(setting.training, rate=max(setting.training.rate, 0.1))
+        part, started = replace(setting, sequences=sequences, training=training), time.monotonic()
+        (analysis or measure)(evaluation(setting.chain, part), part, 0, dict.fromkeys((*training.snapshots, training.steps), weights), device)
+        took.append(time.monotonic() - started)
+    return took[1] + 4 * max(took[1] - took[0], 0)
 
 
 def entries(setting, seeds, folder, analysis=None):

@@ -37,11 +37,12 @@ class Interval:
 
     @classmethod
     def of(cls, values, confidence=CONFIDENCE):
-        values = np.asarray(values, dtype=float)
+        """Of one number a seed, (seeds,); unbounded, too, where one of them is not finite."""
+        values = checks.vector("values", values)
         mean = values.mean()
         if len(values) < 2 or not np.isfinite(values).all():
             return cls(tuple(values), mean, -np.inf, np.inf)
-        half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
+        half = stats.t.ppf((1 + checks.fraction("confidence", confidence)) / 2, len(values) - 1) * stats.sem(values)
         return cls(tuple(values), mean, mean - half, mean + half)
 
     def __str__(self):
@@ -83,7 +84,16 @@ class Verdict:
         return f"**{self.finding}: {self.outcome}**\n\n{marks}"
 
 
-def _one_chain(ds):
+# What the verdicts read of results, and the dims they choose from.
+GATE = {"excess_loss": "correlation_length seed step", "marginal_entropy": "correlation_length", "reachable_loss": "correlation_length"}
+RANK = {"effective_rank": "correlation_length seed state view centring spectrum depth", **GATE}
+STEP_RANK = {"step_rank": "correlation_length seed step spectrum depth", **GATE}
+DRIFT = {"kernel_drift": "correlation_length seed state view transition", **GATE}
+STEP_DRIFT = {"step_drift": "correlation_length seed step transition", **DRIFT}
+
+
+def _one_chain(ds, **variables):
+    checks.results("ds", ds, **variables)
     if "chain" in ds.dims:
         if ds.sizes["chain"] > 1:
             raise ValueError(f"results hold chains {list(ds.chain.values)}; choose one with ds.sel(chain=...)")
@@ -91,25 +101,31 @@ def _one_chain(ds):
     return ds
 
 
-def _lengths(ds):
-    return np.sort(ds.correlation_length.values)
-
-
 def _profiles(ds, view, centring, spectrum, start, step):
     # Rank by depth, (correlation_length, seed, depth).
-    checks.choice("spectrum", spectrum, list(ds.spectrum.values))
     if step is None:
-        checks.choice("view", view, list(ds.view.values))
-        checks.choice("centring", centring, list(ds.centring.values))
-        ranks = ds.effective_rank.sel(state="trained", view=view, centring=centring, spectrum=spectrum)
+        ranks = chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
     elif (view, centring) == ("position", "centred"):
-        ranks = ds.step_rank.sel(step=step, spectrum=spectrum)
+        ranks = chosen(ds.step_rank, step=step, spectrum=spectrum)
     else:
         raise ValueError(f"training steps were measured for the position view, centred; got {view!r}, {centring!r}")
     depths = ds.sizes["depth"]
     if checks.integer("start", start, 0) > depths - 2:
         raise ValueError(f"start must leave two depths of {depths}, got {start}")
     return ranks.isel(depth=slice(start, None)).transpose("correlation_length", "seed", "depth")
+
+
+def chosen(values, **labels):
+    for dim, label in labels.items():
+        checks.choice(dim, label, values[dim].values.tolist())
+    return values.sel(labels)
+
+
+def _profile(values):
+    found = checks.tensor("profile", values).double().numpy()
+    if found.ndim < 1 or found.shape[-1] < 2:
+        raise ValueError(f"profile must be (..., depth), 2 depths or more, got shape {found.shape}")
+    return found
 
 
 def _nonzero(rank):
@@ -119,35 +135,36 @@ def _nonzero(rank):
 
 def collapse(profile):
     """`C = 1 - r_L / r_0` of rank profiles (..., depth) -> (...). NaN where r_0 is 0."""
-    profile = np.asarray(profile, dtype=float)
+    profile = _profile(profile)
     return 1 - profile[..., -1] / _nonzero(profile[..., 0])
 
 
 def collapse_from_maximum(profile):
     """`1 - r_L / max r` of rank profiles (..., depth) -> (...). NaN where every rank is 0."""
-    profile = np.asarray(profile, dtype=float)
+    profile = _profile(profile)
     return 1 - profile[..., -1] / _nonzero(profile.max(-1))
 
 
 def largest_rise(profile):
     """`max over i < j of (r_j - r_i) / r_0` of rank profiles (..., depth) -> (...); negative if strictly falling."""
-    profile = np.asarray(profile, dtype=float)
+    profile = _profile(profile)
     lowest_before = np.minimum.accumulate(profile, -1)[..., :-1]
     return (profile[..., 1:] - lowest_before).max(-1) / _nonzero(profile[..., 0])
 
 
 def gate_limit(ds, correlation_length):
     """Largest excess loss (nats) with which a network counts as trained: 5 % of what it can learn, or 0.01."""
-    here = _one_chain(ds)[["marginal_entropy", "reachable_loss"]].sel(correlation_length=correlation_length)
-    learnable = float((here.marginal_entropy - here.reachable_loss).mean())
+    ds = _one_chain(ds, **GATE)
+    entropy, reachable = (chosen(ds[name], correlation_length=correlation_length) for name in ("marginal_entropy", "reachable_loss"))
+    learnable = float((entropy - reachable).mean())
     return 0.05 * learnable if learnable > 1e-9 else 0.01
 
 
 def gate(ds, correlation_length, step=None):
     """Whether every seed at this correlation length is trained, as a `Condition`."""
-    excess = _one_chain(ds).excess_loss.sel(correlation_length=correlation_length)
-    excess = excess.sel(step=step) if step is not None else excess.isel(step=-1)
-    limit, worst = gate_limit(ds, correlation_length), float(excess.max())
+    limit = gate_limit(ds, correlation_length)
+    excess = chosen(_one_chain(ds, **GATE).excess_loss, correlation_length=correlation_length)
+    worst = float((excess.isel(step=-1) if step is None else chosen(excess, step=step)).max())
     text = f"largest excess loss at correlation length {correlation_length:g}, {worst:.4f} nats, is at most {limit:.4f}"
     return Condition(text, worst <= limit)
 
@@ -185,8 +202,8 @@ def rank_collapse(ds, view="position", centring="centred", spectrum="singular", 
     Returns:
         Verdict with statistics "collapse" and "largest rise".
     """
-    ds = _one_chain(ds)
-    xi = _lengths(ds)[0]
+    ds = _one_chain(ds, **(RANK if step is None else STEP_RANK))
+    xi = ds.correlation_length.values.min()
     profile = _profiles(ds, view, centring, spectrum, start, step).sel(correlation_length=xi)
     c, rise = Interval.of(collapse(profile)), Interval.of(largest_rise(profile))
     conditions = (above(f"collapse C at correlation length {xi:g},", c, 0.2), below("largest rise", rise, 0.05))
@@ -205,8 +222,8 @@ def selectivity(ds, view="position", centring="centred", spectrum="singular", st
     Returns:
         Verdict with statistics "collapse, short", "collapse, long", "collapse, long, from maximum", "difference".
     """
-    ds = _one_chain(ds)
-    lengths = _lengths(ds)
+    ds = _one_chain(ds, **(RANK if step is None else STEP_RANK))
+    lengths = np.sort(ds.correlation_length.values)
     if len(lengths) < 2:
         raise ValueError(f"selectivity needs two correlation lengths, the results hold {list(lengths)}")
     short, long = lengths[0], lengths[-1]
@@ -245,19 +262,19 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
     Returns:
         Verdict with statistics "total", "leading share" and "leading share, untrained".
     """
-    ds = _one_chain(ds)
-    lengths = _lengths(ds)
+    ds = _one_chain(ds, **(DRIFT if step is None else STEP_DRIFT))
+    lengths = np.sort(ds.correlation_length.values)
     xi = lengths[0] if correlation_length is None else checks.choice("correlation_length", correlation_length, lengths)
     here = ds.sel(correlation_length=xi)
     if step is None:
-        checks.choice("view", view, list(ds.view.values))
-        drift = here.kernel_drift.sel(view=view, state="trained")
+        drift = chosen(here.kernel_drift, view=view, state="trained")
     elif view == "position":
-        drift = here.step_drift.sel(step=step)
+        drift = chosen(here.step_drift, step=step)
     else:
         raise ValueError(f"training steps were measured for the position view, got {view!r}")
-    untrained = here.kernel_drift.sel(view=view, state="init")
-    checks.integer("start", start, 0)
+    untrained = chosen(here.kernel_drift, view=view, state="init")
+    if checks.integer("start", start, 0) >= ds.sizes["transition"]:
+        raise ValueError(f"start must leave one transition of {ds.sizes['transition']}, got {start}")
     # Debiased drift scatters around 0 where nothing changes; a constant depth has none (NaN).
     drift, untrained = (
         np.nan_to_num(d.isel(transition=slice(start, None)).transpose("seed", "transition").values).clip(min=0)
@@ -297,6 +314,8 @@ def by_definition(finding, ds):
     Returns:
         {(view, centring, spectrum, start): Verdict}; the primary definition comes first.
     """
+    checks.choice("finding", finding, (rank_collapse, selectivity))
+    ds = _one_chain(ds, **RANK)
     definitions = [
         (view, centring, spectrum, start)
         for view in ds.view.values
@@ -309,10 +328,13 @@ def by_definition(finding, ds):
 
 def tally(verdicts):
     """How many verdicts of `by_definition` have each status, in words, the most frequent first; in brackets where the gate failed."""
+    checks.mapping("verdicts", verdicts, Verdict)
     counts = Counter(f"[{v.ungated}]" if v.ungated else v.status for v in verdicts.values())
     return ", ".join(f"{status} {n}" for status, n in counts.most_common())
 
 
 def by_step(finding, ds, **definition):
     """One verdict for each training step that was measured: {step: Verdict}."""
+    checks.choice("finding", finding, (rank_collapse, selectivity, kernel_drift))
+    ds = _one_chain(ds, **GATE)
     return {int(step): finding(ds, step=int(step), **definition) for step in ds.step.values if step > 0}

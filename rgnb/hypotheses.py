@@ -4,11 +4,18 @@ Each takes a sweep's Dataset (`rgnb.sweep`) or an analysis' (`rgnb.probes`) and 
 """
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 from scipy import stats
 
-from rgnb import findings
+from rgnb import checks, findings
 from rgnb.findings import CONFIDENCE, Condition, Interval, Verdict, above, below
 
+# What is read of the rows of a sweep.
+RETENTION = {"r2": "chain correlation_length seed state target eigenmode depth", "modulus": "chain correlation_length seed eigenmode"}
+LABELS = {"scheme": "run", "correlation_length": "run", "seed": "run"}
+GATE = {"excess_loss": "run", "marginal_entropy": "run", "reachable_loss": "run"}
+RANK = {"effective_rank": "run state view centring spectrum depth"}
 
 def judge(finding, conditions, statistics, gates=()):
     """A Verdict that is supported if every condition holds, and not trained if a gate does not."""
@@ -28,12 +35,14 @@ def _equivalence_interval(differences, comparisons):
 
 def equivalent(name, differences, margin, comparisons=1):
     """Two one-sided tests at level 0.05 / comparisons, as a `Condition`: the mean difference lies within +-margin."""
-    interval = _equivalence_interval(differences, comparisons)
+    margin = checks.positive("margin", margin)
+    interval = _equivalence_interval(differences, checks.integer("comparisons", comparisons, 1))
     return Condition(f"{name} {interval} lies within ±{margin:g}", bool(-margin < interval.low and interval.high < margin))
 
 
 def trained(ds):
     """Which rows of a sweep pass the gate of `findings.gate_limit`: (run,) bool."""
+    checks.results("ds", ds, **GATE)
     learnable = ds.marginal_entropy - ds.reachable_loss
     return ds.excess_loss <= np.where(learnable > 1e-9, 0.05 * learnable, 0.01)
 
@@ -46,7 +55,8 @@ def gate(ds):
 
 def collapse(ds, view="position", centring="centred", spectrum="singular"):
     """C = 1 - r_L / r_0 of every row of a sweep, each at its own last depth: (run,) array."""
-    rank = ds.effective_rank.sel(state="trained", view=view, centring=centring, spectrum=spectrum)
+    checks.results("ds", ds, **RANK)
+    rank = findings.chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
     return 1 - last(rank) / rank.isel(depth=0).values
 
 
@@ -68,6 +78,8 @@ def blind(ds, reference=1.0, margin=0.05, comparisons=None):
     Returns:
         Verdict; its statistics hold the difference for every (view, scheme, correlation length).
     """
+    checks.results("ds", ds, **RANK, **GATE, **LABELS)
+    margin, reference = checks.positive("margin", margin), checks.choice("reference", reference, ds.correlation_length.values.tolist())
     keys = [
         (view, scheme, xi)
         for view in ("position", "token")
@@ -98,7 +110,10 @@ def embedding_artifact(ds, short, long):
         Verdict; its statistics hold the ratio of the ranks, long over short, for every (view, scheme), and for the position view
         as a control that is not judged.
     """
-    rank = ds.effective_rank.sel(state="init", centring="centred", spectrum="singular", depth=0)
+    checks.results("ds", ds, **RANK, **LABELS)
+    for name, xi in {"short": short, "long": long}.items():
+        checks.choice(name, xi, ds.correlation_length.values.tolist())
+    rank = findings.chosen(ds.effective_rank, state="init", centring="centred", spectrum="singular", depth=0)
     conditions, ratios = [], {}
     schemes = sorted(set(ds.scheme.values), reverse=True)
     level = 1 - (1 - CONFIDENCE) / (2 * len(schemes))
@@ -126,7 +141,8 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
     level = 1 - (1 - CONFIDENCE) / 2
     numbers, conditions = {}, []
     for name, (one, other) in {"schemes": by_scheme, "stationary laws": by_law}.items():
-        d = Interval.of(np.asarray(one) - np.asarray(other), level)
+        one, other = checks.paired(one=one, other=other)
+        d = Interval.of(one - other, level)
         numbers[name] = d
         conditions.append(Condition(f"difference of C between the {name}, {d}, exceeds {bound:g}", bool(d.low > bound or d.high < -bound)))
     return judge("The scheme and the stationary law do matter", conditions, numbers)
@@ -134,6 +150,11 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
 
 def explained_variance(x, y):
     """R^2 of the least-squares line between ln x and ln y; 0 where x is constant, which explains nothing."""
+    x, y = checks.paired(positive=True, x=x, y=y)
+    return _explained(x, y)
+
+
+def _explained(x, y):
     return stats.linregress(np.log(x), np.log(y)).rvalue ** 2 if np.ptp(x) > 0 else 0.0
 
 
@@ -146,10 +167,13 @@ def explains_better(rank, modes, correlation_length, confidence=CONFIDENCE, resa
     Returns:
         {"relevant modes", "correlation length", "difference": Interval} with percentile intervals.
     """
-    data = (np.asarray(rank), np.asarray(modes), np.asarray(correlation_length))
+    data = checks.paired(positive=True, rank=rank, modes=modes, correlation_length=correlation_length)
+    if len(data[0]) < 2:
+        raise ValueError("rank must hold 2 settings or more; a line through one explains nothing")
+    confidence, resamples = checks.fraction("confidence", confidence), checks.integer("resamples", resamples, 1, 10**6)
 
     def both(rank, modes, xi):
-        a, b = explained_variance(modes, rank), explained_variance(xi, rank)
+        a, b = _explained(modes, rank), _explained(xi, rank)
         return np.array([a, b, a - b])
 
     found = stats.bootstrap(
@@ -162,6 +186,9 @@ def explains_better(rank, modes, correlation_length, confidence=CONFIDENCE, resa
 
 def explained_variances(table):
     """`explains_better` of the rank from either spectrum: output of `settings_table` -> {(spectrum, name): Interval}, corrected for the two."""
+    columns = ["relevant modes", "correlation length", "last rank, eigen", "last rank, singular"]
+    if not isinstance(table, pd.DataFrame) or not set(columns) <= set(table.columns):
+        raise TypeError(f"table must be a DataFrame with columns {columns}, as settings_table returns it")
     modes, xi = table["relevant modes"], table["correlation length"]
     found = {s: explains_better(table[f"last rank, {s}"], modes, xi, 1 - (1 - CONFIDENCE) / 2) for s in ("eigen", "singular")}
     return {(spectrum, name): value for spectrum, intervals in found.items() for name, value in intervals.items()}
@@ -190,8 +217,9 @@ def relevant_modes(ds):
 
 
 def residuals(x, y):
-    """ln y minus the least-squares line in ln x: (settings,) arrays -> (settings,); NaN for fewer than 3 settings."""
-    if len(x) < 3:
+    """ln y minus the least-squares line in ln x: (settings,) arrays -> (settings,); NaN for fewer than 3 settings, or equal x."""
+    x, y = checks.paired(positive=True, x=x, y=y)
+    if len(x) < 3 or np.ptp(x) == 0:
         return np.full(len(x), np.nan)
     line = stats.linregress(np.log(x), np.log(y))
     return np.log(y) - line.intercept - line.slope * np.log(x)
@@ -204,8 +232,12 @@ def no_selectivity(results, family="sticky", margin=0.1):
         results: {size: Dataset of Experiment.run}; every one of them is a comparison.
         margin: of equivalence, in units of C.
     """
+    checks.mapping("results", results, xr.Dataset)
+    if not results:
+        raise ValueError("results must hold one Dataset or more")
     conditions, numbers, gates = [], {}, []
     for size, ds in results.items():
+        checks.results(f"results[{size!r}]", ds, **findings.RANK)
         ends = (findings.gate(ds, float(xi)) for xi in (ds.correlation_length.min(), ds.correlation_length.max()))
         gates += [Condition(f"{size} size: {gate.text}", gate.holds) for gate in ends]
         statistics = findings.selectivity(ds).statistics
@@ -218,7 +250,8 @@ def no_selectivity(results, family="sticky", margin=0.1):
 
 def settings_table(ds):
     """One line a setting of a sweep, seeds averaged: its labels, relevant modes, and rank at the last depth."""
-    rank = ds.effective_rank.sel(state="trained", view="position", centring="centred")
+    checks.results("ds", ds, relevant_modes="run floor", family="run", mixing="run", rate="run", **RANK, **GATE, **LABELS)
+    rank = findings.chosen(ds.effective_rank, state="trained", view="position", centring="centred")
     columns = {
         "relevant modes": ds.relevant_modes.isel(floor=0).values,
         "trained": trained(ds).values,
@@ -241,6 +274,7 @@ def by_modulus(ds, variable):
     Returns:
         At most 6 groups, spread evenly where there are more; the labels number them.
     """
+    checks.results("ds", ds, **{variable: "eigenmode"})
     first = group_starts(ds)
     shown = np.unique(np.linspace(0, len(first) - 1, min(len(first), 6)).round().astype(int))
     names = {0: " (most relevant)", len(first) - 1: " (least relevant)"} if len(first) > 1 else {}
@@ -249,12 +283,15 @@ def by_modulus(ds, variable):
 
 def group_starts(ds):
     """Index of the first mode of each group of equal modulus."""
+    checks.results("ds", ds, modulus="seed eigenmode")
     modulus = ds.modulus.isel(seed=0).values
     return np.flatnonzero(np.diff(modulus, prepend=2) < -1e-6)
 
 
 def retention_panels(ds, state):
     """R^2 by depth of each group of modes: {"ξ = ..., target": {group: DataArray}} for `plots.seed_lines`."""
+    checks.results("ds", ds, **RETENTION)
+    checks.choice("state", state, ds.state.values.tolist())
     panels = {}
     for xi in ds.correlation_length.values:
         here = ds.isel(chain=0).sel(correlation_length=xi, state=state)
@@ -265,6 +302,7 @@ def retention_panels(ds, state):
 
 def relevance_panels(ds):
     """R^2 of the neighbours' modes against `|λ|`, one curve a depth: {"ξ = ...": {"depth d": DataArray (seed, modulus)}}."""
+    checks.results("ds", ds, **RETENTION)
     panels = {}
     depths = sorted({1, ds.sizes["depth"] // 2, ds.sizes["depth"] - 1})
     for xi in ds.correlation_length.values:
@@ -284,7 +322,9 @@ def kept(retention, correlation_length, gates=()):
         retention: Dataset of one chain family with dims (correlation_length, seed, ...).
         gates: Conditions that say whether the networks are trained.
     """
-    here = retention.isel(chain=0).sel(correlation_length=correlation_length)
+    removals = {"loss_increase": "chain correlation_length seed direction removed depth", "learnable": "chain correlation_length seed"}
+    checks.results("retention", retention, **RETENTION, **removals)
+    here = findings.chosen(retention.isel(chain=0), correlation_length=correlation_length)
     r2 = here.r2.sel(state="trained", target=["left", "right"]).mean("target").transpose("seed", "eigenmode", "depth")
     top, bottom = r2.isel(eigenmode=0), r2.isel(eigenmode=-1)
     lost = {name: Interval.of(r.isel(depth=-1) - r.max("depth")) for name, r in (("most", top), ("least", bottom))}
@@ -310,7 +350,11 @@ def fixed_point(ds, drift, correlation_length, gates=()):
         drift: kernel drift of the same networks, DataArray (seed, transition): its two largest means are left out of the plateau.
         gates: Conditions that say whether the networks are trained.
     """
-    here = ds.isel(chain=0).sel(correlation_length=correlation_length)
+    along = "chain correlation_length seed"
+    checks.results("ds", ds, growth=f"{along} state perturbation transition", scaled_drift=f"{along} scale transition")
+    if getattr(drift, "dims", None) is None or set(drift.dims) != {"seed", "transition"} or drift.sizes["transition"] < 3:
+        raise TypeError("drift must be a DataArray (seed, transition), 3 transitions or more")
+    here = findings.chosen(ds.isel(chain=0), correlation_length=correlation_length)
     order = np.argsort(drift.transpose("seed", "transition").mean("seed").values)
     plateau = sorted(map(int, order[:-2]))
     level = 1 - (1 - CONFIDENCE) / len(plateau)
@@ -363,6 +407,9 @@ def robustness(ds, variants, short, long):
     Returns:
         {(finding, definition, family, mixing, variant): Verdict}. Kernel drift has no definition of rank: it has the primary one only.
     """
+    labels = {"experiment": "run", "family": "run", "correlation_length": "run", "seed": "run"}
+    checks.results("ds", ds, kernel_drift="run state view transition", **RANK, **GATE, **labels)
+    variants = checks.sequence("variants", variants)
     verdicts = {}
     for k, (variant, mixing) in enumerate((v, m) for v in variants for m in ("tokens", "none")):
         rows = ds.isel(run=(ds.experiment == k).values)
@@ -393,7 +440,9 @@ def _as_results(rows):
 
 def p_value(interval, bound, direction):
     """One-sided t test that a mean lies above (direction 1) or below (-1) a bound, from an Interval's values; 1 where undecidable."""
-    values = direction * (np.asarray(interval.values) - bound)
+    if not isinstance(interval, Interval):
+        raise TypeError(f"interval must be an Interval, got {interval!r}")
+    values = checks.choice("direction", direction, (1, -1)) * (np.asarray(interval.values) - checks.number("bound", bound))
     if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:
         return 1.0
     return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
@@ -401,6 +450,7 @@ def p_value(interval, bound, direction):
 
 def finding_p(verdict):
     """p-value of a finding of `rgnb.findings`: the largest of its interval conditions (an intersection-union test)."""
+    checks.mapping("verdicts", {"verdict": verdict}, Verdict)
     s = verdict.statistics
     if "difference" in s:
         tests = [(s["collapse, short"], 0.2, 1), (s["collapse, long"], 0.1, -1), (s["collapse, long, from maximum"], 0.1, -1), (s["difference"], 0.1, 1)]
@@ -413,6 +463,7 @@ def finding_p(verdict):
 
 def corrected(verdicts):
     """Benjamini and Hochberg at false discovery rate 0.025 (one-sided): {key: Verdict} -> {key: bool}, True where a supported one stays so."""
+    checks.mapping("verdicts", verdicts, Verdict)
     keys = [k for k, v in verdicts.items() if v.status != "not trained"]
     if not keys:
         return dict.fromkeys(verdicts, False)

@@ -3,9 +3,12 @@
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib import pyplot as plt
 
-from rgnb.findings import Interval
+from rgnb import checks, findings
+from rgnb.chains import MarkovChain
+from rgnb.findings import Interval, Verdict
 
 # Okabe and Ito's palette, distinguishable with any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -41,6 +44,16 @@ def use_style():
         pass
 
 
+def _check(name, values, *kinds):
+    # A dict of values of one class, or of dicts of such, with something to show.
+    checks.mapping(name, values, kinds[0])
+    if not values:
+        raise ValueError(f"{name} is empty; pass one entry or more")
+    for key, inner in values.items():
+        if kinds[1:]:
+            checks.mapping(f"{name}[{key!r}]", inner, kinds[1])
+
+
 def _panels(n, width=3.3, height=2.9, **kwargs):
     # Up to three panels side by side; more in two columns, so that a page's width suffices.
     columns = n if n <= 3 else 2
@@ -57,6 +70,7 @@ def _label_y(axes, label):
 
 def transition_matrices(chains):
     """Heat maps of transition matrices: {title: MarkovChain}."""
+    _check("chains", chains, MarkovChain)
     columns = min(4, len(chains))
     rows = -(-len(chains) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.45 * rows), squeeze=False)
@@ -76,6 +90,7 @@ def transition_matrices(chains):
 
 def spectra(chains):
     """Moduli of the eigenvalues by rank: {title: MarkovChain}, one line a chain."""
+    _check("chains", chains, MarkovChain)
     figure, (ax,) = _panels(1, 6.4, 3.4)
     for k, ((title, chain), marker) in enumerate(zip(chains.items(), "osD^vPX")):
         values = chain.eigenvalues.abs().numpy()
@@ -90,6 +105,7 @@ def spectra(chains):
 
 def autocorrelation(curves):
     """Exact (line) and measured (dots) autocorrelation: {title: (lags, exact, measured, standard error)}."""
+    _check("curves", curves, tuple)
     figure, (ax,) = _panels(1, 6.4, 3.2)
     for (title, (lags, exact, measured, error)), color in zip(curves.items(), PALETTE):
         ax.plot(lags, np.asarray(exact), color=color, lw=1.4, label=title)
@@ -103,6 +119,7 @@ def autocorrelation(curves):
 
 def lines(panels, xlabel, log=""):
     """Plain curves: {panel title: {label: (x, y)}}; panels share the label colours."""
+    _check("panels", panels, dict, tuple)
     figure, axes = _panels(len(panels))
     colors = _colors(panels)
     for ax, (title, curves) in zip(axes, panels.items()):
@@ -125,10 +142,13 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
         shared: one y axis from 0 for all panels; else each panel its own range.
         own_legends: panels show different things, each with its own colours and legend.
     """
+    _check("panels", panels, dict, xr.DataArray)
     figure, axes = _panels(len(panels), sharey=shared)
     for ax, (title, curves) in zip(axes, panels.items()):
         colors = _colors({title: curves} if own_legends else panels)
         for label, data in curves.items():
+            if set(data.dims) != {"seed", dim}:
+                raise ValueError(f"panels[{title!r}][{label!r}] must have dims ('seed', {dim!r}), got {data.dims}")
             data = data.transpose("seed", dim)
             x = data[dim].values
             style = {"color": colors[label], "ls": "--" if label.startswith("untrained") else "-"}
@@ -161,6 +181,7 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
 
 def effects(rows, bounds, xlabel):
     """Effect sizes with intervals: {row label: {series label: Interval}}, dots side by side; `bounds` as dotted lines."""
+    _check("rows", rows, dict, Interval)
     series = list(dict.fromkeys(label for intervals in rows.values() for label in intervals))
     figure, (ax,) = _panels(1, 6.6, 0.9 + 0.34 * len(rows))
     for k, (label, color) in enumerate(zip(series, PALETTE)):
@@ -184,6 +205,7 @@ def effects(rows, bounds, xlabel):
 
 def definition_effects(panels, statistic, bounds, xlabel):
     """`effects` of one statistic under every definition in the position view: {series label: output of findings.by_definition}."""
+    _check("panels", panels, dict, Verdict)
     rows = {}
     for title, verdicts in panels.items():
         for (view, centring, spectrum, start), verdict in verdicts.items():
@@ -194,6 +216,7 @@ def definition_effects(panels, statistic, bounds, xlabel):
 
 def scatter(panels, xlabel, ylabel, log="xy"):
     """Points by group: {panel title: {label: (x, y)}}, colour and marker by label; `xlabel` one for all or by panel title."""
+    _check("panels", panels, dict, tuple)
     figure, axes = _panels(len(panels))
     colors = _colors(panels)
     for ax, (title, groups) in zip(axes, panels.items()):
@@ -216,6 +239,10 @@ def scatter(panels, xlabel, ylabel, log="xy"):
 
 def cka_matrices(panels):
     """Heat maps of CKA between depths: {panel title: DataArray (depth, other_depth)}."""
+    _check("panels", panels, xr.DataArray)
+    for title, cka in panels.items():
+        if cka.dims != ("depth", "other_depth"):
+            raise ValueError(f"panels[{title!r}] must have dims ('depth', 'other_depth'), got {cka.dims}")
     figure, axes = _panels(len(panels), 3.0, 2.8)
     for ax, (title, cka) in zip(axes, panels.items()):
         image = ax.imshow(cka.values, vmin=0, vmax=1, cmap="cividis", origin="lower")
@@ -231,6 +258,7 @@ def cka_matrices(panels):
 
 def verdict_table(panels):
     """Verdicts by definition of rank: {title: output of findings.by_definition} -> DataFrame of words, a column a view; in brackets where the gate fails."""
+    _check("panels", panels, dict, Verdict)
     words = {"supported": "yes", "partly supported": "partly", "not supported": "no"}
     index = ["centring", "spectrum", "from depth"]
     tables = {}
@@ -245,18 +273,21 @@ def verdict_table(panels):
 
 def step_table(panels):
     """Verdicts by training step: {column title: output of findings.by_step} -> DataFrame of words; in brackets where the gate fails."""
+    _check("panels", panels, dict, Verdict)
     table = pd.DataFrame({title: {step: f"not trained [{v.ungated}]" if v.ungated else v.status for step, v in verdicts.items()} for title, verdicts in panels.items()})
     return table.rename_axis("training step")
 
 
 def interval_table(intervals, names):
     """Intervals by key: {tuple of labels: Interval} -> DataFrame of words; `names` name the labels."""
+    checks.mapping("intervals", intervals, Interval)
     index = pd.MultiIndex.from_tuples(list(intervals) or [("",) * len(names)], names=names)[: len(intervals)]
     return pd.DataFrame({"mean [interval]": [str(i) for i in intervals.values()]}, index=index)
 
 
 def statistics_table(verdicts):
     """Verdicts side by side: {column title: Verdict} -> DataFrame of words, the verdict and its statistics; in brackets where the gate fails."""
+    _check("verdicts", verdicts, Verdict)
     table = {
         title: {"verdict": f"not trained [{v.ungated}]" if v.ungated else v.status} | {k: str(i) for k, i in v.statistics.items()}
         for title, v in verdicts.items()
@@ -267,8 +298,10 @@ def statistics_table(verdicts):
 
 def modes_table(results):
     """Relevant modes beside the last rank of trained networks: {(family, size): Dataset of Experiment.run} -> DataFrame."""
+    _check("results", results, xr.Dataset)
     rows = []
     for (family, size), ds in results.items():
+        checks.results(f"results[{family!r}, {size!r}]", ds, relevant_modes="chain correlation_length floor", **findings.RANK)
         last = ds.isel(chain=0, depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
         for xi in ds.correlation_length.values:
             ranks = [str(Interval.of(last.sel(correlation_length=xi, spectrum=s).values)) for s in ("eigen", "singular")]
@@ -280,8 +313,10 @@ def modes_table(results):
 
 def stack_table(stacks):
     """Drift of stacks of several depths: {blocks: Dataset of Experiment.run} -> DataFrame: all, the leading two, a median of the others."""
+    _check("stacks", stacks, xr.Dataset)
     rows = []
     for blocks, ds in stacks.items():
+        checks.results(f"stacks[{blocks!r}]", ds, **findings.DRIFT)
         for xi in ds.correlation_length.values:
             drift = ds.isel(chain=0).kernel_drift.sel(view="position", state="trained", correlation_length=xi)
             d = np.sort(np.nan_to_num(drift.transpose("seed", "transition").values).clip(min=0))
@@ -302,6 +337,7 @@ def status_grid(verdicts, stays, titles):
         stays: {the same key: whether a supported verdict survives a correction}; such get a ring.
         titles: {mixing: its name}.
     """
+    _check("verdicts", verdicts, Verdict)
     found, rows, columns = (list(dict.fromkeys(k[i] for k in verdicts)) for i in (0, 2, 4))
     size = (9.6, 2.3 + len(found) * (0.45 + 0.22 * len(rows)))
     figure, axes = plt.subplots(len(found), len(titles), figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -333,6 +369,7 @@ def share_table(verdicts, titles, by):
     Returns:
         DataFrame of words, columns (finding, architecture).
     """
+    _check("verdicts", verdicts, Verdict)
     cells = {}
     for key, verdict in verdicts.items():
         cells.setdefault((key[0], titles[key[3]]), {}).setdefault(key[by], []).append(verdict.status)

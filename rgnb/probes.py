@@ -7,7 +7,8 @@ eigenvector of the transition matrix; how relevant it is for prediction at a dis
 import torch
 import xarray as xr
 
-from rgnb import metrics
+from rgnb import checks, metrics
+from rgnb.chains import MarkovChain
 from rgnb.experiment import forward
 from rgnb.masking import entropy
 from rgnb.model import ResidualMLP
@@ -32,6 +33,8 @@ def eigenmodes(chain):
         (modulus, group, functions): (V-1,) float64, (V-1,) int64 group numbers, (V, V-1) float64 whose
         columns have mean 0 and variance 1 under the stationary law.
     """
+    if not isinstance(chain, MarkovChain):
+        raise TypeError(f"chain must be a MarkovChain, got {chain!r}; make one of rgnb.chains")
     root = chain.stationary_distribution.sqrt()
     similar = root[:, None] * chain.transition_matrix / root
     if torch.allclose(similar, similar.T, rtol=0, atol=1e-12):  # detailed balance
@@ -59,6 +62,10 @@ def nearest_visible(inputs, n_states):
         (left, right): two (batch, length) int64 tensors.
     """
 
+    inputs = checks.states("inputs", inputs, checks.integer("n_states", n_states, 2), mask=True)
+    if inputs.ndim != 2 or not inputs.shape[1]:
+        raise ValueError(f"inputs must be (batch, length), length >= 1, got shape {tuple(inputs.shape)}")
+
     def before(tokens):
         visible = tokens != n_states
         places = torch.arange(tokens.shape[1]).expand_as(tokens)
@@ -69,8 +76,16 @@ def nearest_visible(inputs, n_states):
     return before(inputs), before(inputs.flip(1)).flip(1)
 
 
+def _rows(**matrices):
+    found = [checks.matrix(name, values) for name, values in matrices.items()]
+    if len({len(values) for values in found}) > 1:
+        raise ValueError(f"{' and '.join(matrices)} must have the same rows, got {[len(values) for values in found]}")
+    return found
+
+
 def linear_fit(x, y):
     """Least squares with intercept, kept stable by a ridge of 1e-9 of the mean variance: (n, d), (n, k) -> (d, k), (k,)."""
+    x, y = _rows(x=x, y=y)
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
     gram = x.T @ x
@@ -89,6 +104,12 @@ def held_out_r2(x, y, fit, group):
         (k,) float64: R^2 of each target's group, at most 1, about 0 or slightly below where nothing can be read;
         NaN where the targets of a group do not vary.
     """
+    x, y = _rows(x=x, y=y)
+    fit, group = checks.tensor("fit", fit), checks.states("group", group, y.shape[1])
+    if fit.dtype != torch.bool or fit.shape != x.shape[:1] or fit.all() or not fit.any():
+        raise ValueError(f"fit must be {len(x)} booleans, some of them True and some False")
+    if group.shape != y.shape[1:]:
+        raise ValueError(f"group must be one number for each of {y.shape[1]} targets, got shape {tuple(group.shape)}")
     weights, intercept = linear_fit(x[fit], y[fit])
     error = ((y[~fit] - x[~fit] @ weights - intercept) ** 2).sum(0)
     total = ((y[~fit] - y[fit].mean(0)) ** 2).sum(0)
@@ -107,6 +128,9 @@ def erasing_directions(x, y):
         (d, k) float64. After `x - (x - mean) Q Q^T` the covariance with y is 0 on these rows, and with it the
         R^2 of every linear readout.
     """
+    x, y = _rows(x=x, y=y)
+    if y.shape[1] > x.shape[1]:
+        raise ValueError(f"y must have at most as many columns as x, got {y.shape[1]} and {x.shape[1]}")
     return torch.linalg.qr((x - x.mean(0)).T @ (y - y.mean(0))).Q
 
 

@@ -18,7 +18,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from rgnb import checks, files
-from rgnb.experiment import Experiment, entries, full_name, results_folder, settle, stored
+from rgnb.experiment import Experiment, entries, full_name, results_folder, seconds_measuring, settle, stored
 from rgnb.training import resolve_device, seconds_a_step
 
 LABELS = ("n_states", "mixing", "width", "blocks", "scheme", "rate", "learning_rate")  # of a setting, beside its chain
@@ -47,14 +47,14 @@ class Plan:
     stored: int
     waiting: tuple  # ((setting, seeds), ...) that have to be trained or measured
     workers: int
-    seconds: float  # about, for training them
+    seconds: float  # about, for training and measuring them
 
     def __str__(self):
         text = f"{self.asked} networks asked for, {self.stored} stored, {self.asked - self.stored} to train in {len(self.waiting)} settings"
         if not self.waiting:
             return text
         took = f"{self.seconds / 3600:.1f} h" if self.seconds > 5400 else f"{self.seconds / 60:.0f} min" if self.seconds > 90 else f"{max(self.seconds, 1):.0f} s"
-        return f"{text}: about {took} of training on {self.workers} worker{'s' * (self.workers > 1)}, measuring not counted"
+        return f"{text}: about {took} on {self.workers} worker{'s' * (self.workers > 1)}"
 
 
 def plan(experiments, results=None, analysis=None, workers=None):
@@ -65,21 +65,24 @@ def plan(experiments, results=None, analysis=None, workers=None):
         workers: how many will run at once; None: as many as `sweep` would use here.
 
     Returns:
-        Plan. Its seconds are those of a few training steps of each size, timed now on one core or the GPU of this machine, scaled up.
+        Plan. Its seconds are those of a few training steps of each size and of measuring a part of the sequences, timed now on one core
+        or the GPU of this machine, scaled up.
     """
     rows, device = _rows(experiments), _device(experiments)
     waiting = _by_setting(row for row in rows if not any(row[0].path(f, row[1], analysis).exists() for f in _places(results)))
-    workers = workers or _workers(device, len(waiting))
-    threads, steps = torch.get_num_threads(), {}
+    workers, seconds = workers or _workers(device, len(waiting)), 0.0
+    threads, step, measuring = torch.get_num_threads(), {}, {}
     torch.set_num_threads(1 if workers > 1 else threads)
     try:
         for setting, seeds in waiting.items():
-            size = (setting.model, setting.training.batch, len(seeds))
-            if size not in steps:
-                steps[size] = seconds_a_step(setting.model, setting.training, setting.chain, seeds, device)
+            together, alone = (setting.model, setting.training.batch, len(seeds)), (setting.model, setting.sequences)
+            if together not in step:
+                step[together] = seconds_a_step(setting.model, setting.training, setting.chain, seeds, device)
+            if alone not in measuring:
+                measuring[alone] = seconds_measuring(setting, device, analysis)
+            seconds += step[together] * setting.training.steps + measuring[alone] * len(seeds)
     finally:
         torch.set_num_threads(threads)
-    seconds = sum(steps[s.model, s.training.batch, len(seeds)] * s.training.steps for s, seeds in waiting.items())
     return Plan(len(rows), len(rows) - sum(map(len, waiting.values())), tuple(waiting.items()), workers, seconds / workers)
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import rgnb
-from rgnb import chains, findings, masking, metrics, notebooks
+from rgnb import chains, findings, hypotheses, masking, metrics, notebooks, plots, probes
 from rgnb.experiment import Experiment, stored
 from rgnb.model import ModelConfig, ResidualMLP
 from rgnb.streaming import Moments, observe
@@ -273,14 +274,10 @@ def test_names_of_files(ends_well, tmp_path_factory, name):
 
 
 def metrics_dataset():
-    import xarray as xr
-
     return xr.Dataset({"x": ("row", [1.0])})
 
 
 def results(rank):
-    import xarray as xr
-
     dims = ("correlation_length", "seed", "state", "view", "centring", "spectrum", "depth")
     return xr.Dataset(
         {"effective_rank": (dims, rank), "excess_loss": (("correlation_length", "seed", "step"), np.zeros((*rank.shape[:2], 1))),
@@ -299,6 +296,144 @@ def test_verdicts(ends_well, rank, view, start):
     for finding in (findings.rank_collapse, findings.selectivity):
         verdict = ends_well(["view", "start", "correlation lengths"], finding, results(rank), view=view, start=start)
         assert verdict is None or verdict.status in ("supported", "partly supported", "not supported")
+
+
+vectors = st.one_of(hnp.arrays("f8", st.integers(0, 5), elements=st.one_of(st.floats(1e-3, 50), st.floats())), arrays(2), junk)
+
+
+@given(vectors, st.one_of(st.floats(0, 1), junk))
+def test_intervals(ends_well, values, confidence):
+    found = ends_well(["values", "confidence"], findings.Interval.of, values, confidence)
+    assert found is None or not found.low > found.mean and not found.high < found.mean
+
+
+@given(st.sampled_from([findings.collapse, findings.collapse_from_maximum, findings.largest_rise]), st.one_of(arrays(3), real, junk))
+def test_rank_profiles(ends_well, function, profile):
+    found = ends_well(["profile"], function, profile)
+    assert found is None or found.shape == np.shape(profile)[:-1]
+
+
+@given(vectors, vectors, vectors)
+def test_explained_variances(ends_well, x, y, z):
+    found = ends_well(["x ", "y "], hypotheses.explained_variance, x, y)
+    assert found is None or 0 <= found <= 1 + 1e-9
+    ends_well(["x ", "y "], hypotheses.residuals, x, y)
+    ends_well(["rank", "modes", "correlation_length"], hypotheses.explains_better, x, y, z, resamples=9)
+    ends_well(["one", "other"], hypotheses.what_changes_collapse, (x, y), (y, z))
+
+
+@given(vectors, st.one_of(st.floats(0, 1), junk), st.one_of(st.integers(0, 9), junk))
+def test_equivalence(ends_well, differences, margin, comparisons):
+    found = ends_well(["values", "margin", "comparisons"], hypotheses.equivalent, "d", differences, margin, comparisons)
+    assert found is None or isinstance(found.holds, bool)
+
+
+matrices = st.one_of(hnp.arrays("f8", st.tuples(st.just(6), st.integers(1, 4)), elements=st.floats(-1e3, 1e3)), arrays(3), junk)
+
+
+@given(matrices, matrices, st.one_of(st.just(np.arange(6) < 3), arrays(1), junk), st.one_of(hnp.arrays("i8", st.integers(0, 4), elements=st.integers(-1, 4)), junk))
+def test_linear_readouts(ends_well, x, y, fit, group):
+    fitted = ends_well(["x ", "y "], probes.linear_fit, x, y)
+    assert fitted is None or torch.isfinite(fitted[0]).all()
+    r2 = ends_well(["x ", "y ", "fit", "group"], probes.held_out_r2, x, y, fit, group)
+    assert r2 is None or (r2.isnan() | (r2 <= 1)).all()
+    q = ends_well(["x ", "y "], probes.erasing_directions, x, y)
+    assert q is None or torch.allclose(q.T @ q, torch.eye(q.shape[1], dtype=q.dtype), atol=1e-9)
+
+
+@given(tokens, st.one_of(st.just(4), junk))
+def test_nearest_visible(ends_well, inputs, n_states):
+    found = ends_well(["inputs", "n_states"], probes.nearest_visible, inputs, n_states)
+    assert found is None or all(((-1 <= side) & (side < n_states)).all() for side in found)
+
+
+@given(st.one_of(st.builds(chains.ring, st.integers(3, 9), st.floats(0.3, 20)), st.builds(chains.cycle, st.integers(3, 9), st.floats(0.5, 20)), junk))
+def test_eigenmodes(ends_well, chain):
+    found = ends_well(["chain", "n_states", "correlation_length"], probes.eigenmodes, chain)
+    if found is not None:
+        gram = found[2].T @ (chain.stationary_distribution[:, None] * found[2])
+        assert (gram.diagonal() - 1).abs().max() < 1e-6
+
+
+def whole(seeds=2):
+    """Results, a sweep's rows and two analyses, with every variable that a verdict reads."""
+    names = {
+        "state": ["init", "trained"], "view": list(metrics.VIEWS), "centring": ["centred", "uncentred"], "spectrum": list(metrics.SPECTRA),
+        "target": ["left", "right", "posterior"], "direction": list(probes.DIRECTIONS), "perturbation": ["random", "between sequences"],
+        "scale": list(probes.SCALES), "correlation_length": [1.0, 7.0], "seed": list(range(seeds)), "chain": ["ring"],
+        "depth": range(4), "transition": range(3), "step": [0, 50], "eigenmode": range(3), "removed": [1], "floor": [1e-6], "run": range(4),
+    }  # fmt: skip
+
+    def dataset(variables):
+        used = dict.fromkeys(d for dims in variables.values() for d in dims.split())
+        values = {v: (dims.split(), np.ones([len(names[d]) for d in dims.split()])) for v, dims in variables.items()}
+        return xr.Dataset(values, {d: list(names[d]) for d in used})
+
+    labels = {"scheme": ["mask"] * 4, "family": ["ring"] * 4, "mixing": ["none"] * 4, "rate": [0.15] * 4, "experiment": [0] * 4,
+              "correlation_length": [1.0, 1.0, 7.0, 7.0], "seed": [0, 1, 0, 1]}  # fmt: skip
+    drift = {"kernel_drift": "run state view transition", "relevant_modes": "run floor"}
+    return {
+        "results": dataset(findings.RANK | findings.STEP_RANK | findings.STEP_DRIFT | {"relevant_modes": "chain correlation_length floor"}),
+        "rows": dataset(hypotheses.RANK | hypotheses.GATE | drift).assign_coords({k: ("run", v) for k, v in labels.items()}),
+        "retention": dataset(hypotheses.RETENTION | {"loss_increase": "chain correlation_length seed direction removed depth", "learnable": "chain correlation_length seed"}),
+        "perturbations": dataset({"growth": "chain correlation_length seed state perturbation transition", "scaled_drift": "chain correlation_length seed scale transition"}),
+    }  # fmt: skip
+
+
+WHOLE = whole()
+drifts = xr.DataArray(np.ones((2, 3)), dims=("seed", "transition"))
+READERS = {
+    "results": [
+        findings.rank_collapse, findings.selectivity, findings.kernel_drift, lambda ds: findings.by_definition(findings.selectivity, ds),
+        lambda ds: findings.by_step(findings.kernel_drift, ds), lambda ds: findings.gate(ds, 1.0), lambda ds: hypotheses.no_selectivity({"quick": ds}),
+        lambda ds: plots.modes_table({("ring", "quick"): ds}), lambda ds: plots.stack_table({3: ds}),
+    ],
+    "rows": [
+        hypotheses.trained, hypotheses.gate, hypotheses.collapse, hypotheses.blind, lambda ds: hypotheses.embedding_artifact(ds, 1.0, 7.0),
+        hypotheses.settings_table, hypotheses.relevant_modes, lambda ds: hypotheses.robustness(ds, ["as it is"], 1.0, 7.0),
+    ],
+    "retention": [lambda ds: hypotheses.kept(ds, 7.0), lambda ds: hypotheses.retention_panels(ds, "trained"), hypotheses.relevance_panels],
+    "perturbations": [lambda ds: hypotheses.fixed_point(ds, drifts, 7.0)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_whole_results_are_judged(kind):
+    for reader in READERS[kind]:
+        assert reader(WHOLE[kind]) is not None
+
+
+@given(st.data())
+def test_broken_results(ends_well, data):
+    kind = data.draw(st.sampled_from(list(READERS)))
+    ds, reader = WHOLE[kind], data.draw(st.sampled_from(READERS[kind]))
+    variable, dim = data.draw(st.sampled_from(sorted(ds.data_vars))), data.draw(st.sampled_from(sorted(ds.dims)))
+    change = data.draw(st.sampled_from(["no variable", "no dim", "empty", "words", "complex", "NaN", "no labels", "junk"]))
+    broken = {
+        "no variable": lambda: ds.drop_vars(variable),
+        "no dim": lambda: ds.isel({dim: 0}, drop=True),
+        "empty": lambda: ds.isel({dim: slice(0)}),
+        "words": lambda: ds.assign({variable: ds[variable].astype(str)}),
+        "complex": lambda: ds.assign({variable: ds[variable].astype(complex)}),
+        "NaN": lambda: ds.assign({variable: ds[variable] * math.nan}),
+        "no labels": lambda: ds.drop_vars(dim, errors="ignore"),
+        "junk": lambda: data.draw(junk),
+    }[change]()
+    ends_well(["ds", "results", "retention", "stacks", "rank", "variants", "correlation lengths"], reader, broken)
+
+
+FIGURES = [
+    plots.transition_matrices, plots.spectra, plots.autocorrelation, plots.effects, plots.scatter, plots.cka_matrices, plots.verdict_table, plots.step_table,
+    plots.statistics_table, plots.modes_table, plots.stack_table, plots.lines, plots.seed_lines, plots.definition_effects, plots.status_grid, plots.share_table,
+]  # fmt: skip
+shown = st.one_of(junk, st.dictionaries(names, junk, max_size=2), st.dictionaries(names, st.dictionaries(names, junk, min_size=1, max_size=2), max_size=2))
+
+
+@given(st.sampled_from(FIGURES), shown)
+def test_figures(ends_well, figure, panels):
+    more = {plots.effects: [(), "x"], plots.scatter: ["x", "y"], plots.lines: ["x"], plots.seed_lines: ["depth", "x", "y"], plots.definition_effects: ["collapse", (), "x"],
+            plots.status_grid: [{}, {}], plots.share_table: [{}, 1]}  # fmt: skip
+    ends_well(["chains", "curves", "rows", "panels", "verdicts", "results", "stacks"], figure, panels, *more.get(figure, []))
 
 
 PARAMETERS = [(name, p) for name in notebooks.names() for p in notebooks.parameters(name).values()]

@@ -87,3 +87,8 @@ def test_a_damaged_sweep_is_set_aside_and_made_again(tmp_path, capsys, damage):
     assert sweep("x", [small()], KEPT, tmp_path, progress=False).identical(first)
     assert f"{path.name} is damaged" in capsys.readouterr().err
     assert (tmp_path / f"{path.name}.damaged-0").exists() and path.exists()
+
+
+def test_measuring_at_a_low_rate_can_be_timed():
+    setting = small(rate=1e-4, sequences=256, snapshots=(50,), steps=100).settings()[0]
+    assert 0 < experiment.seconds_measuring(setting, experiment.resolve_device("cpu")) < 60
