@@ -125,7 +125,7 @@ def results(name, ds, **variables):
         values = ds[variable]
         if values.dtype.kind not in ("UTO" if variable in WORDS else "fiub"):
             raise TypeError(f"{name}: {variable} must hold {'words' if variable in WORDS else 'real numbers'}, got {values.dtype}")
-        for dim in dims.split():
+        for dim in (*dims.split(), *map(str, values.dims)):
             if not values.sizes.get(dim):
                 raise ValueError(f"{name}: {variable} must have the dimension {dim!r}, of size 1 or more, got {dict(values.sizes)}")
             if dim in LABELLED and dim not in values.indexes:

@@ -92,11 +92,12 @@ DRIFT = {"kernel_drift": "correlation_length seed state view transition", **GATE
 STEP_DRIFT = {"step_drift": "correlation_length seed step transition", **DRIFT}
 
 
-def _one_chain(ds, **variables):
+def one_chain(ds, **variables):
+    """Results of one chain family without the dimension `chain`, checked for variables and their dims; ValueError where there are several."""
     checks.results("ds", ds, **variables)
     if "chain" in ds.dims:
-        if ds.sizes["chain"] > 1:
-            raise ValueError(f"results hold chains {list(ds.chain.values)}; choose one with ds.sel(chain=...)")
+        if ds.sizes["chain"] != 1:
+            raise ValueError(f"results hold the chains {ds.chain.values.tolist()}; choose one with ds.sel(chain=...)")
         ds = ds.isel(chain=0)
     return ds
 
@@ -154,7 +155,7 @@ def largest_rise(profile):
 
 def gate_limit(ds, correlation_length):
     """Largest excess loss (nats) with which a network counts as trained: 5 % of what it can learn, or 0.01."""
-    ds = _one_chain(ds, **GATE)
+    ds = one_chain(ds, **GATE)
     entropy, reachable = (chosen(ds[name], correlation_length=correlation_length) for name in ("marginal_entropy", "reachable_loss"))
     learnable = float((entropy - reachable).mean())
     return 0.05 * learnable if learnable > 1e-9 else 0.01
@@ -163,7 +164,7 @@ def gate_limit(ds, correlation_length):
 def gate(ds, correlation_length, step=None):
     """Whether every seed at this correlation length is trained, as a `Condition`."""
     limit = gate_limit(ds, correlation_length)
-    excess = chosen(_one_chain(ds, **GATE).excess_loss, correlation_length=correlation_length)
+    excess = chosen(one_chain(ds, **GATE).excess_loss, correlation_length=correlation_length)
     worst = float((excess.isel(step=-1) if step is None else chosen(excess, step=step)).max())
     text = f"largest excess loss at correlation length {correlation_length:g}, {worst:.4f} nats, is at most {limit:.4f}"
     return Condition(text, worst <= limit)
@@ -202,7 +203,7 @@ def rank_collapse(ds, view="position", centring="centred", spectrum="singular", 
     Returns:
         Verdict with statistics "collapse" and "largest rise".
     """
-    ds = _one_chain(ds, **(RANK if step is None else STEP_RANK))
+    ds = one_chain(ds, **(RANK if step is None else STEP_RANK))
     xi = ds.correlation_length.values.min()
     profile = _profiles(ds, view, centring, spectrum, start, step).sel(correlation_length=xi)
     c, rise = Interval.of(collapse(profile)), Interval.of(largest_rise(profile))
@@ -222,7 +223,7 @@ def selectivity(ds, view="position", centring="centred", spectrum="singular", st
     Returns:
         Verdict with statistics "collapse, short", "collapse, long", "collapse, long, from maximum", "difference".
     """
-    ds = _one_chain(ds, **(RANK if step is None else STEP_RANK))
+    ds = one_chain(ds, **(RANK if step is None else STEP_RANK))
     lengths = np.sort(ds.correlation_length.values)
     if len(lengths) < 2:
         raise ValueError(f"selectivity needs two correlation lengths, the results hold {list(lengths)}")
@@ -262,7 +263,7 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
     Returns:
         Verdict with statistics "total", "leading share" and "leading share, untrained".
     """
-    ds = _one_chain(ds, **(DRIFT if step is None else STEP_DRIFT))
+    ds = one_chain(ds, **(DRIFT if step is None else STEP_DRIFT))
     lengths = np.sort(ds.correlation_length.values)
     xi = lengths[0] if correlation_length is None else checks.choice("correlation_length", correlation_length, lengths)
     here = ds.sel(correlation_length=xi)
@@ -315,7 +316,7 @@ def by_definition(finding, ds):
         {(view, centring, spectrum, start): Verdict}; the primary definition comes first.
     """
     checks.choice("finding", finding, (rank_collapse, selectivity))
-    ds = _one_chain(ds, **RANK)
+    ds = one_chain(ds, **RANK)
     definitions = [
         (view, centring, spectrum, start)
         for view in ds.view.values
@@ -336,5 +337,5 @@ def tally(verdicts):
 def by_step(finding, ds, **definition):
     """One verdict for each training step that was measured: {step: Verdict}."""
     checks.choice("finding", finding, (rank_collapse, selectivity, kernel_drift))
-    ds = _one_chain(ds, **GATE)
+    ds = one_chain(ds, **GATE)
     return {int(step): finding(ds, step=int(step), **definition) for step in ds.step.values if step > 0}

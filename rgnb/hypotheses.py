@@ -12,7 +12,7 @@ from rgnb import checks, findings
 from rgnb.findings import CONFIDENCE, Condition, Interval, Verdict, above, below
 
 # What is read of the rows of a sweep.
-RETENTION = {"r2": "chain correlation_length seed state target eigenmode depth", "modulus": "chain correlation_length seed eigenmode"}
+RETENTION = {"r2": "correlation_length seed state target eigenmode depth", "modulus": "correlation_length seed eigenmode"}
 LABELS = {"scheme": "run", "correlation_length": "run", "seed": "run"}
 GATE = {"excess_loss": "run", "marginal_entropy": "run", "reachable_loss": "run"}
 RANK = {"effective_rank": "run state view centring spectrum depth"}
@@ -290,11 +290,11 @@ def group_starts(ds):
 
 def retention_panels(ds, state):
     """R^2 by depth of each group of modes: {"ξ = ..., target": {group: DataArray}} for `plots.seed_lines`."""
-    checks.results("ds", ds, **RETENTION)
+    ds = findings.one_chain(ds, **RETENTION)
     checks.choice("state", state, ds.state.values.tolist())
     panels = {}
     for xi in ds.correlation_length.values:
-        here = ds.isel(chain=0).sel(correlation_length=xi, state=state)
+        here = ds.sel(correlation_length=xi, state=state)
         for name, targets in {"neighbours": ["left", "right"], "posterior": ["posterior"]}.items():
             panels[f"ξ = {xi:g}, {name}"] = by_modulus(here.assign(r2=here.r2.sel(target=targets).mean("target")), "r2")
     return panels
@@ -302,11 +302,11 @@ def retention_panels(ds, state):
 
 def relevance_panels(ds):
     """R^2 of the neighbours' modes against `|λ|`, one curve a depth: {"ξ = ...": {"depth d": DataArray (seed, modulus)}}."""
-    checks.results("ds", ds, **RETENTION)
+    ds = findings.one_chain(ds, **RETENTION)
     panels = {}
     depths = sorted({1, ds.sizes["depth"] // 2, ds.sizes["depth"] - 1})
     for xi in ds.correlation_length.values:
-        here = ds.isel(chain=0).sel(correlation_length=xi, state="trained")
+        here = ds.sel(correlation_length=xi, state="trained")
         r2 = here.r2.sel(target=["left", "right"]).mean("target")
         first = group_starts(here)
         modulus = here.modulus.isel(seed=0, eigenmode=first).values
@@ -322,9 +322,9 @@ def kept(retention, correlation_length, gates=()):
         retention: Dataset of one chain family with dims (correlation_length, seed, ...).
         gates: Conditions that say whether the networks are trained.
     """
-    removals = {"loss_increase": "chain correlation_length seed direction removed depth", "learnable": "chain correlation_length seed"}
-    checks.results("retention", retention, **RETENTION, **removals)
-    here = findings.chosen(retention.isel(chain=0), correlation_length=correlation_length)
+    removals = {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"}
+    retention = findings.one_chain(retention, **RETENTION, **removals)
+    here = findings.chosen(retention, correlation_length=correlation_length)
     r2 = here.r2.sel(state="trained", target=["left", "right"]).mean("target").transpose("seed", "eigenmode", "depth")
     top, bottom = r2.isel(eigenmode=0), r2.isel(eigenmode=-1)
     lost = {name: Interval.of(r.isel(depth=-1) - r.max("depth")) for name, r in (("most", top), ("least", bottom))}
@@ -350,11 +350,11 @@ def fixed_point(ds, drift, correlation_length, gates=()):
         drift: kernel drift of the same networks, DataArray (seed, transition): its two largest means are left out of the plateau.
         gates: Conditions that say whether the networks are trained.
     """
-    along = "chain correlation_length seed"
-    checks.results("ds", ds, growth=f"{along} state perturbation transition", scaled_drift=f"{along} scale transition")
+    along = "correlation_length seed"
+    ds = findings.one_chain(ds, growth=f"{along} state perturbation transition", scaled_drift=f"{along} scale transition")
     if getattr(drift, "dims", None) is None or set(drift.dims) != {"seed", "transition"} or drift.sizes["transition"] < 3:
         raise TypeError("drift must be a DataArray (seed, transition), 3 transitions or more")
-    here = findings.chosen(ds.isel(chain=0), correlation_length=correlation_length)
+    here = findings.chosen(ds, correlation_length=correlation_length)
     order = np.argsort(drift.transpose("seed", "transition").mean("seed").values)
     plateau = sorted(map(int, order[:-2]))
     level = 1 - (1 - CONFIDENCE) / len(plateau)

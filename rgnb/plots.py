@@ -301,11 +301,11 @@ def modes_table(results):
     _check("results", results, xr.Dataset)
     rows = []
     for (family, size), ds in results.items():
-        checks.results(f"results[{family!r}, {size!r}]", ds, relevant_modes="chain correlation_length floor", **findings.RANK)
-        last = ds.isel(chain=0, depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
+        ds = findings.one_chain(ds, relevant_modes="correlation_length floor", effective_rank=findings.RANK["effective_rank"])
+        last = ds.isel(depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
         for xi in ds.correlation_length.values:
             ranks = [str(Interval.of(last.sel(correlation_length=xi, spectrum=s).values)) for s in ("eigen", "singular")]
-            modes = float(ds.isel(chain=0, floor=0).relevant_modes.sel(correlation_length=xi).mean())
+            modes = float(ds.isel(floor=0).relevant_modes.sel(correlation_length=xi).mean())
             rows.append((family, size, f"{xi:g}", f"{modes:.2f}", *ranks))
     columns = ["family", "size", "ξ", "relevant modes", "last rank, eigenvalues", "last rank, singular values"]
     return pd.DataFrame(rows, columns=columns).set_index(["family", "size", "ξ"])
@@ -316,9 +316,9 @@ def stack_table(stacks):
     _check("stacks", stacks, xr.Dataset)
     rows = []
     for blocks, ds in stacks.items():
-        checks.results(f"stacks[{blocks!r}]", ds, **findings.DRIFT)
+        ds = findings.one_chain(ds, kernel_drift=findings.DRIFT["kernel_drift"])
         for xi in ds.correlation_length.values:
-            drift = ds.isel(chain=0).kernel_drift.sel(view="position", state="trained", correlation_length=xi)
+            drift = ds.kernel_drift.sel(view="position", state="trained", correlation_length=xi)
             d = np.sort(np.nan_to_num(drift.transpose("seed", "transition").values).clip(min=0))
             cells = (Interval.of(d.sum(-1)), Interval.of(d[:, -2:].sum(-1)), Interval.of(d[:, :-2].sum(-1)))
             rows.append((f"{xi:g}", blocks, *map(str, cells), f"{np.median(d[:, :-2]):.4f}"))

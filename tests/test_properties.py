@@ -360,23 +360,24 @@ def whole(seeds=2):
     names = {
         "state": ["init", "trained"], "view": list(metrics.VIEWS), "centring": ["centred", "uncentred"], "spectrum": list(metrics.SPECTRA),
         "target": ["left", "right", "posterior"], "direction": list(probes.DIRECTIONS), "perturbation": ["random", "between sequences"],
-        "scale": list(probes.SCALES), "correlation_length": [1.0, 7.0], "seed": list(range(seeds)), "chain": ["ring"],
+        "scale": list(probes.SCALES), "correlation_length": [1.0, 7.0], "seed": list(range(seeds)),
         "depth": range(4), "transition": range(3), "step": [0, 50], "eigenmode": range(3), "removed": [1], "floor": [1e-6], "run": range(4),
     }  # fmt: skip
 
     def dataset(variables):
         used = dict.fromkeys(d for dims in variables.values() for d in dims.split())
         values = {v: (dims.split(), np.ones([len(names[d]) for d in dims.split()])) for v, dims in variables.items()}
-        return xr.Dataset(values, {d: list(names[d]) for d in used})
+        ds = xr.Dataset(values, {d: list(names[d]) for d in used})
+        return ds if "run" in ds.dims else ds.expand_dims(chain=["ring"])
 
     labels = {"scheme": ["mask"] * 4, "family": ["ring"] * 4, "mixing": ["none"] * 4, "rate": [0.15] * 4, "experiment": [0] * 4,
               "correlation_length": [1.0, 1.0, 7.0, 7.0], "seed": [0, 1, 0, 1]}  # fmt: skip
     drift = {"kernel_drift": "run state view transition", "relevant_modes": "run floor"}
     return {
-        "results": dataset(findings.RANK | findings.STEP_RANK | findings.STEP_DRIFT | {"relevant_modes": "chain correlation_length floor"}),
+        "results": dataset(findings.RANK | findings.STEP_RANK | findings.STEP_DRIFT | {"relevant_modes": "correlation_length floor"}),
         "rows": dataset(hypotheses.RANK | hypotheses.GATE | drift).assign_coords({k: ("run", v) for k, v in labels.items()}),
-        "retention": dataset(hypotheses.RETENTION | {"loss_increase": "chain correlation_length seed direction removed depth", "learnable": "chain correlation_length seed"}),
-        "perturbations": dataset({"growth": "chain correlation_length seed state perturbation transition", "scaled_drift": "chain correlation_length seed scale transition"}),
+        "retention": dataset(hypotheses.RETENTION | {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"}),
+        "perturbations": dataset({"growth": "correlation_length seed state perturbation transition", "scaled_drift": "correlation_length seed scale transition"}),
     }  # fmt: skip
 
 
