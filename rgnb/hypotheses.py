@@ -149,13 +149,13 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
 
 
 def explained_variance(x, y):
-    """R^2 of the least-squares line between ln x and ln y; 0 where x is constant, which explains nothing."""
+    """R^2 of the least-squares line between ln x and ln y; 0 where x or y is constant: nothing is explained."""
     x, y = checks.paired(positive=True, x=x, y=y)
     return _explained(x, y)
 
 
 def _explained(x, y):
-    return stats.linregress(np.log(x), np.log(y)).rvalue ** 2 if np.ptp(x) > 0 else 0.0
+    return stats.linregress(np.log(x), np.log(y)).rvalue ** 2 if min(np.ptp(np.log(x)), np.ptp(np.log(y))) > 0 else 0.0
 
 
 def explains_better(rank, modes, correlation_length, confidence=CONFIDENCE, resamples=4000):
