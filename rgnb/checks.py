@@ -87,19 +87,25 @@ def matrix(name, values):
     return found
 
 
-def vector(name, values, positive=False):
-    """Return `values` as an (n,) float64 array. ValueError unless it has that shape, n >= 1, and is finite and > 0 if `positive`."""
+def vector(name, values):
+    """Return `values` as an (n,) float64 array. ValueError unless it has that shape, n >= 1."""
     found = tensor(name, values).double().numpy()
     if found.ndim != 1 or not len(found):
         raise ValueError(f"{name} must be (n,) numbers, n >= 1, got shape {found.shape}")
-    if positive and not ((found > 0) & (found < math.inf)).all():
+    return found
+
+
+def positives(name, values):
+    """Return `values` as a `vector`. ValueError unless they are finite and > 0."""
+    found = vector(name, values)
+    if not ((found > 0) & (found < math.inf)).all():
         raise ValueError(f"{name} must be finite and greater than 0, got {found[:20]}")
     return found
 
 
-def paired(positive=False, **values):
-    """Return several `vector`s. ValueError unless they are of one length."""
-    found = [vector(name, v, positive) for name, v in values.items()]
+def paired(check, **values):
+    """Return several arguments that pass `check`, such as `vector` or `matrix`. ValueError unless they are of one length."""
+    found = [check(name, v) for name, v in values.items()]
     if len({len(v) for v in found}) > 1:
         raise ValueError(f"{' and '.join(values)} must be of one length, got {[len(v) for v in found]}")
     return found
@@ -133,13 +139,12 @@ def results(name, ds, **variables):
 
 
 def mapping(name, values, kind):
-    """TypeError unless `values` is a dict whose values are all of one class (or one of several)."""
+    """TypeError unless `values` is a dict whose values are all of one class."""
     if not isinstance(values, dict):
         raise TypeError(f"{name} must be a dict, got {type(values).__name__}")
     for key, value in values.items():
         if not isinstance(value, kind):
-            names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-            raise TypeError(f"{name}[{key!r}] must be a {names}, got {type(value).__name__}")
+            raise TypeError(f"{name}[{key!r}] must be a {kind.__name__}, got {type(value).__name__}")
 
 
 def states(name, values, n_states, mask=False):

@@ -141,7 +141,7 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
     level = 1 - (1 - CONFIDENCE) / 2
     numbers, conditions = {}, []
     for name, (one, other) in {"schemes": by_scheme, "stationary laws": by_law}.items():
-        one, other = checks.paired(one=one, other=other)
+        one, other = checks.paired(checks.vector, one=one, other=other)
         d = Interval.of(one - other, level)
         numbers[name] = d
         conditions.append(Condition(f"difference of C between the {name}, {d}, exceeds {bound:g}", bool(d.low > bound or d.high < -bound)))
@@ -150,12 +150,12 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
 
 def explained_variance(x, y):
     """R^2 of the least-squares line between ln x and ln y; 0 where x or y is constant: nothing is explained."""
-    x, y = checks.paired(positive=True, x=x, y=y)
-    return _explained(x, y)
+    x, y = checks.paired(checks.positives, x=x, y=y)
+    return _explained(np.log(x), np.log(y))
 
 
 def _explained(x, y):
-    return stats.linregress(np.log(x), np.log(y)).rvalue ** 2 if min(np.ptp(np.log(x)), np.ptp(np.log(y))) > 0 else 0.0
+    return stats.linregress(x, y).rvalue ** 2 if min(np.ptp(x), np.ptp(y)) > 0 else 0.0
 
 
 def explains_better(rank, modes, correlation_length, confidence=CONFIDENCE, resamples=4000):
@@ -167,9 +167,10 @@ def explains_better(rank, modes, correlation_length, confidence=CONFIDENCE, resa
     Returns:
         {"relevant modes", "correlation length", "difference": Interval} with percentile intervals.
     """
-    data = checks.paired(positive=True, rank=rank, modes=modes, correlation_length=correlation_length)
+    data = checks.paired(checks.positives, rank=rank, modes=modes, correlation_length=correlation_length)
     if len(data[0]) < 2:
         raise ValueError("rank must hold 2 settings or more; a line through one explains nothing")
+    data = [np.log(v) for v in data]
     confidence, resamples = checks.fraction("confidence", confidence), checks.integer("resamples", resamples, 1, 10**6)
 
     def both(rank, modes, xi):
@@ -218,7 +219,7 @@ def relevant_modes(ds):
 
 def residuals(x, y):
     """ln y minus the least-squares line in ln x: (settings,) arrays -> (settings,); NaN for fewer than 3 settings, or equal x."""
-    x, y = checks.paired(positive=True, x=x, y=y)
+    x, y = checks.paired(checks.positives, x=x, y=y)
     if len(x) < 3 or np.ptp(x) == 0:
         return np.full(len(x), np.nan)
     line = stats.linregress(np.log(x), np.log(y))

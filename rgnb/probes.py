@@ -76,16 +76,9 @@ def nearest_visible(inputs, n_states):
     return before(inputs), before(inputs.flip(1)).flip(1)
 
 
-def _rows(**matrices):
-    found = [checks.matrix(name, values) for name, values in matrices.items()]
-    if len({len(values) for values in found}) > 1:
-        raise ValueError(f"{' and '.join(matrices)} must have the same rows, got {[len(values) for values in found]}")
-    return found
-
-
 def linear_fit(x, y):
     """Least squares with intercept, kept stable by a ridge of 1e-9 of the mean variance: (n, d), (n, k) -> (d, k), (k,)."""
-    x, y = _rows(x=x, y=y)
+    x, y = checks.paired(checks.matrix, x=x, y=y)
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
     gram = x.T @ x
@@ -104,7 +97,7 @@ def held_out_r2(x, y, fit, group):
         (k,) float64: R^2 of each target's group, at most 1, about 0 or slightly below where nothing can be read;
         NaN where the targets of a group do not vary.
     """
-    x, y = _rows(x=x, y=y)
+    x, y = checks.paired(checks.matrix, x=x, y=y)
     fit, group = checks.tensor("fit", fit), checks.states("group", group, y.shape[1])
     if fit.dtype != torch.bool or fit.shape != x.shape[:1] or fit.all() or not fit.any():
         raise ValueError(f"fit must be {len(x)} booleans, some of them True and some False")
@@ -128,7 +121,7 @@ def erasing_directions(x, y):
         (d, k) float64. After `x - (x - mean) Q Q^T` the covariance with y is 0 on these rows, and with it the
         R^2 of every linear readout.
     """
-    x, y = _rows(x=x, y=y)
+    x, y = checks.paired(checks.matrix, x=x, y=y)
     if y.shape[1] > x.shape[1]:
         raise ValueError(f"y must have at most as many columns as x, got {y.shape[1]} and {x.shape[1]}")
     return torch.linalg.qr((x - x.mean(0)).T @ (y - y.mean(0))).Q
