@@ -117,6 +117,7 @@ def _profiles(ds, view, centring, spectrum, start, step):
 
 
 def chosen(values, **labels):
+    """`values.sel(**labels)` of a DataArray or Dataset; ValueError that names the closest label where there is no such one."""
     for dim, label in labels.items():
         checks.choice(dim, label, values[dim].values.tolist())
     return values.sel(labels)

@@ -219,9 +219,12 @@ def relevant_modes(ds):
 
 def residuals(x, y):
     """ln y minus the least-squares line in ln x: (settings,) arrays -> (settings,); NaN for fewer than 3 settings, or equal x."""
+    settings = len(checks.sequence("x", x, 0))
+    if settings < 3:
+        return np.full(settings, np.nan)
     x, y = checks.paired(checks.positives, x=x, y=y)
-    if len(x) < 3 or np.ptp(x) == 0:
-        return np.full(len(x), np.nan)
+    if np.ptp(x) == 0:
+        return np.full(settings, np.nan)
     line = stats.linregress(np.log(x), np.log(y))
     return np.log(y) - line.intercept - line.slope * np.log(x)
 
