@@ -3,6 +3,24 @@
 import difflib
 import math
 import numbers
+import os
+from pathlib import Path
+
+
+def instance(name, value, kind, where=""):
+    """Return `value` if it is of a class. TypeError that says what else it is, and `where` one comes from."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__module__.partition('.')[0]} {kind.__name__}, got {type(value).__name__}{where and f'; {where}'}")
+    return value
+
+
+def path(name, value):
+    """Return `value` as a Path. TypeError if it is none, ValueError if no file can have such a name."""
+    if not isinstance(value, str | os.PathLike) or isinstance(value, str) and not value:
+        raise TypeError(f"{name} must be a path, got {value!r}")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"{name} must not hold a null character, got {value!r}")
+    return Path(value)
 
 
 def integer(name, value, minimum, maximum=2**63 - 1):

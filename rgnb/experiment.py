@@ -95,8 +95,7 @@ class Experiment:
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name} must hold at least one value and none twice, got {values}")
         for chain in self.own:
-            if not isinstance(chain, chains.MarkovChain):
-                raise TypeError(f"own must hold MarkovChains, got {type(chain).__name__}; wrap a matrix as MarkovChain(P)")
+            checks.instance("own", chain, chains.MarkovChain, "wrap a matrix as MarkovChain(P)")
             if chain.n_states != self.model.n_states:
                 raise ValueError(f"the chain has {chain.n_states} states, the model {self.model.n_states}; make them equal")
         resolve_device(self.device)
@@ -200,8 +199,8 @@ class Setting:
         label = f"{self.family}-{self.correlation_length:.4g}-{self.model.mixing}-{self.training.scheme}"
         config = self.config() | {"seed": seed}
         if analysis is not None:
-            label += f"-{analysis.__name__}"
             config |= {"analysis": full_name(analysis)}
+            label += f"-{analysis.__name__}"
         return Path(folder) / f"{label}-seed{seed}-{content_key(config)}.nc"
 
     def weights(self, folder):
@@ -216,7 +215,9 @@ def content_key(config):
 
 
 def full_name(analysis):
-    """What stands for an analysis, a function, in the key of a result."""
+    """What stands for an analysis in the key of a result. TypeError unless it is a function with a name of its own, which lambdas have not."""
+    if not callable(analysis) or not getattr(analysis, "__name__", "<").isidentifier():
+        raise TypeError(f"analysis must be a function made with def, got {analysis!r}; its name is what its results are found by")
     return f"{analysis.__module__}.{analysis.__name__}"
 
 
@@ -309,7 +310,7 @@ def _frozen(chain):
 
 def results_folder(results=None):
     """The folder of stored results: the argument, else $RGNB_RESULTS, else `results/` of the checkout."""
-    return Path(results or os.environ.get("RGNB_RESULTS") or Path(__file__).parent.parent / "results")
+    return checks.path("results", (os.environ.get("RGNB_RESULTS") or Path(__file__).parent.parent / "results") if results is None else results)
 
 
 def _writable(folder):
@@ -359,15 +360,21 @@ def settle(setting, seeds, folder, device, progress=False, analysis=None, wait=T
     return {seed: found[seed] for seed in seeds}
 
 
-def seconds_measuring(setting, device, analysis=None):
-    """Wall time of measuring one network of a setting (seconds): a line through that of a sixteenth and a quarter of the sequences, timed now, untrained."""
+def rehearse(setting, sequences, device, analysis=None):
+    """What is measured of a setting, on an untrained network and a number of sequences: before long work, its variables and its time."""
     weights = {f"weight.{name}": value[0] for name, value in ResidualMLP(setting.model).state_dict().items()} | {"history": torch.zeros(1)}
+    # At a very low rate few sequences may have no position to measure.
+    training = replace(setting.training, rate=max(setting.training.rate, 0.1))
+    part, steps = replace(setting, sequences=sequences, training=training), (*training.snapshots, training.steps)
+    return (analysis or measure)(evaluation(setting.chain, part), part, 0, dict.fromkeys(steps, weights), device)
+
+
+def seconds_measuring(setting, device, analysis=None):
+    """Wall time of measuring one network of a setting (seconds): a line through that of a sixteenth and a quarter of the sequences, timed now."""
     took = []
     for sequences in (max(64, setting.sequences // 16), max(64, setting.sequences // 4)):
-        # At a very low rate few sequences may have no position to measure.
-        training = replace(setting.training, rate=max(setting.training.rate, 0.1))
-        part, started = replace(setting, sequences=sequences, training=training), time.monotonic()
-        (analysis or measure)(evaluation(setting.chain, part), part, 0, dict.fromkeys((*training.snapshots, training.steps), weights), device)
+        started = time.monotonic()
+        rehearse(setting, sequences, device, analysis)
         took.append(time.monotonic() - started)
     return took[1] + 4 * max(took[1] - took[0], 0)
 
@@ -384,13 +391,13 @@ def entries(setting, seeds, folder, analysis=None):
 
 def _compute(setting, seeds, folder, device, progress, analysis):
     chain, diverged = setting.chain, None
+    task = evaluation(chain, setting)  # a setting that cannot be measured is not trained
     try:
         trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress)
     except Diverged as error:  # the other seeds are measured and stored first
         diverged, seeds = error, [seed for seed in seeds if seed not in error.seeds]
         trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress) if seeds else {}
     label = f"measuring {setting.family} at {setting.correlation_length:.3g}"
-    task = evaluation(chain, setting)
     for seed in tqdm(seeds, desc=label, unit="seed", disable=not progress):
         started = time.monotonic()
         result = (analysis or measure)(task, setting, seed, trained[seed], device)

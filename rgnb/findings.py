@@ -183,11 +183,13 @@ def _decide(finding, gates, status, conditions, statistics):
 
 def above(name, interval, bound):
     """Whether an interval lies above a bound, as a `Condition`."""
+    interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
     return Condition(f"{name} {interval} lies above {bound:g}", bool(interval.low > bound))
 
 
 def below(name, interval, bound):
     """Whether an interval lies below a bound, as a `Condition`."""
+    interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
     return Condition(f"{name} {interval} lies below {bound:g}", bool(interval.high < bound))
 
 

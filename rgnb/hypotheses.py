@@ -288,6 +288,8 @@ def by_modulus(ds, variable):
 def group_starts(ds):
     """Index of the first mode of each group of equal modulus."""
     checks.results("ds", ds, modulus="seed eigenmode")
+    if set(ds.modulus.dims) != {"seed", "eigenmode"}:
+        raise ValueError(f"ds must hold one chain at one correlation length, got modulus along {ds.modulus.dims}; choose with ds.sel(...)")
     modulus = ds.modulus.isel(seed=0).values
     return np.flatnonzero(np.diff(modulus, prepend=2) < -1e-6)
 
@@ -444,8 +446,7 @@ def _as_results(rows):
 
 def p_value(interval, bound, direction):
     """One-sided t test that a mean lies above (direction 1) or below (-1) a bound, from an Interval's values; 1 where undecidable."""
-    if not isinstance(interval, Interval):
-        raise TypeError(f"interval must be an Interval, got {interval!r}")
+    checks.instance("interval", interval, Interval)
     values = checks.choice("direction", direction, (1, -1)) * (np.asarray(interval.values) - checks.number("bound", bound))
     if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:
         return 1.0
@@ -454,12 +455,13 @@ def p_value(interval, bound, direction):
 
 def finding_p(verdict):
     """p-value of a finding of `rgnb.findings`: the largest of its interval conditions (an intersection-union test)."""
-    checks.mapping("verdicts", {"verdict": verdict}, Verdict)
-    s = verdict.statistics
+    s = checks.instance("verdict", verdict, Verdict).statistics
     if "difference" in s:
         tests = [(s["collapse, short"], 0.2, 1), (s["collapse, long"], 0.1, -1), (s["collapse, long, from maximum"], 0.1, -1), (s["difference"], 0.1, 1)]
     elif "collapse" in s:
         tests = [(s["collapse"], 0.2, 1), (s["largest rise"], 0.05, -1)]
+    elif "total" not in s:
+        raise ValueError(f"verdict must be one of rgnb.findings, got {verdict.finding!r}")
     else:
         tests = [(s["total"], 0.1, 1), (s["leading share"], max(0.8, s["leading share, untrained"].high), 1)]
     return max(p_value(*test) for test in tests)

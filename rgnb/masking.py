@@ -8,6 +8,7 @@ state in 10 % and the true state in 10 % of the cases. The task is to predict th
 import torch
 
 from rgnb import checks
+from rgnb.chains import MarkovChain
 
 SCHEMES = ("mask", "bert")
 
@@ -67,7 +68,7 @@ def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
         ValueError: tokens out of range, or a sequence that the chain cannot produce.
     """
     rate, scheme = checks.fraction("rate", rate), checks.choice("scheme", scheme, SCHEMES)
-    n = chain.n_states
+    n = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states
     observed = checks.states("observed", observed, n, mask=True)
     if observed.ndim != 2 or observed.numel() == 0:
         raise ValueError(f"observed must be (batch, length), neither of them 0, got shape {tuple(observed.shape)}")
@@ -95,6 +96,9 @@ def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
 
 def entropy(p):
     """Shannon entropy in nats over the last axis, with 0 ln 0 = 0: (..., V) -> (...)."""
+    p = checks.tensor("p", p).double()
+    if p.ndim < 1 or not ((p >= 0) & (p <= 1 + 1e-6)).all():
+        raise ValueError(f"p must be (..., V) probabilities, got shape {tuple(p.shape)}")
     return torch.special.entr(p).sum(-1)
 
 
@@ -104,4 +108,7 @@ def loss_floor(posterior, selected):
     Args:
         posterior: (batch, length, V) from `bayes_posterior`; selected: (batch, length) bool, not all False.
     """
+    posterior, selected = checks.tensor("posterior", posterior), checks.tensor("selected", selected)
+    if selected.dtype != torch.bool or posterior.shape[:-1] != selected.shape or not selected.any():
+        raise ValueError(f"selected must be booleans of shape {tuple(posterior.shape[:-1])}, one of them True at least, got {selected.dtype} {tuple(selected.shape)}")
     return entropy(posterior[selected]).mean().item()

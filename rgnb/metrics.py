@@ -91,6 +91,9 @@ def _gram_values(x):
 
 def _relative(s):
     # Singular values over their largest, so that squares neither over- nor underflow; 0 stays 0.
+    s = checks.tensor("s", s).double()
+    if s.ndim < 1 or not s.shape[-1] or not ((s >= 0) & (s < torch.inf)).all():
+        raise ValueError(f"s must be (..., k) singular values, finite and not negative, k >= 1, got shape {tuple(s.shape)}; use singular_values")
     top = s.amax(-1, keepdim=True)
     return s / torch.where(top > 0, top, 1.0)
 
@@ -132,7 +135,7 @@ def participation_ratio(x, center=True):
 def spectrum_participation(s):
     """Participation ratio of singular values s: (..., k) -> (...)."""
     squares = _relative(s) ** 2
-    return squares.sum(-1) ** 2 / (squares**2).sum(-1).clamp(min=torch.finfo(s.dtype).tiny)
+    return squares.sum(-1) ** 2 / (squares**2).sum(-1).clamp(min=torch.finfo(squares.dtype).tiny)
 
 
 def stable_rank(x, center=True):

@@ -122,7 +122,7 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, config, seeds=0):
         super().__init__()
-        self.config = config
+        self.config = checks.instance("config", config, ModelConfig)
         self.single = not isinstance(seeds, Sequence)
         self.seeds = tuple(checks.integer("seeds", seed, 0) for seed in ([seeds] if self.single else seeds))
         if not self.seeds:
@@ -134,7 +134,7 @@ class ResidualMLP(nn.Module):
         self.head = _Linear(generators, config.width, config.n_states)
 
     def _depths(self, tokens, keep=None):
-        n, config = len(self.seeds), self.config
+        n, config, tokens = len(self.seeds), self.config, checks.tensor("tokens", tokens)
         if tokens.dtype.is_floating_point or tokens.ndim not in (2, 3) or (tokens.ndim == 3 and len(tokens) != n):
             raise ValueError(
                 f"tokens must be (batch, length) or ({n}, batch, length) integers, got {tokens.dtype} {tuple(tokens.shape)}"

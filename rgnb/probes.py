@@ -33,8 +33,7 @@ def eigenmodes(chain):
         (modulus, group, functions): (V-1,) float64, (V-1,) int64 group numbers, (V, V-1) float64 whose
         columns have mean 0 and variance 1 under the stationary law.
     """
-    if not isinstance(chain, MarkovChain):
-        raise TypeError(f"chain must be a MarkovChain, got {chain!r}; make one of rgnb.chains")
+    checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains")
     root = chain.stationary_distribution.sqrt()
     similar = root[:, None] * chain.transition_matrix / root
     if torch.allclose(similar, similar.T, rtol=0, atol=1e-12):  # detailed balance
@@ -150,10 +149,19 @@ def mode_retention(task, setting, seed, snapshots, device):
 
     Returns:
         Dataset with dims (state, target, eigenmode, depth) and (direction, removed, depth).
+
+    Raises:
+        ValueError: hardly any masked position has a visible one on either side.
     """
     chain, (modulus, group, functions) = setting.chain, eigenmodes(setting.chain)
     rows, targets = _targets(chain, task, functions)
-    fit = (torch.arange(len(rows)) < len(rows) // 2)[:, None].expand_as(rows)[rows]
+    half = len(rows) // 2
+    fit, test = (torch.arange(len(rows)) < half)[:, None].expand_as(rows)[rows], slice(half, half + INTERVENTIONS)
+    if fit.sum() < 2 or not rows[test].any():
+        raise ValueError(
+            f"{rows.sum()} masked positions have a visible one on either side, too few to read from; use more sequences, "
+            f"a length greater than {setting.model.length} or a rate other than {setting.training.rate:g}"
+        )
     r2 = torch.zeros(2, len(targets), len(group), setting.model.depth + 1, dtype=torch.float64)
     for state, model in enumerate(_networks(setting, seed, snapshots)):
         stream, _ = forward(model, task.inputs, device)
@@ -162,10 +170,9 @@ def mode_retention(task, setting, seed, snapshots, device):
                 r2[state, k, :, depth] = held_out_r2(x[rows].double(), y, fit, group)
 
     # `model` and `stream` are the trained network's from here on.
-    test = slice(len(rows) // 2, len(rows) // 2 + INTERVENTIONS)
     q = torch.zeros(*rows.shape, chain.n_states, dtype=torch.float64)
     q[task.selected] = task.bayes
-    removed = [k for k in REMOVED if k < len(group)]
+    removed = [k for k in REMOVED if k < len(group) and k <= setting.model.width]
     increase = torch.zeros(len(DIRECTIONS), len(removed), len(stream), dtype=torch.float64)
     g = generator(seed, 3)
     for depth, x in enumerate(stream):

@@ -156,8 +156,7 @@ def observe(model, batches, modules, view="token", device="auto"):
         ValueError: an unknown module or view, no batch, or outputs that do not fit.
         TypeError: no network, or batches that hold something else than tensors.
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    checks.instance("model", model, torch.nn.Module)
     if isinstance(batches, str | bytes | dict | torch.Tensor) or not hasattr(batches, "__iter__"):
         raise TypeError(f"batches must be an iterable of inputs, got {type(batches).__name__}; pass a list such as [x]")
     named = dict(model.named_modules())

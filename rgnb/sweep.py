@@ -18,7 +18,7 @@ import xarray as xr
 from tqdm import tqdm
 
 from rgnb import checks, files
-from rgnb.experiment import Experiment, entries, full_name, results_folder, seconds_measuring, settle, stored
+from rgnb.experiment import Experiment, entries, full_name, rehearse, results_folder, seconds_measuring, settle, stored
 from rgnb.training import resolve_device, seconds_a_step
 
 LABELS = ("n_states", "mixing", "width", "blocks", "scheme", "rate", "learning_rate")  # of a setting, beside its chain
@@ -70,7 +70,7 @@ def plan(experiments, results=None, analysis=None, workers=None):
     """
     rows, device = _rows(experiments), _device(experiments)
     waiting = _by_setting(row for row in rows if not any(row[0].path(f, row[1], analysis).exists() for f in _places(results)))
-    workers, seconds = workers or _workers(device, len(waiting)), 0.0
+    workers, seconds = _workers(device, len(waiting)) if workers is None else checks.integer("workers", workers, 1), 0.0
     threads, step, measuring = torch.get_num_threads(), {}, {}
     torch.set_num_threads(1 if workers > 1 else threads)
     try:
@@ -113,7 +113,7 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
         OSError: a file cannot be written, or no scheduler answers.
         RuntimeError: every setting failed.
     """
-    rows = _rows(experiments)
+    rows, variables = _rows(experiments), checks.sequence("variables", variables)
     asked = [[setting.config() | {"seed": seed} for setting in e.settings() for seed in e.seeds] for e in experiments]
     measured = full_name(analysis) if analysis else None
     config = {"experiments": asked, "variables": list(variables), "analysis": measured}
@@ -124,6 +124,8 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
             for setting, seeds in _by_setting(row for row in rows if row not in found).items():
                 found |= _kept(setting, entries(setting, seeds, folder, analysis), variables)
         waiting = _by_setting(row for row in rows if row not in found)
+        if waiting:
+            _check_variables(variables, next(iter(waiting)), analysis)
         failed = []
         for setting, seeds, error in _computed(name, waiting, own, _device(experiments), progress, analysis, scheduler):
             new = _kept(setting, entries(setting, seeds, own, analysis), variables)
@@ -141,7 +143,13 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
 
 def pivot(ds, values, *dims):
     """Values of a sweep's rows, (run,), arranged by coordinates of theirs: DataArray with `dims`, NaN where there is no row."""
-    frame = pd.DataFrame({d: ds[d].values for d in dims} | {"value": np.asarray(values)})
+    checks.results("ds", ds, **dict.fromkeys(dims, "run"))
+    values = checks.vector("values", values)
+    if len(values) != ds.sizes.get("run"):
+        raise ValueError(f"values must be one number for each of the {ds.sizes.get('run')} rows of ds, got {len(values)}")
+    frame = pd.DataFrame({d: ds[d].values for d in dims} | {"value": values})
+    if frame.duplicated(list(dims)).any():
+        raise ValueError(f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or name more dims")
     return xr.DataArray.from_series(frame.set_index(list(dims))["value"])
 
 
@@ -153,12 +161,10 @@ def _places(results):
 def _rows(experiments):
     # {(setting, seed): number of the first experiment that asks for it}, in the order in which they are asked for.
     rows = {}
-    for i, e in enumerate(experiments):
-        for setting in e.settings():
+    for i, e in enumerate(checks.sequence("experiments", experiments)):
+        for setting in checks.instance(f"experiments[{i}]", e, Experiment, "rgnb.sweep.grid makes a list of them").settings():
             for seed in e.seeds:
                 rows.setdefault((setting, seed), i)
-    if not rows:
-        raise ValueError("experiments must hold at least one Experiment, got none")
     return rows
 
 
@@ -180,12 +186,25 @@ def _workers(device, settings):
     return max(1, min(torch.get_num_threads(), settings)) if device.type == "cpu" else 1
 
 
+def _known(variables, ds):
+    for variable in variables:
+        checks.choice("variable", variable, list(ds.data_vars))
+
+
+def _check_variables(variables, setting, analysis):
+    # An unknown variable must not show after hours.
+    try:
+        measured = rehearse(setting, 64, torch.device("cpu"), analysis)
+    except Exception:  # noqa: BLE001 a setting that cannot be measured is listed with its error when its turn comes
+        return
+    _known(variables, measured)
+
+
 def _kept(setting, found, variables):
     # What a sweep holds of entries: {(setting, seed): Dataset}.
     kept = {}
     for seed, ds in found.items():
-        for variable in variables:
-            checks.choice("variable", variable, list(ds.data_vars))
+        _known(variables, ds)
         kept[setting, seed] = (ds.isel(step=-1, drop=True) if "step" in ds.dims else ds)[list(variables)]
     return kept
 

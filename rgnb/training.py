@@ -9,7 +9,6 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from rgnb import checks, files
+from rgnb.chains import MarkovChain
 from rgnb.masking import SCHEMES, corrupt
 from rgnb.model import ModelConfig, ResidualMLP
 
@@ -143,7 +143,7 @@ class _Store:
     """Tensors of one setting on disk, checked and never half written."""
 
     def __init__(self, folder, setting):
-        self.folder, self.setting = Path(folder), json.dumps(setting, sort_keys=True)
+        self.folder, self.setting = folder, json.dumps(setting, sort_keys=True)
 
     def path(self, step):
         return self.folder / f"step-{step:06d}.safetensors"
@@ -228,9 +228,11 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
         FloatingPointError: the loss of some seeds is not finite (a `Diverged` that names them); the others are trained and kept.
         OSError: a checkpoint cannot be written.
     """
-    if chain.n_states != model_config.n_states:
+    checks.instance("model_config", model_config, ModelConfig)
+    checks.instance("train_config", train_config, TrainConfig)
+    if checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states != model_config.n_states:
         raise ValueError(f"the chain has {chain.n_states} states, the model {model_config.n_states}; make them equal")
-    device = resolve_device(device)
+    device, folder = resolve_device(device), checks.path("folder", folder)
     setting = {
         "chain": chain.transition_matrix.tolist(),
         "model": asdict(model_config),
@@ -238,7 +240,7 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
     }
     seeds = [checks.integer("seeds", seed, 0) for seed in checks.sequence("seeds", seeds)]
     steps = sorted({*(s for s in train_config.snapshots if s < train_config.steps), train_config.steps})
-    stores = {seed: _Store(Path(folder) / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
+    stores = {seed: _Store(folder / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
 
     group_store, diverged = _Store(folder, setting), {}
     for done, members, state in _groups(stores, group_store, steps):
@@ -329,8 +331,11 @@ def seconds_a_step(model_config, train_config, chain, seeds, device="auto"):
 
 
 def load_model(config, snapshot):
-    """A single network with the weights of one snapshot, as `train` returns it."""
-    model = ResidualMLP(config)
-    prefix = "weight."
-    model.load_state_dict({k.removeprefix(prefix): v[None] for k, v in snapshot.items() if k.startswith(prefix)})
+    """A single network with the weights of one snapshot, as `train` returns it; ValueError where they are another network's."""
+    checks.mapping("snapshot", snapshot, torch.Tensor)
+    model, prefix = ResidualMLP(config), "weight."
+    try:
+        model.load_state_dict({k.removeprefix(prefix): v[None] for k, v in snapshot.items() if str(k).startswith(prefix)})
+    except RuntimeError as error:
+        raise ValueError(f"snapshot holds the weights of another network than config: {error}") from None
     return model

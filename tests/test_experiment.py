@@ -200,7 +200,7 @@ def test_processes_share_the_settings_out(tmp_path):
         ({"sequences": 10}, ValueError, "sequences must be at least 64"),
         ({"own": [chains.ring(5, 1.0)]}, ValueError, "the chain has 5 states, the model 4"),
         ({"own": [chains.ring(4, 1.0), chains.ring(4, 1.0)]}, ValueError, "must differ in correlation length"),
-        ({"own": [[[0.5, 0.5], [0.5, 0.5]]]}, TypeError, "own must hold MarkovChains"),
+        ({"own": [[[0.5, 0.5], [0.5, 0.5]]]}, TypeError, "own must be a rgnb MarkovChain"),
     ],
 )
 def test_bad_input_fails_before_any_work(changes, error, message):

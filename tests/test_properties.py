@@ -4,11 +4,15 @@
 """
 
 import ast
+import importlib
+import inspect
 import math
+import re
 import string
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -18,11 +22,11 @@ from hypothesis.extra import numpy as hnp
 
 import rgnb
 from rgnb import chains, findings, hypotheses, masking, metrics, notebooks, plots, probes
-from rgnb.experiment import Experiment, stored
+from rgnb.experiment import Evaluation, Experiment, Setting, evaluation, forward, measure, results_folder, stored
 from rgnb.model import ModelConfig, ResidualMLP
 from rgnb.streaming import Moments, observe
-from rgnb.sweep import grid
-from rgnb.training import TrainConfig, resolve_device
+from rgnb.sweep import Plan, grid, pivot, plan, sweep
+from rgnb.training import Diverged, TrainConfig, generator, load_model, resolve_device, train
 
 pytestmark = pytest.mark.promise("bad input")
 
@@ -64,6 +68,7 @@ def ends_well(request):
     request.node.user_properties.append(("cases", counted["cases"]))
 
 
+vectors = st.one_of(hnp.arrays("f8", st.integers(0, 5), elements=st.one_of(st.floats(1e-3, 50), st.floats())), arrays(2), junk)
 FAMILIES = ["sticky", "ring", "cycle", "block", "hierarchical", "reversible"]
 
 
@@ -126,12 +131,26 @@ def test_corruption(ends_well, x, n, rate, scheme):
         assert inputs.shape == selected.shape and torch.equal(inputs[~selected], torch.as_tensor(x)[~selected])
 
 
-@given(tokens, schemes, st.one_of(st.floats(0, 1), junk))
-def test_bayes_posterior(ends_well, observed, scheme, rate):
-    posterior = ends_well(["observed", "scheme", "rate"], masking.bayes_posterior, CHAIN, observed, scheme, rate)
+@given(st.one_of(st.just(CHAIN), junk), tokens, schemes, st.one_of(st.floats(0, 1), junk))
+def test_bayes_posterior(ends_well, chain, observed, scheme, rate):
+    posterior = ends_well(["chain", "observed", "scheme", "rate"], masking.bayes_posterior, chain, observed, scheme, rate)
     if posterior is not None:
         sums = posterior.sum(-1)
         assert torch.allclose(sums, torch.ones_like(sums)) and (masking.entropy(posterior) <= math.log(4) + 1e-9).all()
+
+
+@given(st.one_of(hnp.arrays("f8", (2, 3, 4), elements=st.floats(0, 0.25)), arrays(), junk), st.one_of(hnp.arrays(bool, (2, 3)), arrays(2), junk))
+def test_loss_floor(ends_well, posterior, selected):
+    found = ends_well(["posterior", "selected", "p "], masking.loss_floor, posterior, selected)
+    assert found is None or 0 <= found <= 4
+    found = ends_well(["p "], masking.entropy, posterior)
+    assert found is None or (found >= -1e-5).all()
+
+
+@given(st.sampled_from([metrics.spectrum_rank, metrics.spectrum_participation, metrics.spectrum_stable]), st.one_of(arrays(), hnp.arrays("f8", (2, 5), elements=st.floats(0, 1e300)), junk))
+def test_ranks_of_spectra(ends_well, function, s):
+    found = ends_well(["s "], function, s)
+    assert found is None or (((found == 0) | (found >= 1 - 1e-9)) & (found <= np.shape(s)[-1] + 1e-9)).all()
 
 
 ONE = [metrics.effective_rank, metrics.participation_ratio, metrics.stable_rank, metrics.singular_values]
@@ -228,10 +247,31 @@ def test_model_configs(ends_well, values):
 MODEL = ResidualMLP(ModelConfig(n_states=4, length=5, width=8, depth=2))
 
 
+@given(junk, st.one_of(st.integers(0, 3), st.lists(st.integers(0, 3), max_size=2), junk))
+def test_making_networks(ends_well, config, seeds):
+    ends_well(["config"], ResidualMLP, config)
+    made = ends_well(["seeds"], ResidualMLP, MODEL.config, seeds)
+    assert made is None or made.single == isinstance(seeds, int)
+
+
+@given(st.one_of(junk, st.dictionaries(st.one_of(names, st.just("weight.head.bias")), st.one_of(junk, st.just(torch.zeros(4))), max_size=2)))
+def test_weights_of_another_network(ends_well, snapshot):
+    assert ends_well(["snapshot"], load_model, MODEL.config, snapshot) is None
+
+
+TINY = {"model_config": ModelConfig(n_states=4, length=5, width=4, depth=1), "train_config": TrainConfig(batch=2, steps=50, snapshots=()), "chain": CHAIN, "seeds": [0]}
+
+
+@given(st.sampled_from([*TINY, "folder", "device"]), junk)
+def test_training(ends_well, tmp_path_factory, name, value):
+    assume(not (name == "folder" and isinstance(value, str) and value.strip("\0")))  # any other name is a folder's
+    arguments = TINY | {"folder": tmp_path_factory.getbasetemp() / "weights", "device": "cpu", "progress": False, name: value}
+    found = ends_well([name], train, **arguments)
+    assert found is None or all(np.isfinite(steps[50]["history"]).all() for steps in found.values())
+
+
 @given(tokens)
 def test_networks(ends_well, x):
-    assume(isinstance(x, np.ndarray) and x.dtype.kind in "iufb")
-    x = torch.from_numpy(x.astype(x.dtype.newbyteorder("=")))
     out = ends_well(["tokens"], MODEL, x)
     assert out is None or out.shape == (*x.shape, 4) and torch.isfinite(out).all()
 
@@ -273,6 +313,54 @@ def test_names_of_files(ends_well, tmp_path_factory, name):
     assert {p.suffix for p in folder.rglob("*") if p.is_file()} <= {".nc"} and not list(folder.parent.glob("x-*.nc"))
 
 
+@given(junk)
+def test_folders_of_results(ends_well, folder):
+    assert ends_well(["results"], results_folder, folder) is not None or folder is not None
+    ends_well(["analysis"], Experiment.profile("quick", seeds=1).missing, analysis=folder)
+
+
+SMALL = grid("quick", n_states=4, length=4, width=4, depth=1, batch=2, steps=50, snapshots=(), sequences=64, seeds=1, mixing="none")
+
+
+@given(st.one_of(st.just(SMALL), st.lists(junk, max_size=2), junk), st.one_of(st.just(["kernel_drift"]), st.lists(names, max_size=2), junk), junk)
+def test_sweeps(ends_well, tmp_path_factory, experiments, variables, workers):
+    folder = tmp_path_factory.getbasetemp() / "sweeps"
+    found = ends_well(["experiments", "variable"], sweep, "tiny", experiments, variables, folder, progress=False)
+    assert found is None or found.sizes["run"] == 2
+    found = ends_well(["experiments", "workers"], plan, experiments, folder, workers=workers)
+    assert found is None or (isinstance(found, Plan) and found.asked == 2)
+
+
+@given(st.one_of(st.just(None), junk), vectors, st.lists(st.one_of(st.sampled_from(["seed", "scheme", "correlation_length"]), names), max_size=3))
+def test_arranging_rows(ends_well, ds, values, dims):
+    found = ends_well(["ds", "values"], pivot, WHOLE["rows"] if ds is None else ds, values, *dims)
+    assert found is None or set(found.dims) == set(dims)
+
+
+mixings = st.sampled_from(["tokens", "none"])
+SETTINGS = st.builds(
+    lambda n, xi, length, width, depth, mixing, rate, scheme: Experiment.profile(
+        "quick", n_states=n, correlation_lengths=[xi], families=["sticky"], length=length, width=width, depth=depth, mixing=mixing, rate=rate,
+        scheme=scheme, sequences=64, seeds=1, steps=50, snapshots=(),
+    ).settings()[0],
+    st.integers(2, 5), st.floats(0.1, 30), st.integers(1, 6), st.integers(2, 8), st.integers(1, 3), mixings, st.floats(0.02, 0.98), st.sampled_from(masking.SCHEMES),
+)  # fmt: skip
+
+
+@given(st.sampled_from([measure, probes.mode_retention, probes.perturbations]), SETTINGS)
+def test_analyses_of_any_setting(ends_well, analysis, setting):
+    untrained = {f"weight.{k}": v[0] for k, v in ResidualMLP(setting.model).state_dict().items()} | {"history": torch.zeros(1)}
+    task = ends_well(["rate"], evaluation, setting.chain, setting)
+    found = task and ends_well(["rate", "length", "sequences"], analysis, task, setting, 0, {50: untrained}, torch.device("cpu"))
+    if found is not None:
+        for name, variable in found.data_vars.items():
+            assert not np.isinf(variable).any(), name
+        if analysis is measure:
+            stream, log_p = forward(load_model(setting.model, untrained), task.inputs, torch.device("cpu"))
+            assert len(stream) == setting.model.depth + 1 and torch.allclose(log_p.exp().sum(-1), torch.ones(log_p.shape[:-1]), atol=1e-5)
+            assert (found.effective_rank.fillna(0) <= max(setting.model.width, 1) + 1e-6).all() and (found.kernel_drift.fillna(0) <= 2 + 1e-6).all()
+
+
 def metrics_dataset():
     return xr.Dataset({"x": ("row", [1.0])})
 
@@ -298,9 +386,6 @@ def test_verdicts(ends_well, rank, view, start):
         assert verdict is None or verdict.status in ("supported", "partly supported", "not supported")
 
 
-vectors = st.one_of(hnp.arrays("f8", st.integers(0, 5), elements=st.one_of(st.floats(1e-3, 50), st.floats())), arrays(2), junk)
-
-
 @given(vectors, st.one_of(st.floats(0, 1), junk))
 def test_intervals(ends_well, values, confidence):
     found = ends_well(["values", "confidence"], findings.Interval.of, values, confidence)
@@ -311,6 +396,47 @@ def test_intervals(ends_well, values, confidence):
 def test_rank_profiles(ends_well, function, profile):
     found = ends_well(["profile"], function, profile)
     assert found is None or found.shape == np.shape(profile)[:-1]
+
+
+interval = st.one_of(st.builds(findings.Interval.of, hnp.arrays("f8", st.integers(1, 5), elements=st.floats(-1e6, 1e6))), junk)
+
+
+@given(interval, numbers, st.one_of(st.sampled_from([1, -1]), junk))
+def test_conditions(ends_well, one, bound, direction):
+    over, under = (ends_well(["interval", "bound"], function, "C", one, bound) for function in (findings.above, findings.below))
+    assert over is None or isinstance(over, findings.Condition) and not (over.holds and under.holds)
+    p = ends_well(["interval", "bound", "direction"], hypotheses.p_value, one, bound, direction)
+    assert p is None or 0 <= p <= 1
+
+
+VERDICT = findings.rank_collapse(results(np.ones((1, 2, 1, 1, 1, 1, 3))))
+other = findings.Verdict("Another", "supported", "", (), {})
+
+
+@given(st.one_of(st.dictionaries(names, st.sampled_from([VERDICT, other]), max_size=3), st.dictionaries(names, junk, max_size=2), junk))
+def test_many_verdicts(ends_well, verdicts):
+    words = ends_well(["verdicts"], findings.tally, verdicts)
+    assert words is None or isinstance(words, str)
+    stays = ends_well(["verdict"], hypotheses.corrected, verdicts)
+    assert stays is None or set(stays) == set(verdicts)
+    for verdict in verdicts.values() if isinstance(verdicts, dict) else [verdicts]:
+        p = ends_well(["verdict"], hypotheses.finding_p, verdict)
+        assert p is None or 0 <= p <= 1
+
+
+@given(junk)
+def test_findings_by_definition_and_step(ends_well, finding):
+    assert ends_well(["finding"], findings.by_definition, finding, WHOLE["results"]) is None
+    assert ends_well(["finding"], findings.by_step, finding, WHOLE["results"]) is None
+
+
+columns = st.dictionaries(st.sampled_from(["relevant modes", "correlation length", "last rank, eigen", "last rank, singular"]), st.lists(st.floats(0.1, 9), min_size=3, max_size=3))
+
+
+@given(st.one_of(columns.map(pd.DataFrame), junk))
+def test_tables_of_settings(ends_well, table):
+    found = ends_well(["table", "rank"], hypotheses.explained_variances, table)
+    assert found is None or len(found) == 6
 
 
 @given(vectors, vectors, vectors)
@@ -373,10 +499,12 @@ def whole(seeds=2):
     labels = {"scheme": ["mask"] * 4, "family": ["ring"] * 4, "mixing": ["none"] * 4, "rate": [0.15] * 4, "experiment": [0] * 4,
               "correlation_length": [1.0, 1.0, 7.0, 7.0], "seed": [0, 1, 0, 1]}  # fmt: skip
     drift = {"kernel_drift": "run state view transition", "relevant_modes": "run floor"}
+    retention = dataset(hypotheses.RETENTION | {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"})
     return {
         "results": dataset(findings.RANK | findings.STEP_RANK | findings.STEP_DRIFT | {"relevant_modes": "correlation_length floor"}),
         "rows": dataset(hypotheses.RANK | hypotheses.GATE | drift).assign_coords({k: ("run", v) for k, v in labels.items()}),
-        "retention": dataset(hypotheses.RETENTION | {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"}),
+        "retention": retention,
+        "modes": retention.isel(chain=0, correlation_length=0),
         "perturbations": dataset({"growth": "correlation_length seed state perturbation transition", "scaled_drift": "correlation_length seed scale transition"}),
     }  # fmt: skip
 
@@ -386,7 +514,7 @@ drifts = xr.DataArray(np.ones((2, 3)), dims=("seed", "transition"))
 READERS = {
     "results": [
         findings.rank_collapse, findings.selectivity, findings.kernel_drift, lambda ds: findings.by_definition(findings.selectivity, ds),
-        lambda ds: findings.by_step(findings.kernel_drift, ds), lambda ds: findings.gate(ds, 1.0), lambda ds: hypotheses.no_selectivity({"quick": ds}),
+        lambda ds: findings.by_step(findings.kernel_drift, ds), lambda ds: findings.gate(ds, 1.0), lambda ds: findings.gate_limit(ds, 1.0), lambda ds: hypotheses.no_selectivity({"quick": ds}),
         lambda ds: plots.modes_table({("ring", "quick"): ds}), lambda ds: plots.stack_table({3: ds}),
     ],
     "rows": [
@@ -394,6 +522,7 @@ READERS = {
         hypotheses.settings_table, hypotheses.relevant_modes, lambda ds: hypotheses.robustness(ds, ["as it is"], 1.0, 7.0),
     ],
     "retention": [lambda ds: hypotheses.kept(ds, 7.0), lambda ds: hypotheses.retention_panels(ds, "trained"), hypotheses.relevance_panels],
+    "modes": [lambda ds: hypotheses.by_modulus(ds, "r2"), hypotheses.group_starts],
     "perturbations": [lambda ds: hypotheses.fixed_point(ds, drifts, 7.0)],
 }  # fmt: skip
 
@@ -465,3 +594,28 @@ def test_where_runs_go(ends_well, tmp_path_factory, values, output):
     path = ends_well(["output"], notebooks.run_path, "selectivity", values, output, root)
     if path is not None and output is None:
         assert path.parent == root / "book" / "runs"
+
+
+# What is handed to a function by Experiment.run, holds what was computed, or takes no argument.
+GIVEN = {Diverged, Evaluation, Setting, generator, plots.use_style}
+
+
+def documented():
+    """Every function and class of the page "API reference"."""
+    page = (notebooks.ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    for block in re.findall(r"automodule:: (\S+)\n((?:   :.*\n)*)", page):
+        module, options = importlib.import_module(block[0]), dict(re.findall(r":([\w-]+): *(.*)\n", block[1]))
+        left_out = options.get("exclude-members", "").split(", ")
+        members = options["members"].split(", ") if options["members"] else vars(module)
+        for name in members:
+            value = getattr(module, name)
+            if (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == block[0] and not name.startswith("_") and name not in left_out:
+                yield value
+
+
+def test_every_documented_function_is_tried():
+    tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
+    used = {getattr(node, "attr", None) or getattr(node, "id", None) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}
+    found = set(documented())
+    assert len(found) > 60
+    assert {f.__qualname__ for f in found - GIVEN} <= used | set(FAMILIES) and GIVEN <= found

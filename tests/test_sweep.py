@@ -3,6 +3,7 @@ import pytest
 
 from rgnb import chains, experiment
 from rgnb.experiment import Experiment
+from rgnb.probes import mode_retention
 from rgnb.sweep import sweep
 
 SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "steps": 50, "snapshots": (), "sequences": 64}
@@ -68,10 +69,20 @@ def test_what_is_stored_as_a_result_is_not_trained_for_a_sweep(tmp_path, monkeyp
     np.testing.assert_allclose(found.excess_loss, ds.excess_loss.isel(step=-1).values.ravel(), rtol=1e-6)
 
 
+def test_bad_input_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="did you mean 'effective_rank'"):
+        sweep("x", [small()], ["effective_ranks"], tmp_path, progress=False)
+    with pytest.raises(TypeError, match="analysis must be a function made with def"):
+        sweep("x", [small()], analysis=lambda *a: None, results=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="too few to read from; use more sequences, a length greater than 2"):
+        experiment.rehearse(small(length=2).settings()[0], 64, experiment.resolve_device("cpu"), mode_retention)
+
+
 def test_bad_input(folder, tmp_path):
     with pytest.raises(ValueError, match="name must be made of"):
         sweep("../x", [small()], KEPT, folder)
-    with pytest.raises(ValueError, match="at least one Experiment"):
+    with pytest.raises(ValueError, match="experiments must hold at least 1"):
         sweep("x", [], KEPT, folder)
     with pytest.raises(ValueError, match="did you mean 'effective_rank'"):
         sweep("x", [small()], ["effective_ranks"], folder, progress=False)
