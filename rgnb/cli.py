@@ -38,20 +38,27 @@ def _run(args):
     print(f"executing {args.notebook} ...", flush=True)
     notebooks.execute(args.notebook, output, values)
     print(f"executed {args.notebook} in {time.monotonic() - started:.0f} s", flush=True)
-    changed = notebooks.changes(args.notebook, output)
-    print("\nVerdicts and numbers beside the book's own:" if changed else "\nVerdicts and numbers are the book's own.")
-    for name, book, here in changed:
-        print(f"    {name}\n        book  {book}\n        here  {here}")
+    _print_changes(args.notebook, output)
     print(f"executed notebook: {output}\nbuilding its page ...", flush=True)
     print(f"its page: {_build_runs([output])[output].as_uri()}")
+
+
+def _print_changes(notebook, output):
+    changed = notebooks.changes(notebook, output)
+    print("Verdicts and numbers beside the book's own:" if changed else "Verdicts and numbers are the book's own.", flush=True)
+    for name, book, here in changed:
+        print(f"    {name}\n        book  {book}\n        here  {here}", flush=True)
 
 
 def _build(args):
     root = notebooks.copy_book(args.into) if args.into else notebooks.ROOT
     names = notebooks.names(root)
     print(f"executing {len(names)} notebooks ...", flush=True)
+    started = time.monotonic()
     for done, name in enumerate(notebooks.execute_all(root), start=1):
-        print(f"executed {name} ({done} of {len(names)})", flush=True)
+        print(f"executed {name} ({done} of {len(names)}), {(time.monotonic() - started) / 60:.0f} min since the start", flush=True)
+        if args.into:
+            _print_changes(name, notebooks.executed(name, root))
     print(f"the book is at {notebooks.build_html(root).as_uri()}")
     if root == notebooks.ROOT and (pages := _build_runs()):
         front = next(iter(pages.values())).parent.parent / "index.html"

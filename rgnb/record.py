@@ -1,13 +1,17 @@
 """The execution record: where, when and how long each notebook and each stored result of the book was made."""
 
 import json
+import re
 
 import pandas as pd
 from netCDF4 import Dataset
 
 from rgnb import notebooks
+from rgnb.chains import FAMILIES
 from rgnb.experiment import results_folder
 
+ANALYSES = ("mode_retention", "perturbations")
+SECONDS = ("core seconds, training", "core seconds, measuring")
 COLUMNS = {"device": "device", "threads": "threads", "python": "python", "torch": "torch", "date": "date"}
 
 
@@ -34,7 +38,7 @@ def parameters_table(but=(), root=None):
 
 
 def results_table(results=None):
-    """One line a stored file: the (setting, seed) entries in it, where and when they were made, and the processor time they took.
+    """One line a stored file: the (setting, seed) entries in it, where and when they were made, and the seconds they took, times threads.
 
     Args:
         results: folder of results, as in `Experiment.run`.
@@ -46,10 +50,32 @@ def results_table(results=None):
         found = [json.loads(text) for text in found]
         line = {"entries": len(found)}
         for key in ("seconds_training", "seconds_measuring"):
-            known = [p[key] for p in found if key in p]
-            line[key.replace("_", ", ")] = round(sum(known)) if known else ""
+            known = [p[key] * p["threads"] for p in found if key in p]
+            line[key.replace("seconds_", "core seconds, ")] = round(sum(known)) if known else ""
         for key in (*COLUMNS, "commit"):
             line[key] = ", ".join(sorted({str(p[key]) for p in found}))
         lines[path.name] = line
-    columns = ["entries", "seconds, training", "seconds, measuring", *COLUMNS, "commit"]
+    columns = ["entries", *SECONDS, *COLUMNS, "commit"]
     return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("file")
+
+
+def hours_table(files):
+    """Core hours by kind of result, the longest first: output of `results_table` -> DataFrame.
+
+    The analyses of `rgnb.probes` measure networks that are counted among the single ones: their training counts as 0.
+    """
+    hours = files[list(SECONDS)].apply(pd.to_numeric).fillna(0) / 3600
+    hours.columns = [name.replace("seconds", "hours") for name in SECONDS]
+    hours.loc[[_kind(name) in ANALYSES for name in files.index], hours.columns[0]] = 0
+    grouped = hours.assign(entries=files["entries"]).groupby([_kind(name) for name in files.index]).sum()
+    order = grouped.drop(columns="entries").sum(axis=1).sort_values(ascending=False, kind="stable").index
+    return grouped.loc[order, ["entries", *hours.columns]].round(1).rename_axis("results")
+
+
+def _kind(name):
+    # What a stored file belongs to, from its name.
+    if sweep := re.match(rf"(sweep-.*?)(-({'|'.join(FAMILIES)}))?-[0-9a-f]{{12}}\.nc", name):
+        return sweep[1].replace("-", " ", 1)
+    if single := re.match(r".*-(tokens|none)-(?:mask|bert)-(?:(\w+)-)?seed", name):
+        return single[2] or f"single networks, {'token' if single[1] == 'tokens' else 'no'} mixing"
+    return name.partition("-")[0]

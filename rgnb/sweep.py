@@ -161,10 +161,12 @@ def _places(results):
 def _rows(experiments):
     # {(setting, seed): number of the first experiment that asks for it}, in the order in which they are asked for.
     rows = {}
-    for i, e in enumerate(checks.sequence("experiments", experiments)):
+    for i, e in enumerate(checks.sequence("experiments", experiments, 0)):
         for setting in checks.instance(f"experiments[{i}]", e, Experiment, "rgnb.sweep.grid makes a list of them").settings():
             for seed in e.seeds:
                 rows.setdefault((setting, seed), i)
+    if not rows:
+        raise ValueError("experiments must hold at least one Experiment, got none")
     return rows
 
 

@@ -45,6 +45,10 @@ def test_every_executed_notebook_has_a_record():
 
 def test_every_result_has_its_provenance():
     table = record.results_table(ROOT / "results")
+    hours = record.hours_table(table)
+    assert hours["entries"].sum() == table["entries"].sum() and hours.iloc[0, 1:].sum() > 1
+    assert {"single networks, token mixing", "single networks, no mixing", "mode_retention", "sweep robustness", "sweep laws"} <= set(hours.index)
+    assert (hours.loc[list(record.ANALYSES), "core hours, training"] == 0).all() and hours.loc["sweep robustness", "entries"] == 1248
     assert len(table) and (table["entries"] > 0).all()
     assert table[["device", "torch", "date", "commit"]].map(bool).all(axis=None)
 

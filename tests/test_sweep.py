@@ -82,7 +82,7 @@ def test_bad_input_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
 def test_bad_input(folder, tmp_path):
     with pytest.raises(ValueError, match="name must be made of"):
         sweep("../x", [small()], KEPT, folder)
-    with pytest.raises(ValueError, match="experiments must hold at least 1"):
+    with pytest.raises(ValueError, match="at least one Experiment"):
         sweep("x", [], KEPT, folder)
     with pytest.raises(ValueError, match="did you mean 'effective_rank'"):
         sweep("x", [small()], ["effective_ranks"], folder, progress=False)
