@@ -50,6 +50,16 @@ def _print_changes(notebook, output):
         print(f"    {name}\n        book  {book}\n        here  {here}", flush=True)
 
 
+def _print_deviations():
+    from rgnb import record
+    from rgnb.experiment import results_folder
+
+    theirs, book = results_folder(), notebooks.ROOT / "results"
+    if theirs.resolve() != book:
+        found = record.deviations(theirs, book)
+        print(f"\nStored results beside the book's own:\n{found.to_string(float_format='%.2g')}\n")
+
+
 def _build(args):
     root = notebooks.copy_book(args.into) if args.into else notebooks.ROOT
     names = notebooks.names(root)
@@ -59,6 +69,8 @@ def _build(args):
         print(f"executed {name} ({done} of {len(names)}), {(time.monotonic() - started) / 60:.0f} min since the start", flush=True)
         if args.into:
             _print_changes(name, notebooks.executed(name, root))
+    if args.into:
+        _print_deviations()
     print(f"the book is at {notebooks.build_html(root).as_uri()}")
     if root == notebooks.ROOT and (pages := _build_runs()):
         front = next(iter(pages.values())).parent.parent / "index.html"

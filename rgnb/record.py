@@ -8,7 +8,7 @@ from netCDF4 import Dataset
 
 from rgnb import notebooks
 from rgnb.chains import FAMILIES
-from rgnb.experiment import results_folder
+from rgnb.experiment import load, results_folder
 
 ANALYSES = ("mode_retention", "perturbations")
 SECONDS = ("core seconds, training", "core seconds, measuring")
@@ -70,6 +70,28 @@ def hours_table(files):
     grouped = hours.assign(entries=files["entries"]).groupby([_kind(name) for name in files.index]).sum()
     order = grouped.drop(columns="entries").sum(axis=1).sort_values(ascending=False, kind="stable").index
     return grouped.loc[order, ["entries", *hours.columns]].round(1).rename_axis("results")
+
+
+def deviations(again, results=None):
+    """How far results that were made again are from the stored ones of the same name.
+
+    Args:
+        again, results: folders of results; None: as in `Experiment.run`.
+
+    Returns:
+        DataFrame, one line a variable: in how many files it was compared, its largest absolute difference, and its largest size.
+    """
+    lines = {}
+    for path in sorted(results_folder(again).glob("*.nc")):
+        ours, theirs = load(results_folder(results) / path.name), load(path)
+        if ours is None or theirs is None:
+            continue
+        for name in ours.data_vars:
+            if ours[name].dtype.kind in "fi":
+                files, difference, size = lines.get(name, (0, 0.0, 0.0))
+                difference = max(difference, float(abs(ours[name] - theirs[name]).max()))
+                lines[name] = files + 1, difference, max(size, float(abs(ours[name]).max()))
+    return pd.DataFrame.from_dict(lines, orient="index", columns=["files", "largest difference", "largest size"]).rename_axis("variable")
 
 
 def _kind(name):

@@ -6,11 +6,14 @@ from urllib.parse import unquote, urlsplit
 
 import jupytext
 import nbformat
+import numpy as np
 import pytest
+import xarray as xr
 import yaml
 from bs4 import BeautifulSoup
 
 from rgnb import notebooks, record, runs
+from rgnb.experiment import store
 
 ROOT = notebooks.ROOT
 PAGES = notebooks.pages()
@@ -51,6 +54,16 @@ def test_every_result_has_its_provenance():
     assert (hours.loc[list(record.ANALYSES), "core hours, training"] == 0).all() and hours.loc["sweep robustness", "entries"] == 1248
     assert len(table) and (table["entries"] > 0).all()
     assert table[["device", "torch", "date", "commit"]].map(bool).all(axis=None)
+
+
+def test_results_made_again_are_compared_with_the_stored_ones(tmp_path):
+    for folder, last in {"book": 4.0, "again": 4.5}.items():
+        (tmp_path / folder).mkdir()
+        store(xr.Dataset({"rank": ("depth", [3.0, np.nan, last]), "family": ("depth", ["a", "b", folder])}), tmp_path / folder / "x-1.nc")
+    store(xr.Dataset({"rank": ("depth", [9.0])}), tmp_path / "again" / "y-2.nc")  # not in the book
+    found = record.deviations(tmp_path / "again", tmp_path / "book")
+    assert found.to_dict("index") == {"rank": {"files": 1, "largest difference": 0.5, "largest size": 4.0}}
+    assert record.deviations(tmp_path / "book", ROOT / "results").empty
 
 
 def test_every_reference_is_cited_and_every_citation_resolves():
