@@ -16,7 +16,7 @@ test: $(INSTALLED)
 
 # What the page Reliability shows: the tests of its promises, counted.
 reliability: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -k 'reliability or properties or strings' --counts=results/reliability.json tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m promise --counts=results/reliability.json tests
 
 # Against the peers, which it installs; six to seven minutes on 2 cores. pydtmc asks for an old matplotlib that it does not need here.
 bench: $(INSTALLED)
