@@ -31,9 +31,10 @@ book/ipynb/%.ipynb: book/notebooks/%.md | $(INSTALLED)
 	@mkdir -p book/ipynb
 	$(BIN)/jupytext --quiet --to ipynb --output $@ $<
 
-# Trains everything in the book again, into build/reproduce; stop it and call it again to go on.
+# Trains everything in the book again, into build/reproduce, or what the notebooks in PAGES show; stop it and call it again to go on.
+PAGES =
 reproduce: $(INSTALLED)
-	RGNB_RESULTS='$(CURDIR)/build/reproduce/results' $(BIN)/rgnb build --into build/reproduce
+	RGNB_RESULTS='$(CURDIR)/build/reproduce/results' $(BIN)/rgnb build --into build/reproduce $(PAGES)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from rgnb import notebooks
+from rgnb import checks, notebooks
 
 
 def _list(args):
@@ -61,11 +61,13 @@ def _print_deviations():
 
 
 def _build(args):
-    root = notebooks.copy_book(args.into) if args.into else notebooks.ROOT
-    names = notebooks.names(root)
-    print(f"executing {len(names)} notebooks ...", flush=True)
+    known = notebooks.names()
+    asked = {checks.choice("notebook", name, known) for name in args.notebooks or known}
+    names = [name for name in known if name in asked]
+    root = notebooks.copy_book(args.into, [name for name in known if name not in asked]) if args.into else notebooks.ROOT
+    print(f"executing {len(names)} notebook{'s' * (len(names) > 1)} ...", flush=True)
     started = time.monotonic()
-    for done, name in enumerate(notebooks.execute_all(root), start=1):
+    for done, name in enumerate(notebooks.execute_all(names, root), start=1):
         print(f"executed {name} ({done} of {len(names)}), {(time.monotonic() - started) / 60:.0f} min since the start", flush=True)
         if args.into:
             _print_changes(name, notebooks.executed(name, root))
@@ -127,8 +129,9 @@ def _parser():
     command.add_argument("-p", "--parameter", **pair, help="set a parameter; may be repeated")
     command.add_argument("--profile", help="shorthand for -p profile: quick (minutes on a laptop) or paper")
     command.add_argument("--output", metavar="FILE", help="where to write the executed notebook (default: in book/runs/)")
-    command = commands.add_parser("build", help="execute every notebook and build the HTML book")
+    command = commands.add_parser("build", help="execute every notebook, or those named, and build the HTML book")
     command.set_defaults(call=_build)
+    command.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="execute only these; the other pages stay as they are")
     command.add_argument("--into", metavar="FOLDER", help="execute and build a copy of the book in this folder")
     command = commands.add_parser("sweep", help="train a grid of settings; what is stored is not trained again")
     command.set_defaults(call=_sweep)

@@ -167,11 +167,14 @@ def execute(name, output, values=None, root=None, progress=True):
         nbformat.write(notebook, partial)
 
 
-def execute_all(root=None):
-    """Execute every notebook of the book, as many at once as there are cores, at most 4; yields each name as it is done.
+def execute_all(chosen, root=None):
+    """Execute notebooks of the book, as many at once as there are cores, at most 4; yields each name as it is done.
 
-    Notebooks that need the same networks share their training out, see `Experiment.run`. The last one, the execution
+    Notebooks that need the same networks share their training out, see `Experiment.run`. The book's last one, the execution
     record, waits for all others.
+
+    Args:
+        chosen: names of notebooks; root: of the book; None: this checkout.
 
     Raises:
         RuntimeError: as `execute`; those not begun yet are left.
@@ -179,10 +182,10 @@ def execute_all(root=None):
     cores = os.cpu_count() or 1
     workers = min(4, cores)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores // workers))
-    *first, last = names(root)
+    last = names(root)[-1]
     pool = ThreadPoolExecutor(workers)
     try:
-        for group in (first, [last]):
+        for group in ([name for name in chosen if name != last], [name for name in chosen if name == last]):
             for done in as_completed([pool.submit(_execute_apart, name, root or ROOT) for name in group]):
                 yield done.result()
     finally:
@@ -315,8 +318,12 @@ def _whole(page, started):
     return page.exists() and page.stat().st_mtime > started - 2 and "</html>" in page.read_text(encoding="utf-8")[-200:]
 
 
-def copy_book(into):
-    """Copy the book's sources to another root, so that it can be executed and built there; returns that root."""
+def copy_book(into, keep=()):
+    """Copy the book's sources to another root, so that it can be executed and built there; returns that root.
+
+    Args:
+        into: folder; keep: names of the notebooks that are copied as they were executed, too.
+    """
     into = Path(into).resolve()
     if ROOT.is_relative_to(into) or into.is_relative_to(ROOT / "book"):
         raise ValueError(f"{into} holds or is inside the book itself; choose another folder, such as build/reproduce")
@@ -324,4 +331,7 @@ def copy_book(into):
     shutil.copytree(ROOT / "book", into / "book", ignore=ignore, dirs_exist_ok=True)
     for name in ("_config.yml", "_toc.yml", "book/_toc.yml"):
         shutil.copy(ROOT / name, into / name)
+    for name in keep:
+        executed(name, into).parent.mkdir(exist_ok=True)
+        shutil.copy(executed(name), executed(name, into))
     return into

@@ -26,8 +26,7 @@ def build(outputs=()):
     if not found:
         return {}
     shutil.rmtree(root / "build" / "runs", ignore_errors=True)
-    into = notebooks.copy_book(root / "build" / "runs")
-    shutil.copytree(root / "book" / "executed", into / "book" / "executed")
+    into = notebooks.copy_book(root / "build" / "runs", notebooks.names())
     pages, chapters = {}, []
     for path, notebook in found.items():
         # Among the executed notebooks its links lead to the same pages as theirs.

@@ -2,11 +2,13 @@
 
 What a member sees depends on its own seed and the step alone: the tokens of block k of seed s come from
 a generator seeded with (s, k). So a run resumes from its weights and the step number, and the members
-beside it change a result only through the rounding of batched matrix products.
+beside it change a result only through the rounding of batched matrix products, where there are any.
 """
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -172,19 +174,59 @@ class _Store:
             return None
 
 
-def _weights(model, history, seconds, i):
+def _parts(model_config, config, seeds, device):
+    # The members as stacks, each with its optimiser: [(stack, Adam)]. A CPU is fastest at single networks, one a core, once their
+    # products are large enough; a GPU, and small products, want all members in one batched operation.
+    apart = device.type == "cpu" and model_config.mixing == "tokens" and model_config.width >= 48
+    stacks = [ResidualMLP(model_config, part).to(device) for part in ([[seed] for seed in seeds] if apart else [seeds])]
+    return [(stack, torch.optim.Adam(stack.parameters(), lr=config.learning_rate, fused=device.type != "mps")) for stack in stacks]
+
+
+@contextmanager
+def _workers(parts):
+    # A `map` that runs the parts side by side on the cores that torch may use.
+    threads = torch.get_num_threads()
+    workers = min(threads, len(parts))
+    if workers == 1:
+        yield map
+        return
+    share = partial(torch.set_num_threads, threads // workers)  # OpenMP keeps it for each thread by itself
+    share()
+    pool = ThreadPoolExecutor(workers, initializer=share)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _weights(parts, history, seconds, i):
     record = {"history": history[:, i], "seconds": torch.tensor(seconds)}
-    return {f"weight.{name}": p[i] for name, p in model.named_parameters()} | record
+    stack, k = [(stack, k) for stack, _ in parts for k in range(len(stack.seeds))][i]
+    return {f"weight.{name}": p[k] for name, p in stack.named_parameters()} | record
 
 
-def _resume_state(model, optimizer, history, seconds, seeds):
+def _resume_state(parts, history, seconds, seeds):
     # Of all members in one file: a run that is killed between two files could not go on with the same batch.
-    state = {"seeds": torch.tensor(seeds), "history": history, "seconds": torch.tensor(seconds)}
-    for name, p in model.named_parameters():
-        state[f"weight.{name}"] = p
-        for key in ("exp_avg", "exp_avg_sq"):
-            state[f"{key}.{name}"] = optimizer.state[p][key]
-    return state
+    states = []
+    for stack, optimizer in parts:
+        named = dict(stack.named_parameters())
+        moments = {f"{key}.{name}": optimizer.state[p][key] for name, p in named.items() for key in ("exp_avg", "exp_avg_sq")}
+        states.append({f"weight.{name}": p for name, p in named.items()} | moments)
+    tensors = {name: torch.cat([state[name] for state in states]) for name in states[0]}
+    return {"seeds": torch.tensor(seeds), "history": history, "seconds": torch.tensor(seconds)} | tensors
+
+
+def _resume(parts, state, done):
+    # Puts `_resume_state` back.
+    sizes = [len(stack.seeds) for stack, _ in parts]
+    for name, _ in parts[0][0].named_parameters():
+        values = [state[f"{key}.{name}"].split(sizes) for key in ("weight", "exp_avg", "exp_avg_sq")]
+        for (stack, optimizer), weight, average, square in zip(parts, *values):
+            p = stack.get_parameter(name)
+            p.data.copy_(weight)
+            moments = {"exp_avg": average.to(p.device, copy=True), "exp_avg_sq": square.to(p.device, copy=True)}
+            optimizer.state[p] = {"step": torch.tensor(float(done), device=p.device), **moments}
 
 
 def _groups(stores, group_store, steps):
@@ -257,48 +299,44 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
     return {seed: {step: store.load(store.path(step)) for step in steps} for seed, store in stores.items()}
 
 
-def _adam(model, config, device):
-    return torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=device.type != "mps")
-
-
-def _step(model, optimizer, tokens, inputs, selected):
-    # One step of all members; their losses before it.
+def _step(stack, optimizer, tokens, inputs, selected):
+    # One step of a stack; its members' losses before it.
     optimizer.zero_grad()
-    loss = (count_loss if model.config.mixing == "none" else mixed_loss)(model, inputs, tokens, selected)
+    loss = (count_loss if stack.config.mixing == "none" else mixed_loss)(stack, inputs, tokens, selected)
     loss.sum().backward()  # members share no weights: one that diverges leaves the others as they are
     optimizer.step()
     return loss.detach()
 
 
+def _block(part, chain, config, block, device):
+    # One block of steps of a stack; its members' mean losses.
+    stack, optimizer = part
+    batches = _batches(chain, config, stack.config.length, stack.seeds, block, device)
+    return (sum(_step(stack, optimizer, *batch) for batch in zip(*batches)) / BLOCK).cpu()
+
+
 def _train_group(model_config, config, chain, seeds, stores, done, state, steps, save, device, progress):
     # Returns {seed: step after which its loss was not finite}; the others' snapshots are stored.
-    model = ResidualMLP(model_config, seeds).to(device)
-    optimizer = _adam(model, config, device)
+    parts = _parts(model_config, config, seeds, device)
     history, seconds, diverged = torch.zeros(0, len(seeds)), 0.0, {}
 
     def keep(step):
         for i, seed in enumerate(seeds):
             if seed not in diverged:
-                stores[seed].save(stores[seed].path(step), _weights(model, history, seconds, i))
+                stores[seed].save(stores[seed].path(step), _weights(parts, history, seconds, i))
 
     if state:
         history, seconds = state["history"], state["seconds"].item()
-        for name, p in model.named_parameters():
-            p.data.copy_(state[f"weight.{name}"])
-            moments = {key: state[f"{key}.{name}"].to(device) for key in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[p] = {"step": torch.tensor(float(done), device=device), **moments}
+        _resume(parts, state, done)
         if done in steps:  # stopped after the checkpoint, before the last of its snapshots
             keep(done)
 
     saved = now = time.monotonic()
     label = f"training {len(seeds)} seed{'s' * (len(seeds) > 1)}"
-    with tqdm(total=config.steps, initial=done, desc=label, unit="step", disable=not progress) as bar:
+    bar = tqdm(total=config.steps, initial=done, desc=label, unit="step", disable=not progress)
+    with bar, _workers(parts) as each:
         for block in range(done // BLOCK, config.steps // BLOCK):
-            tokens, inputs, selected = _batches(chain, config, model_config.length, seeds, block, device)
-            losses = torch.zeros(len(seeds), device=device)
-            for batch in zip(tokens, inputs, selected):
-                losses += _step(model, optimizer, *batch)
-            losses = (losses / BLOCK).cpu()
+            losses = torch.cat(list(each(partial(_block, chain=chain, config=config, block=block, device=device), parts)))
             diverged = {s: block * BLOCK for s, finite in zip(seeds, torch.isfinite(losses)) if not finite} | diverged
             if len(diverged) == len(seeds):
                 break
@@ -309,7 +347,7 @@ def _train_group(model_config, config, chain, seeds, stores, done, state, steps,
             bar.update(BLOCK)
             bar.set_postfix(loss=f"{losses.nanmean():.4f}", refresh=False)
             if step in steps or now - saved > SAVE_SECONDS:
-                save(_resume_state(model, optimizer, history, seconds, seeds))
+                save(_resume_state(parts, history, seconds, seeds))
                 saved = now
             if step in steps:
                 keep(step)
@@ -319,14 +357,19 @@ def _train_group(model_config, config, chain, seeds, stores, done, state, steps,
 def seconds_a_step(model_config, train_config, chain, seeds, device="auto"):
     """Wall time of one training step of these members together (seconds): the mean of a few, timed now."""
     device = resolve_device(device)
-    model = ResidualMLP(model_config, seeds).to(device)
-    optimizer = _adam(model, train_config, device)
-    batches = list(zip(*_batches(chain, train_config, model_config.length, seeds, 0, device)))
-    _step(model, optimizer, *batches[0])
-    started, done = time.monotonic(), 0
-    while done < len(batches) - 1 and time.monotonic() - started < 0.5:
-        done += 1
-        _step(model, optimizer, *batches[done]).sum().item()  # waits for the device
+    parts = _parts(model_config, train_config, seeds, device)
+    batches = [list(zip(*_batches(chain, train_config, model_config.length, stack.seeds, 0, device))) for stack, _ in parts]
+
+    def steps(k):
+        for loss in each(lambda i: _step(*parts[i], *batches[i][k]), range(len(parts))):
+            loss.sum().item()  # waits for the device
+
+    with _workers(parts) as each:
+        steps(0)
+        started, done = time.monotonic(), 0
+        while done < BLOCK - 1 and time.monotonic() - started < 0.5:
+            done += 1
+            steps(done)
     return (time.monotonic() - started) / done
 
 

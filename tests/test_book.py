@@ -173,9 +173,7 @@ def test_every_notebook_page_offers_notebook_and_source(html, name):
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the book with its executed notebooks, to break."""
-    root = notebooks.copy_book(tmp_path / "copy")
-    shutil.copytree(ROOT / "book" / "executed", root / "book" / "executed")
-    return root
+    return notebooks.copy_book(tmp_path / "copy", notebooks.names())
 
 
 def test_a_warning_fails_the_build_and_is_shown(copy):
@@ -230,4 +228,5 @@ def test_a_copy_of_the_book_holds_its_sources_and_nothing_executed(tmp_path):
     assert notebooks.pages(root) == PAGES
     assert (root / "book" / "notebooks" / f"{notebooks.names()[0]}.md").exists()
     assert not (root / "book" / "executed").exists()
-    assert notebooks.copy_book(root) == root
+    assert notebooks.copy_book(root, ["chains"]) == root
+    assert [path.name for path in (root / "book" / "executed").iterdir()] == ["chains.ipynb"]

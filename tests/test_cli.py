@@ -116,6 +116,7 @@ def test_light_commands_import_nothing_heavy():
         (["run", "chains", "--profile", "quick"], "unknown parameter of chains 'profile'"),
         (["show", "chain"], "did you mean 'chains'?"),
         (["run", "chains", "--output", "page.html"], "ends in .ipynb"),
+        (["build", "selectivty"], "did you mean 'selectivity'?"),
         (["build", "--into", str(notebooks.ROOT / "book" / "copy")], "choose another folder"),
     ],
 )

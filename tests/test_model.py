@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import rgnb.model
 from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 
 CONFIGS = [ModelConfig(n_states=5, length=6, width=8, depth=3, mixing=mixing) for mixing in MIXINGS]
@@ -123,6 +126,22 @@ def test_a_member_does_not_depend_on_its_neighbours(config):
     stack(x)[1].sum().backward()
     gradients = stack.embedding.weight.grad.abs().sum((1, 2))
     assert gradients[1] > 0 and gradients[0] == gradients[2] == 0
+
+
+@both
+def test_one_large_network_computes_what_a_stack_does(config, monkeypatch):
+    # Alone on a CPU its products are computed as convolutions.
+    wide, used, convolved = replace(config, length=64, width=64), [], rgnb.model._convolved
+    monkeypatch.setattr(rgnb.model, "_convolved", lambda *a: used.append(a[3]) or convolved(*a))
+    alone, stack = ResidualMLP(wide, seeds=5), ResidualMLP(wide, seeds=[5, 7])
+    x = tokens(16, 64)
+    torch.testing.assert_close(alone(x), stack(x)[0], atol=1e-5, rtol=0)
+    assert len(used) == 6 * (2 if wide.mixing == "tokens" else 1) and set(used) == ({-1, -2} if wide.mixing == "tokens" else {-1})
+    weights = torch.randn(16, 64, 5, generator=torch.Generator().manual_seed(1))
+    (alone(x) * weights).sum().backward()
+    (stack(x)[0] * weights).sum().backward()
+    for (name, p), q in zip(alone.named_parameters(), stack.parameters()):
+        torch.testing.assert_close(p.grad[0], q.grad[0], atol=1e-4 * q.grad[0].abs().max().item(), rtol=0, msg=name)
 
 
 def test_initial_weights_follow_torch_defaults():

@@ -164,6 +164,28 @@ def test_a_seed_alone_and_among_others(tmp_path, mixing, scheme):
     assert_same({3: together[3]}, alone, atol=1e-5)
 
 
+def test_a_large_network_is_the_same_bit_by_bit_on_any_number_of_cores_and_with_any_members(tmp_path, blocks):
+    large, threads = ModelConfig(n_states=4, length=16, width=48, depth=1), torch.get_num_threads()
+    short = TrainConfig(batch=16, steps=100, learning_rate=1e-3, snapshots=(50,))
+    found = {}
+    try:
+        for cores, seeds in ((1, [7, 3, 5]), (2, [3, 5]), (2, [5, 3, 7])):
+            torch.set_num_threads(cores)
+            found[cores, len(seeds)] = train(large, short, CHAIN, seeds, tmp_path / f"{cores}-{len(seeds)}", "cpu", progress=False)
+            assert torch.get_num_threads() == cores
+        blocks.stop = 1
+        with pytest.raises(KeyboardInterrupt):
+            train(large, short, CHAIN, [3, 7], tmp_path / "cut", "cpu", progress=False)
+        assert torch.get_num_threads() == 2
+        blocks.stop = None
+        found["cut"] = train(large, short, CHAIN, [3, 7], tmp_path / "cut", "cpu", progress=False)
+    finally:
+        torch.set_num_threads(threads)
+    whole = found.pop((1, 3))
+    for part in found.values():
+        assert_same({seed: whole[seed] for seed in part}, part)
+
+
 def test_members_see_their_own_sequences():
     drawn = training._batches(CHAIN, TRAIN, 6, [0, 1], 2, torch.device("cpu"))
     alone = training._batches(CHAIN, TRAIN, 6, [1], 2, torch.device("cpu"))
