@@ -33,6 +33,7 @@ from rgnb.experiment import Experiment, forward, provenance
 from rgnb.masking import bayes_posterior, corrupt
 from rgnb.model import ModelConfig, ResidualMLP
 from rgnb.streaming import Moments
+from rgnb.sweep import grid, plan
 from rgnb.training import TrainConfig, count_loss, generator, masked_loss, train
 
 TINY = {"n_states": 4, "length": 8, "width": 8, "depth": 2, "batch": 8, "sequences": 64}
@@ -48,7 +49,7 @@ class Row:
     """One line of the table."""
 
     work: str
-    seconds: float  # ours, the median
+    seconds: float | None  # ours, the median; None where it could not be measured, which the note explains
     others: dict = field(default_factory=dict)  # name -> seconds, the median
     goal: float = 0.0  # how many times the fastest of the others
     agreement: str = ""  # what was found equal before timing
@@ -336,9 +337,9 @@ def training(tiny):
     if abs(a - b) > 1e-5:
         raise AssertionError(f"the two stacks differ: loss {a:.6f} and {b:.6f}")
 
-    def ours():
+    def ours(seeds=tuple(range(members))):
         with tempfile.TemporaryDirectory() as folder:
-            train(e.model, config, chain, list(range(members)), folder, "cpu", progress=False)
+            train(e.model, config, chain, seeds, folder, "cpu", progress=False)
 
     def plain():
         model = Plain(e.model)
@@ -353,15 +354,26 @@ def training(tiny):
     size = 256 if tiny else 2048
     left, right = torch.randn(2, size, size, generator=generator(0, 9))
     step_flops = flops(e.model, config.batch, config.rate)
-    # One side is as long as the work of all members would take at the rate of the matrix product.
+    image, kernel = torch.randn(size // 64, size, 1, 64, generator=generator(0, 9)), torch.randn(size, size, 1, 1, generator=generator(0, 9))
+    image = image.to(memory_format=torch.channels_last)
+    # Two sides are as long as the work of all members would take at the rate of one large operation.
     scale = members * steps * step_flops / (2 * size**3)
-    sides = {"rgnb": (ours, 1), "plain loop, one network at a time": (plain, members), "matrix product": (lambda: left @ right, scale)}
+    product, convolution = f"the same operations at the rate of a {size}^3 matrix product", "at the rate of a convolution as large"
+    sides = {
+        "rgnb": (ours, 1),
+        "plain loop, one network at a time": (plain, members),
+        product: (lambda: left @ right, scale),
+        convolution: (lambda: F.conv2d(image, kernel), scale),
+    }
     taken = medians(sides, 3)
-    product = taken.pop("matrix product")
-    rate = members * steps / taken["rgnb"]
-    note = f"{rate:.1f} networks' steps a second, {rate * step_flops / 1e9:.0f} GFLOP/s, {product / taken['rgnb']:.0%} of a {size}^3 matrix product; of its time: {shares(ours)}"
-    seconds = taken.pop("rgnb")
-    return [Row(f"training, token mixing, {members} networks x {steps} steps", seconds, taken, note=note, agreement=f"loss {abs(a - b):.0e} apart")]
+    seconds, limits = taken.pop("rgnb"), {name: taken.pop(name) for name in (product, convolution)}
+    rate = members * steps / seconds
+    note = f"{rate:.1f} networks' steps a second, {rate * step_flops / 1e9:.0f} GFLOP/s; of a network's time: {shares(lambda: ours([0]))}"
+    work = f"training, token mixing, {members} networks x {steps} steps"
+    return [
+        Row(work, seconds, taken, agreement=f"loss {abs(a - b):.0e} apart", note=note),
+        Row(f"{work}, against the machine", seconds, {product: limits.pop(product)}, goal=0.75, note=f"{limits[convolution] / seconds:.0%} of the rate of a convolution as large"),
+    ]
 
 
 def exponent(points):
@@ -468,7 +480,7 @@ def start(tiny):
 def gpu(tiny):
     """16 seeds at once on a GPU against one after the other there."""
     if not torch.cuda.is_available():
-        return []
+        return [Row("training 16 networks on a GPU", None, note="not measured: this machine has none that torch can use")]
     config = profile(tiny).model
     chain, steps = chains.hierarchical(config.n_states, 7.0), 50 if tiny else 500
 
@@ -482,14 +494,23 @@ def gpu(tiny):
     return [row(f"training 16 networks x {steps} steps on {torch.cuda.get_device_name()}", sides, 2, goal=20)]
 
 
-BENCHMARKS = {f.__name__: f for f in (sampling, cka, streaming, ranks, training, counts, posterior, start, memory, scaling, gpu)}
+def again(tiny):
+    """What `make reproduce` takes for the findings' networks, planned from a few steps and measurements timed now."""
+    changes = {"families": ("hierarchical", "sticky"), "seeds": 1 if tiny else 8, "mixing": ["tokens", "none"]}
+    with tempfile.TemporaryDirectory() as folder:
+        planned = plan(grid("quick" if tiny else "paper", **changes), folder)
+    note = f"{planned.asked} networks on {planned.workers} workers, {planned.seconds / 3600:.1f} h"
+    return [Row("the findings' networks from nothing, planned", planned.seconds, {"NeuroLibre's limit, 8 h on 2 CPUs": 8 * 3600.0}, goal=2, note=note)]
+
+
+BENCHMARKS = {f.__name__: f for f in (sampling, cka, streaming, ranks, training, counts, posterior, start, memory, scaling, again, gpu)}
 
 
 def table(rows):
     """Rows as aligned text."""
     lines = []
     for r in rows:
-        lines.append(f"{r.work}: {r.seconds:.4g} s")
+        lines.append(r.work if r.seconds is None else f"{r.work}: {r.seconds:.4g} s")
         for name, seconds in r.others.items():
             lines.append(f"    {name}: {seconds:.4g} s, {seconds / r.seconds:.3g} x")
         if r.goal:

@@ -94,20 +94,21 @@ class MarkovChain:
         state = torch.searchsorted(first, uniform[0] * first[-1], right=True).clamp_(max=n - 1)
         sums = self._sums.to(device)
         if n > TABLE_STATES:
-            return torch.stack(_walk(sums, state, uniform), 1)
+            return _walk(sums, state, uniform).T.contiguous()
         # A table of the next state by state and leading bits of the uniform. Where those bits do not decide, it leads to
         # an absorbing state n, and the few sequences that end there are drawn again from the same uniforms by search.
         table = self._table.to(device)
         cells = table.numel() // (n + 1)
         leading = (uniform * cells).to(torch.int32)
-        tokens = torch.empty(length, batch, dtype=torch.uint8, device=device)
+        tokens, cell = torch.empty(length, batch, dtype=torch.uint8, device=device), torch.empty_like(leading[0])
         tokens[0] = state
-        for t in range(1, length):
-            torch.index_select(table, 0, torch.add(leading[t], tokens[t - 1], alpha=cells), out=tokens[t])
+        steps = zip(leading[1:].unbind(), tokens[:-1].unbind(), tokens[1:].unbind())
+        for bits, before, after in steps:
+            torch.index_select(table, 0, torch.add(bits, before, alpha=cells, out=cell), out=after)
         again = (tokens[-1] == n).nonzero().squeeze(1)
         tokens = tokens.T.contiguous().to(torch.int64)
         if len(again):
-            tokens[again] = torch.stack(_walk(sums, state[again], uniform[:, again]), 1)
+            tokens[again] = _walk(sums, state[again], uniform[:, again]).T
         return tokens
 
     @cached_property
@@ -135,18 +136,17 @@ class MarkovChain:
 TABLE_STATES = 64  # up to here a table of cells decides nearly every draw
 
 
-def _following(sums, state, uniform):
-    # The clamp covers a sum that rounds up to state + 1.
-    n = math.isqrt(len(sums))
-    return (torch.searchsorted(sums, state + uniform, right=True) - state * n).clamp_(max=n - 1)
-
-
 def _walk(sums, state, uniform):
-    # States of every step, (batch,) each, from the first one and (length, batch) uniforms.
-    states = [state]
-    for u in uniform[1:]:
-        states.append(_following(sums, states[-1], u))
-    return states
+    # States of every step, (length, batch), from the first one and (length, batch) uniforms.
+    n = math.isqrt(len(sums))
+    following = torch.arange(n, dtype=torch.float64, device=sums.device).repeat(n)
+    uniform = uniform.clamp(max=1 - 2**-40)  # so that state + uniform does not round up to state + 1
+    states = torch.empty_like(uniform)
+    states[0] = state
+    steps = zip(uniform[1:].unbind(), states[:-1].unbind(), states[1:].unbind())
+    for u, before, after in steps:
+        torch.index_select(following, 0, torch.searchsorted(sums, before + u, right=True), out=after)
+    return states.to(torch.int64)
 
 
 def _states(n_states):

@@ -73,7 +73,9 @@ class _Linear(nn.Module):
         # (members, batch, length, n_in) -> (members, batch, length, n_out), of norm(x) where one is given; with axis -2
         # positions are what is mixed, the channels stay.
         weight, bias = self.weight, self.bias
-        if norm is not None:  # its gain and shift act on the weights: they are far smaller than the activations
+        if norm is not None and x.numel() < weight.numel():
+            x = norm(x)
+        elif norm is not None:  # its gain and shift act on the weights, which are smaller than the activations
             x = F.layer_norm(x, x.shape[-1:])
             bias = torch.baddbmm(bias, norm.bias.flatten(1, 2), weight)
             weight = norm.weight.flatten(1, 2).mT * weight

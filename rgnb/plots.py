@@ -400,7 +400,8 @@ def bench_table(rows):
 
 def bench_notes(rows):
     """What else such rows say: DataFrame of seconds, what was found equal before the timing, and what else was measured."""
-    lines = [(row["work"], f"{row['seconds']:.3g}", row["agreement"], row["note"]) for row in rows if not row["points"]]
+    shown = [row for row in rows if not row["points"]]
+    lines = [(row["work"], "" if row["seconds"] is None else f"{row['seconds']:.3g}", row["agreement"], row["note"]) for row in shown]
     return pd.DataFrame(lines, columns=["work", "rgnb (s)", "agreement", "also measured"]).set_index("work")
 
 

@@ -303,6 +303,7 @@ def _there(client, waiting, folder, device, analysis):
 
 def _settled_there(setting, seeds, token, device, analysis):
     # On a worker: the error, and the results by file name where the folder of who asked is not seen from here.
+    torch.set_num_threads(1)  # whoever started it may not have: every core has a worker of its own
     shared = token.exists()
     folder = token.parent if shared else _places(None)[1]
     error = _settled(setting, seeds, folder, device, analysis)

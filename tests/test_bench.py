@@ -21,9 +21,12 @@ spec.loader.exec_module(bench)
 def test_every_benchmark_runs(name, monkeypatch):
     monkeypatch.syspath_prepend(notebooks.ROOT / "benchmarks")
     rows = bench.BENCHMARKS[name](tiny=True)
-    assert rows or name == "gpu" and not torch.cuda.is_available()
+    assert rows
     for row in rows:
-        assert 0 < row.seconds < 600 and all(0 < seconds < 600 for seconds in row.others.values())
+        if name == "gpu" and not torch.cuda.is_available():
+            assert row.seconds is None and "not measured" in row.note
+        else:
+            assert 0 < row.seconds < 600 and all(0 < seconds <= 8 * 3600 for seconds in row.others.values())
     assert bench.table(rows).count("\n") >= len(rows) - 1
 
 

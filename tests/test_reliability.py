@@ -153,7 +153,13 @@ def test_results_come_back_from_workers_that_see_another_disk(tmp_path, monkeypa
 
     setting = small().settings()[0]
     monkeypatch.setenv("RGNB_RESULTS", str(tmp_path / "theirs"))
-    error, sent = module._settled_there(setting, [0, 1], tmp_path / "mine" / ".shared-x", training.resolve_device("cpu"), None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # as on a worker whose environment does not say otherwise
+    try:
+        error, sent = module._settled_there(setting, [0, 1], tmp_path / "mine" / ".shared-x", training.resolve_device("cpu"), None)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
     assert error is None and set(sent) == {setting.path("", seed).name for seed in (0, 1)}
     mine = tmp_path / "mine"
     mine.mkdir()
