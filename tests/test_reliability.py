@@ -18,6 +18,7 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
