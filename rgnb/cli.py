@@ -44,20 +44,22 @@ def _run(args):
 
 
 def _print_changes(notebook, output):
-    changed = notebooks.changes(notebook, output)
+    changed = [row for row in notebooks.beside(notebook, output) if row[1] != row[2]]
     print("Verdicts and numbers beside the book's own:" if changed else "Verdicts and numbers are the book's own.", flush=True)
     for name, book, here in changed:
         print(f"    {name}\n        book  {book}\n        here  {here}", flush=True)
 
 
-def _print_deviations():
+def _compare(names, root):
     from rgnb import record
     from rgnb.experiment import results_folder
 
-    theirs, book = results_folder(), notebooks.ROOT / "results"
-    if theirs.resolve() != book:
-        found = record.deviations(theirs, book)
-        print(f"\nStored results beside the book's own:\n{found.to_string(float_format='%.2g')}\n")
+    theirs = results_folder()
+    if theirs.resolve() != notebooks.ROOT / "results":
+        found = record.reproduction(names, root, theirs)
+        (root / "reproduced.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        rows = [f"    {name}: {row['largest difference']:.2g} of {row['largest size']:.2g} in {row['files']} files" for name, row in found["deviations"].items()]
+        print("\n".join([f"\nStored results beside the book's own, largest differences (also in {root / 'reproduced.json'}):", *rows]), flush=True)
 
 
 def _build(args):
@@ -72,7 +74,7 @@ def _build(args):
         if args.into:
             _print_changes(name, notebooks.executed(name, root))
     if args.into:
-        _print_deviations()
+        _compare(names, root)
     print(f"the book is at {notebooks.build_html(root).as_uri()}")
     if root == notebooks.ROOT and (pages := _build_runs()):
         front = next(iter(pages.values())).parent.parent / "index.html"

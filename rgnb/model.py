@@ -81,10 +81,11 @@ class _Linear(nn.Module):
             weight = norm.weight.flatten(1, 2).mT * weight
         if _one_network(x, weight):
             return _convolved(x, weight, bias, axis)
-        x = x.movedim(axis, -1)
+        x = x.mT if axis == -2 else x
         flat = x.flatten(1, -2)
         out = flat @ weight if bias is None else torch.baddbmm(bias, flat, weight)
-        return out.unflatten(1, x.shape[1:-1]).movedim(-1, axis)
+        out = out.unflatten(1, x.shape[1:-1])
+        return out.mT if axis == -2 else out
 
 
 class _LayerNorm(nn.Module):

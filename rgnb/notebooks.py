@@ -180,7 +180,7 @@ def execute_all(chosen, root=None):
         RuntimeError: as `execute`; those not begun yet are left.
     """
     cores = os.cpu_count() or 1
-    workers = min(4, cores)
+    workers = max(1, min(4, cores, len(chosen)))
     os.environ.setdefault("OMP_NUM_THREADS", str(cores // workers))
     last = names(root)[-1]
     pool = ThreadPoolExecutor(workers)
@@ -283,11 +283,11 @@ def glued(path):
     return found
 
 
-def changes(name, output, root=None):
-    """What a run says differently from the book's own page: [(name, in the book, in the run)]."""
+def beside(name, output, root=None):
+    """What pages quote of a notebook, in the book's own and in another output: [(name, in the book, there)]."""
     page = executed(name, root)
     book = glued(page) if page.exists() else {}
-    return [(key, book.get(key, "-"), value) for key, value in glued(output).items() if value != book.get(key)]
+    return [(key, book.get(key, "-"), value) for key, value in glued(output).items()]
 
 
 def build_html(root=None, output=None, builder="html"):

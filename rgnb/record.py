@@ -94,6 +94,31 @@ def deviations(again, results=None):
     return pd.DataFrame.from_dict(lines, orient="index", columns=["files", "largest difference", "largest size"]).rename_axis("variable")
 
 
+def reproduction(names, root, again):
+    """What a book made again gave beside this checkout's own, as plain data (JSON).
+
+    Args:
+        names: of the notebooks that were executed again; root: of the book made again; again: its folder of results.
+
+    Returns:
+        {"made": where it was made last, "entries", "core hours", "values": [[notebook, name, in the book, made again], ...] of every verdict and
+        number that pages quote, "deviations": rows of `deviations` by variable}.
+    """
+    files = results_table(again)
+    values = [[name, *row] for name in names for row in notebooks.beside(name, notebooks.executed(name, root))]
+    hours = hours_table(files)[["core hours, training", "core hours, measuring"]].sum().sum()
+    rows = deviations(again, notebooks.ROOT / "results").to_dict("index")
+    made = notebooks.record(names[0], root) | {"notebooks": list(names)}
+    return {"made": made, "entries": int(files["entries"].sum()), "core hours": round(float(hours), 1), "values": values, "deviations": rows}
+
+
+def reproduced():
+    """The book's own record of how it was made again: {"made", "entries", "core hours"} and two tables, the quoted values and the deviations."""
+    found = json.loads((notebooks.ROOT / "results" / "reproduced.json").read_text(encoding="utf-8"))
+    values = pd.DataFrame(found["values"], columns=["notebook", "what", "in the book", "made again"]).set_index(["notebook", "what"])
+    return found, values, pd.DataFrame.from_dict(found["deviations"], orient="index").rename_axis("variable")
+
+
 def _kind(name):
     # What a stored file belongs to, from its name.
     if sweep := re.match(rf"(sweep-.*?)(-({'|'.join(FAMILIES)}))?-[0-9a-f]{{12}}\.nc", name):

@@ -106,7 +106,7 @@ def mixed_loss(model, inputs, tokens, selected):
 
 
 def count_loss(model, inputs, tokens, selected):
-    """`masked_loss` of a network without mixing, from counts: it has V + 1 distinct inputs.
+    """`masked_loss` of a network without mixing, from counts: it has V + 1 distinct inputs, under the scheme "mask" a single one.
 
     The loss is `sum_{o,x} N(o, x) * nll(x | o) / sum N`, with N the (V+1, V) counts of (shown, true)
     pairs at selected positions; value and gradient equal the dense form's.
@@ -117,8 +117,10 @@ def count_loss(model, inputs, tokens, selected):
     members, n = len(tokens), model.config.n_states
     pair = inputs * n + tokens + (n + 1) * n * torch.arange(members, device=tokens.device)[:, None, None]
     counts = torch.bincount(pair[selected], minlength=members * (n + 1) * n).view(members, n + 1, n)
-    alphabet = torch.arange(n + 1, device=tokens.device)[None]
-    nll = -model(alphabet).squeeze(1).log_softmax(-1)
+    shown = counts.sum((0, 2)) > 0
+    shown[n] = True  # one symbol at least
+    counts = counts[:, shown]
+    nll = -model(shown.nonzero().mT).squeeze(1).log_softmax(-1)
     return (counts * nll).sum((-1, -2)) / counts.sum((-1, -2)).clamp(min=1)
 
 

@@ -1,4 +1,5 @@
 import ast
+import json
 import re
 import shutil
 import tomllib
@@ -64,6 +65,25 @@ def test_results_made_again_are_compared_with_the_stored_ones(tmp_path):
     found = record.deviations(tmp_path / "again", tmp_path / "book")
     assert found.to_dict("index") == {"rank": {"files": 1, "largest difference": 0.5, "largest size": 4.0}}
     assert record.deviations(tmp_path / "book", ROOT / "results").empty
+
+
+def test_a_book_made_again_is_described_beside_the_stored_one(tmp_path):
+    root = notebooks.copy_book(tmp_path / "again", ["network", "kernel-drift"])
+    page = notebooks.executed("kernel-drift", root)
+    status = notebooks.glued(page)["drift-status-none"]
+    page.write_text(page.read_text(encoding="utf-8").replace(f"'{status}'", "'something else'"), encoding="utf-8")
+    stored = sorted((ROOT / "results").glob("hierarchical-1-none-mask-seed*.nc"))[:2]
+    (root / "results").mkdir()
+    for path in stored:
+        shutil.copy(path, root / "results")
+    found = record.reproduction(["network", "kernel-drift"], root, root / "results")
+    changed = [row for row in found["values"] if row[2] != row[3]]
+    assert len(found["values"]) > 5 and changed and {tuple(row[:1]) for row in changed} == {("kernel-drift",)}
+    assert ["kernel-drift", "drift-status-none", status, "something else"] in changed
+    assert found["entries"] == 2 and found["core hours"] >= 0 and found["made"]["notebooks"] == ["network", "kernel-drift"]
+    rank = found["deviations"]["effective_rank"]
+    assert rank["files"] == 2 and rank["largest difference"] == 0 < rank["largest size"]
+    assert json.loads(json.dumps(found)) == found
 
 
 def test_every_reference_is_cited_and_every_citation_resolves():
