@@ -7,7 +7,6 @@ committed) so that new probes need no training.
 
 import hashlib
 import json
-import math
 import os
 import platform
 import subprocess

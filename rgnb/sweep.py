@@ -11,7 +11,6 @@ import uuid
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 import xarray as xr

@@ -5,7 +5,6 @@ a generator seeded with (s, k). So a run resumes from its weights and the step n
 beside it change a result only through the rounding of batched matrix products, where there are any.
 """
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,12 +13,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from rgnb import checks, files
+from rgnb import checkpoints, checks, files
 from rgnb.chains import MarkovChain
 from rgnb.masking import SCHEMES, corrupt
 from rgnb.model import ModelConfig, ResidualMLP
@@ -143,39 +140,6 @@ class Diverged(FloatingPointError):
         self.seeds = tuple(seeds)
 
 
-class _Store:
-    """Tensors of one setting on disk, checked and never half written."""
-
-    def __init__(self, folder, setting):
-        self.folder, self.setting = folder, json.dumps(setting, sort_keys=True)
-
-    def path(self, step):
-        return self.folder / f"step-{step:06d}.safetensors"
-
-    def save(self, path, tensors):
-        self.folder.mkdir(parents=True, exist_ok=True)
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        with files.replacing(path) as partial:
-            save_file(tensors, partial, {"setting": self.setting, "digest": files.digest(tensors)})
-
-    def load(self, path):
-        """The tensors in `path`, or None where there is no such file; a file that is damaged or of another setting is set aside."""
-        if not path.exists():
-            return None
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # not a view of the file
-            if metadata.get("setting") != self.setting:
-                raise files.Damaged("of another setting")
-            if metadata.get("digest") != files.digest(tensors):
-                raise files.Damaged("its content was changed")
-            return tensors
-        except Exception as error:  # safetensors raises its own and OS errors for a damaged file
-            files.set_aside(path, error)
-            return None
-
-
 def _parts(model_config, config, seeds, device):
     # The members as stacks, each with its optimiser: [(stack, Adam)]. A CPU is fastest at single networks, one a core, once their
     # products are large enough; a GPU, and small products, want all members in one batched operation.
@@ -200,56 +164,6 @@ def _workers(parts):
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
-
-
-def _weights(parts, history, seconds, i):
-    record = {"history": history[:, i], "seconds": torch.tensor(seconds)}
-    stack, k = [(stack, k) for stack, _ in parts for k in range(len(stack.seeds))][i]
-    return {f"weight.{name}": p[k] for name, p in stack.named_parameters()} | record
-
-
-def _resume_state(parts, history, seconds, seeds):
-    # Of all members in one file: a run that is killed between two files could not go on with the same batch.
-    states = []
-    for stack, optimizer in parts:
-        named = dict(stack.named_parameters())
-        moments = {f"{key}.{name}": optimizer.state[p][key] for name, p in named.items() for key in ("exp_avg", "exp_avg_sq")}
-        states.append({f"weight.{name}": p for name, p in named.items()} | moments)
-    tensors = {name: torch.cat([state[name] for state in states]) for name in states[0]}
-    return {"seeds": torch.tensor(seeds), "history": history, "seconds": torch.tensor(seconds)} | tensors
-
-
-def _resume(parts, state, done):
-    # Puts `_resume_state` back.
-    sizes = [len(stack.seeds) for stack, _ in parts]
-    for name, _ in parts[0][0].named_parameters():
-        values = [state[f"{key}.{name}"].split(sizes) for key in ("weight", "exp_avg", "exp_avg_sq")]
-        for (stack, optimizer), weight, average, square in zip(parts, *values):
-            p = stack.get_parameter(name)
-            p.data.copy_(weight)
-            moments = {"exp_avg": average.to(p.device, copy=True), "exp_avg_sq": square.to(p.device, copy=True)}
-            optimizer.state[p] = {"step": torch.tensor(float(done), device=p.device), **moments}
-
-
-def _groups(stores, group_store, steps):
-    # Which members train together and from where: [(steps done, seeds, state to resume from or None)].
-    stored = {seed: all(store.load(store.path(step)) for step in steps) for seed, store in stores.items()}
-    waiting, groups = [seed for seed in stores if not stored[seed]], []
-    for path in sorted(group_store.folder.glob("resume-*.safetensors")):
-        state = group_store.load(path)
-        if state is None:
-            continue
-        done, members = len(state["history"]) * BLOCK, state["seeds"].tolist()
-        # A checkpoint past a snapshot that is missing cannot give it back.
-        whole = [s for s in members if s in stores and all(stores[s].load(stores[s].path(step)) for step in steps if step < done)]
-        if done > steps[-1] or not set(whole) & set(waiting):
-            continue
-        # Members that are stored already train along: beside others, rounding would differ.
-        at = torch.tensor([members.index(s) for s in whole])
-        kept = {k: v.index_select(1 if k == "history" else 0, at) if v.ndim and k != "seeds" else v for k, v in state.items()}
-        groups.append((done, whole, kept))
-        waiting = [s for s in waiting if s not in whole]
-    return groups + ([(0, waiting, None)] if waiting else [])
 
 
 def train(model_config, train_config, chain, seeds, folder, device="auto", progress=True):
@@ -284,10 +198,10 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
     }
     seeds = [checks.integer("seeds", seed, 0) for seed in checks.sequence("seeds", seeds)]
     steps = sorted({*(s for s in train_config.snapshots if s < train_config.steps), train_config.steps})
-    stores = {seed: _Store(folder / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
+    stores = {seed: checkpoints.Store(folder / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
 
-    group_store, diverged = _Store(folder, setting), {}
-    for done, members, state in _groups(stores, group_store, steps):
+    group_store, diverged = checkpoints.Store(folder, setting), {}
+    for done, members, state in checkpoints.groups(stores, group_store, steps, BLOCK):
         path = group_store.folder / f"resume-{files.digest({'seeds': members})[:12]}.safetensors"
         save = partial(group_store.save, path)
         diverged |= _train_group(model_config, train_config, chain, members, stores, done, state, steps, save, device, progress)
@@ -325,11 +239,11 @@ def _train_group(model_config, config, chain, seeds, stores, done, state, steps,
     def keep(step):
         for i, seed in enumerate(seeds):
             if seed not in diverged:
-                stores[seed].save(stores[seed].path(step), _weights(parts, history, seconds, i))
+                stores[seed].save(stores[seed].path(step), checkpoints.weights(parts, history, seconds, i))
 
     if state:
         history, seconds = state["history"], state["seconds"].item()
-        _resume(parts, state, done)
+        checkpoints.resume(parts, state, done)
         if done in steps:  # stopped after the checkpoint, before the last of its snapshots
             keep(done)
 
@@ -349,7 +263,7 @@ def _train_group(model_config, config, chain, seeds, stores, done, state, steps,
             bar.update(BLOCK)
             bar.set_postfix(loss=f"{losses.nanmean():.4f}", refresh=False)
             if step in steps or now - saved > SAVE_SECONDS:
-                save(_resume_state(parts, history, seconds, seeds))
+                save(checkpoints.resume_state(parts, history, seconds, seeds))
                 saved = now
             if step in steps:
                 keep(step)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rgnb import chains, training
+from rgnb import chains, checkpoints, training
 from rgnb.masking import SCHEMES, bayes_posterior, corrupt, entropy
 from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 from rgnb.training import TrainConfig, count_loss, load_model, masked_loss, mixed_loss, resolve_device, train
@@ -250,14 +250,14 @@ def test_resume_is_bit_identical(tmp_path, blocks, mixing, stop):
 @pytest.mark.parametrize("step", [100, 150])
 def test_stopped_between_the_snapshots_of_two_members(tmp_path, blocks, monkeypatch, step):
     whole = fit(tmp_path / "whole", seeds=[0, 1])
-    save = training._Store.save
+    save = checkpoints.Store.save
 
     def stopping(store, path, tensors):
         if path.name == f"step-{step:06d}.safetensors" and path.parent.name == "seed-1":
             raise KeyboardInterrupt
         save(store, path, tensors)
 
-    monkeypatch.setattr(training._Store, "save", stopping)
+    monkeypatch.setattr(checkpoints.Store, "save", stopping)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "cut", seeds=[0, 1])
     monkeypatch.undo()
