@@ -102,8 +102,7 @@ class MarkovChain:
         leading = (uniform * cells).to(torch.int32)
         tokens, cell = torch.empty(length, batch, dtype=torch.uint8, device=device), torch.empty_like(leading[0])
         tokens[0] = state
-        steps = zip(leading[1:].unbind(), tokens[:-1].unbind(), tokens[1:].unbind())
-        for bits, before, after in steps:
+        for bits, before, after in _rows(leading[1:], tokens[:-1], tokens[1:]):
             torch.index_select(table, 0, torch.add(bits, before, alpha=cells, out=cell), out=after)
         again = (tokens[-1] == n).nonzero().squeeze(1)
         tokens = tokens.T.contiguous().to(torch.int64)
@@ -139,14 +138,18 @@ TABLE_STATES = 64  # up to here a table of cells decides nearly every draw
 def _walk(sums, state, uniform):
     # States of every step, (length, batch), from the first one and (length, batch) uniforms.
     n = math.isqrt(len(sums))
-    following = torch.arange(n, dtype=torch.float64, device=sums.device).repeat(n)
-    uniform = uniform.clamp(max=1 - 2**-40)  # so that state + uniform does not round up to state + 1
+    uniform.clamp_(max=1 - 2**-40)  # so that state + uniform does not round up to state + 1
     states = torch.empty_like(uniform)
     states[0] = state
-    steps = zip(uniform[1:].unbind(), states[:-1].unbind(), states[1:].unbind())
-    for u, before, after in steps:
-        torch.index_select(following, 0, torch.searchsorted(sums, before + u, right=True), out=after)
+    for u, before, after in _rows(uniform[1:], states[:-1], states[1:]):
+        torch.remainder(torch.searchsorted(sums, before + u, right=True), n, out=after)
     return states.to(torch.int64)
+
+
+def _rows(*tensors):
+    # The rows of tensors side by side. Many at once are faster than one after the other, all at once would take memory in long sequences.
+    for parts in zip(*(x.split(4096) for x in tensors)):
+        yield from zip(*(part.unbind() for part in parts))
 
 
 def _states(n_states):

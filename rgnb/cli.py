@@ -9,6 +9,8 @@ import time
 
 from rgnb import checks, notebooks
 
+REPRODUCED = "reproduced.json"  # in a folder that a book is made again in: what it gave
+
 
 def _list(args):
     for name in notebooks.names():
@@ -57,9 +59,9 @@ def _compare(names, root):
     theirs = results_folder()
     if theirs.resolve() != notebooks.ROOT / "results":
         found = record.reproduction(names, root, theirs)
-        (root / "reproduced.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (root / REPRODUCED).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         rows = [f"    {name}: {row['largest difference']:.2g} of {row['largest size']:.2g} in {row['files']} files" for name, row in found["deviations"].items()]
-        print("\n".join([f"\nStored results beside the book's own, largest differences (also in {root / 'reproduced.json'}):", *rows]), flush=True)
+        print("\n".join([f"\nStored results beside the book's own, largest differences (also in {root / REPRODUCED}):", *rows]), flush=True)
 
 
 def _build(args):
@@ -67,6 +69,9 @@ def _build(args):
     asked = {checks.choice("notebook", name, known) for name in args.notebooks or known}
     names = [name for name in known if name in asked]
     root = notebooks.copy_book(args.into, [name for name in known if name not in asked]) if args.into else notebooks.ROOT
+    again = set(json.loads((root / REPRODUCED).read_text())["made"]["notebooks"]) if (root / REPRODUCED).exists() else set()
+    for name in asked - again if args.into else ():
+        notebooks.executed(name, root).unlink(missing_ok=True)  # a copy of the book's own
     print(f"executing {len(names)} notebook{'s' * (len(names) > 1)} ...", flush=True)
     started = time.monotonic()
     for done, name in enumerate(notebooks.execute_all(names, root), start=1):
@@ -74,7 +79,7 @@ def _build(args):
         if args.into:
             _print_changes(name, notebooks.executed(name, root))
     if args.into:
-        _compare(names, root)
+        _compare([name for name in known if name in asked | again], root)
     print(f"the book is at {notebooks.build_html(root).as_uri()}")
     if root == notebooks.ROOT and (pages := _build_runs()):
         front = next(iter(pages.values())).parent.parent / "index.html"
@@ -133,7 +138,7 @@ def _parser():
     command.add_argument("--output", metavar="FILE", help="where to write the executed notebook (default: in book/runs/)")
     command = commands.add_parser("build", help="execute every notebook, or those named, and build the HTML book")
     command.set_defaults(call=_build)
-    command.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="execute only these; the other pages stay as they are")
+    command.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="execute only these")
     command.add_argument("--into", metavar="FOLDER", help="execute and build a copy of the book in this folder")
     command = commands.add_parser("sweep", help="train a grid of settings; what is stored is not trained again")
     command.set_defaults(call=_sweep)

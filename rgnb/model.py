@@ -51,7 +51,8 @@ class _Embedding(nn.Module):
 
 def _one_network(x, weight):
     # Whether x (members, batch, length, channels) and weight are such that `_convolved` is faster than a batched product.
-    return x.is_cpu and x.dtype == torch.float32 and x.ndim == 4 and len(x) == 1 and x.shape[1] >= 16 and weight.numel() >= 4096
+    large = x.ndim == 4 and len(x) == 1 and x.shape[1] >= 16 and weight.numel() >= 4096
+    return large and x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 def _convolved(x, weight, bias, axis):
@@ -73,7 +74,7 @@ class _Linear(nn.Module):
         # (members, batch, length, n_in) -> (members, batch, length, n_out), of norm(x) where one is given; with axis -2
         # positions are what is mixed, the channels stay.
         weight, bias = self.weight, self.bias
-        if norm is not None and x.numel() < weight.numel():
+        if norm is not None and x.ndim == 4 and x.numel() < weight.numel():
             x = norm(x)
         elif norm is not None:  # its gain and shift act on the weights, which are smaller than the activations
             x = F.layer_norm(x, x.shape[-1:])

@@ -322,7 +322,7 @@ def copy_book(into, keep=()):
     """Copy the book's sources to another root, so that it can be executed and built there; returns that root.
 
     Args:
-        into: folder; keep: names of the notebooks that are copied as they were executed, too.
+        into: folder; keep: names of the notebooks that are copied as they were executed, too, where `into` has none.
     """
     into = Path(into).resolve()
     if ROOT.is_relative_to(into) or into.is_relative_to(ROOT / "book"):
@@ -333,5 +333,6 @@ def copy_book(into, keep=()):
         shutil.copy(ROOT / name, into / name)
     for name in keep:
         executed(name, into).parent.mkdir(exist_ok=True)
-        shutil.copy(executed(name), executed(name, into))
+        if not executed(name, into).exists():
+            shutil.copy(executed(name), executed(name, into))
     return into

@@ -108,7 +108,8 @@ def reproduction(names, root, again):
     values = [[name, *row] for name in names for row in notebooks.beside(name, notebooks.executed(name, root))]
     hours = hours_table(files)[["core hours, training", "core hours, measuring"]].sum().sum()
     rows = deviations(again, notebooks.ROOT / "results").to_dict("index")
-    made = notebooks.record(names[0], root) | {"notebooks": list(names)}
+    last = max((notebooks.record(name, root) for name in names), key=lambda made: made["date"])
+    made = {key: last[key] for key in COLUMNS} | {"notebooks": list(names)}
     return {"made": made, "entries": int(files["entries"].sum()), "core hours": round(float(hours), 1), "values": values, "deviations": rows}
 
 

@@ -2,7 +2,7 @@
 
 What a member sees depends on its own seed and the step alone: the tokens of block k of seed s come from
 a generator seeded with (s, k). So a run resumes from its weights and the step number, and the members
-beside it change a result only through the rounding of batched matrix products, where there are any.
+beside it change a result only through rounding: that of batched products, or of products shared out among threads.
 """
 
 import time
@@ -157,13 +157,13 @@ def _workers(parts):
         yield map
         return
     share = partial(torch.set_num_threads, threads // workers)  # OpenMP keeps it for each thread by itself
-    share()
     pool = ThreadPoolExecutor(workers, initializer=share)
     try:
+        share()
         yield pool.map
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
+        pool.shutdown(cancel_futures=True)
 
 
 def train(model_config, train_config, chain, seeds, folder, device="auto", progress=True):

@@ -48,6 +48,15 @@ def test_stream(config, seeds):
     assert torch.equal(model(x), model.readout(stream[-1]))
 
 
+@both
+@pytest.mark.parametrize("shape", [(2,), (3, 4), (40, 6)])
+def test_readout_takes_any_leading_dimensions(config, shape):
+    model = randomised(ResidualMLP(config))
+    x = torch.randn(*shape, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    logits = F.linear(F.layer_norm(x, (8,)) * model.final_norm.weight[0, 0, 0] + model.final_norm.bias[0, 0, 0], model.head.weight[0].T, model.head.bias[0, 0])
+    torch.testing.assert_close(model.readout(x), logits, atol=1e-12, rtol=0)
+
+
 class Reference(nn.Module):
     """The same network written with torch.nn's own layers, for one member."""
 
@@ -140,6 +149,11 @@ def test_one_large_network_computes_what_a_stack_does(config, monkeypatch):
     weights = torch.randn(16, 64, 5, generator=torch.Generator().manual_seed(1))
     (alone(x) * weights).sum().backward()
     (stack(x)[0] * weights).sum().backward()
+    # Forward derivatives, which perturbations are followed with.
+    start, v = alone.stream(x)[0].detach(), torch.randn(16, 64, 64, generator=torch.Generator().manual_seed(2))
+    after = torch.func.jvp(lambda s: alone.continue_stream(s, 0)[-1], (start,), (v,))[1]
+    beside = torch.func.jvp(lambda s: stack.continue_stream(s, 0)[-1][0], (start.expand(2, -1, -1, -1),), (v.expand(2, -1, -1, -1),))[1]
+    torch.testing.assert_close(after, beside, atol=1e-4, rtol=0)
     for (name, p), q in zip(alone.named_parameters(), stack.parameters()):
         torch.testing.assert_close(p.grad[0], q.grad[0], atol=1e-4 * q.grad[0].abs().max().item(), rtol=0, msg=name)
 

@@ -164,7 +164,7 @@ def test_a_seed_alone_and_among_others(tmp_path, mixing, scheme):
     assert_same({3: together[3]}, alone, atol=1e-5)
 
 
-def test_a_large_network_is_the_same_bit_by_bit_on_any_number_of_cores_and_with_any_members(tmp_path, blocks):
+def test_on_one_thread_a_large_network_is_the_same_bit_by_bit_beside_any_members(tmp_path, blocks):
     large, threads = ModelConfig(n_states=4, length=16, width=48, depth=1), torch.get_num_threads()
     short = TrainConfig(batch=16, steps=100, learning_rate=1e-3, snapshots=(50,))
     found = {}
