@@ -14,6 +14,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from rgnb import notebooks, record, runs
+from rgnb.cli import main
 from rgnb.experiment import store
 
 ROOT = notebooks.ROOT
@@ -84,6 +85,22 @@ def test_a_book_made_again_is_described_beside_the_stored_one(tmp_path):
     rank = found["deviations"]["effective_rank"]
     assert rank["files"] == 2 and rank["largest difference"] == 0 < rank["largest size"]
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_book_is_made_again_page_by_page(tmp_path, monkeypatch, capsys):
+    into = tmp_path / "again"
+    monkeypatch.setenv("RGNB_RESULTS", str(into / "results"))
+    monkeypatch.setattr(notebooks, "build_html", lambda root: root / "index.html")
+    described = lambda: json.loads((into / "reproduced.json").read_text(encoding="utf-8"))["made"]["notebooks"]  # noqa: E731
+    assert main(["build", "--into", str(into), "performance"]) == 0
+    assert described() == ["performance"] and "Verdicts and numbers are the book's own." in capsys.readouterr().out
+    executed = {path.stem: path.read_bytes() for path in (into / "book" / "executed").iterdir()}
+    assert set(executed) == set(notebooks.names())
+    assert {name for name in executed if executed[name] != notebooks.executed(name).read_bytes()} <= {"performance"}
+    page = notebooks.executed("performance", into)
+    page.write_text(page.read_text(encoding="utf-8").replace("peers", "PEERS"), encoding="utf-8")
+    assert main(["build", "--into", str(into), "reliability"]) == 0
+    assert described() == ["performance", "reliability"] and "PEERS" in page.read_text(encoding="utf-8")
 
 
 def test_every_reference_is_cited_and_every_citation_resolves():
