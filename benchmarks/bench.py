@@ -1,7 +1,7 @@
 """Ours against its peers: the same data, one process, sides in turn. `make bench` prints the table and stores it.
 
 Every benchmark checks first that the sides computed the same thing, then times them alternately, so that a machine whose speed
-drifts slows both. A peer that takes a thousand times longer is timed on a part of the work and scaled up, which its row says.
+drifts slows both. A peer that takes far longer is timed on a part of the work and scaled up, which its row says.
 """
 
 import argparse

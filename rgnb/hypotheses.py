@@ -403,7 +403,7 @@ def robustness(ds, variants, short, long):
     """5: verdicts on all findings in every setting of a sweep, under the primary and other definitions of rank.
 
     Rank collapse and kernel drift are judged at each correlation length, selectivity between two. A correlation length
-    other than `short` and `long` takes the place of the nearer one's: a variant of its own, named after it.
+    other than `short` and `long` takes the place of the nearer one by ratio: a variant of its own, named after it.
 
     Args:
         ds: sweep whose rows' coordinate `experiment` numbers (variant, mixing) in the order of `variants` x ("tokens", "none").
@@ -423,7 +423,7 @@ def robustness(ds, variants, short, long):
             one = _as_results(rows.isel(run=(rows.family == family).values))
             for xi in map(float, one.correlation_length.values):
                 here = one.sel(correlation_length=[xi])
-                end, pair = ("short", [xi, long]) if xi <= short else ("long", [short, xi])
+                end, pair = ("short", [xi, long]) if xi**2 < short * long else ("long", [short, xi])
                 key = (family, mixing, variant if xi in (short, long) else f"ξ = {xi:g}")
                 verdicts[f"Kernel drift, {end} memory", "primary", *key] = findings.kernel_drift(here)
                 for definition, arguments in DEFINITIONS.items():
