@@ -90,8 +90,7 @@ class MarkovChain:
         device = generator.device if generator is not None else torch.device("cpu")
         n = self.n_states
         uniform = torch.rand(length, batch, generator=generator, device=device, dtype=torch.float64)
-        first = self.stationary_distribution.cumsum(0).to(device)
-        state = torch.searchsorted(first, uniform[0] * first[-1], right=True).clamp_(max=n - 1)
+        state = torch.searchsorted(self._first.to(device), uniform[0], right=True).clamp_(max=n - 1)
         sums = self._sums.to(device)
         if n > TABLE_STATES:
             return _walk(sums, state, uniform).T.contiguous()
@@ -109,6 +108,11 @@ class MarkovChain:
         if len(again):
             tokens[again] = _walk(sums, state[again], uniform[:, again]).T
         return tokens
+
+    @cached_property
+    def _first(self):
+        first = self.stationary_distribution.cumsum(0)
+        return first / first[-1]
 
     @cached_property
     def _sums(self):

@@ -117,6 +117,7 @@ def reproduced():
     """The book's own record of how it was made again: {"made", "entries", "core hours"} and two tables, the quoted values and the deviations."""
     found = json.loads((notebooks.ROOT / "results" / "reproduced.json").read_text(encoding="utf-8"))
     values = pd.DataFrame(found["values"], columns=["notebook", "what", "in the book", "made again"]).set_index(["notebook", "what"])
+    values = values.map(lambda text: f"{float(text):.3g}" if re.fullmatch(r"-?\d+\.\d+", text) else text)
     return found, values, pd.DataFrame.from_dict(found["deviations"], orient="index").rename_axis("variable")
 
 
