@@ -393,7 +393,7 @@ def bench_table(rows):
         for name, seconds in row["others"].items():
             ratio, goal = seconds / row["seconds"], row["goal"] if seconds == fastest else 0
             reached = f"{goal:g}, {'reached' if ratio >= goal else 'missed'}" if goal else ""
-            lines.append((row["work"], name, f"{row['seconds']:.3g}", f"{seconds:.3g}", f"{ratio:.3g}", reached))
+            lines.append((row["work"], name, _seconds(row["seconds"]), _seconds(seconds), f"{ratio:.3g}", reached))
     columns = ["work", "against", "rgnb (s)", "other (s)", "times as fast", "goal"]
     return pd.DataFrame(lines, columns=columns).set_index(["work", "against"])
 
@@ -401,8 +401,12 @@ def bench_table(rows):
 def bench_notes(rows):
     """What else such rows say: DataFrame of seconds, what was found equal before the timing, and what else was measured."""
     shown = [row for row in rows if not row["points"]]
-    lines = [(row["work"], "" if row["seconds"] is None else f"{row['seconds']:.3g}", row["agreement"], row["note"]) for row in shown]
+    lines = [(row["work"], "" if row["seconds"] is None else _seconds(row["seconds"]), row["agreement"], row["note"]) for row in shown]
     return pd.DataFrame(lines, columns=["work", "rgnb (s)", "agreement", "also measured"]).set_index("work")
+
+
+def _seconds(value):
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def bench_costs(rows):
