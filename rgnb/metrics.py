@@ -6,9 +6,11 @@ Kornblith et al. (arXiv:1905.00414); its debiased form after Song et al. (JMLR 2
 (arXiv:2010.15327), here in feature space: one pass over the rows, O(d^2) memory.
 """
 
+from functools import partial
+
 import torch
 
-from rgnb import checks
+from rgnb import checks, cores
 
 SPECTRA = ("singular", "eigen")
 VIEWS = ("position", "token", "masked", "pooled", "sequence")
@@ -67,26 +69,34 @@ def singular_values(x, center=True):
     """
     x = _matrix("x", x)
     n, d = x.shape[-2:]
-    # A few matrices at a time stay in the caches.
-    parts = x.reshape(-1, n, d).split(max(1, 2**19 // (n * d)))
-    return torch.cat([_part_values(part, center) for part in parts]).reshape(*x.shape[:-2], min(n, d))
+    # A few matrices at a time stay in the caches; on a CPU each core takes its own.
+    parts = x.reshape(-1, n, d).split(max(1, 2**18 // (n * d)))
+    with cores.workers(len(parts) if x.device.type == "cpu" else 1) as each:
+        values = torch.cat(list(each(partial(_part_values, center=center), parts)))
+    return values.reshape(*x.shape[:-2], min(n, d))
 
 
 def _part_values(x, center):
     x, size, unit = _scaled("x", x)
     x = x - x.mean(-2, keepdim=True) if center else x
     n, d = x.shape[-2:]
-    s = _gram_values(x) if n > 2 * d else torch.linalg.svdvals(x)
-    return torch.where(s > max(n, d) * torch.finfo(s.dtype).eps * size, s * unit, 0.0)
+    noise = max(n, d) * torch.finfo(x.dtype).eps * size
+    s = _gram_values(x, noise) if n > 2 * d else torch.linalg.svdvals(x)
+    return torch.where(s > noise, s * unit, 0.0)
 
 
-def _gram_values(x):
+def _gram_values(x, noise):
     # Several times faster than an SVD, but a Gram matrix squares: it knows a value s, in units of the largest, to eps / s.
-    # Matrices with smaller ones than that allows, among them all of deficient rank, go to the SVD.
-    squares = torch.linalg.eigvalsh(x.mT @ x).flip(-1)
-    weak = squares[:, -1] <= 1e-6 * squares[:, 0]
-    values = squares.clamp(min=torch.finfo(x.dtype).tiny).sqrt()
-    return values.index_put((weak,), torch.linalg.svdvals(x[weak])) if weak.any() else values
+    gram = x.mT @ x
+    squares = torch.linalg.eigvalsh(gram).flip(-1)
+    values, weak = squares.clamp(min=torch.finfo(x.dtype).tiny).sqrt(), squares <= 1e-6 * squares[:, :1]
+    if not weak.any():
+        return values
+    # The values below the k largest are at most the norm of x along any d - k orthonormal directions (Courant-Fischer). Along the
+    # weak ones it is rounding error where the rank is deficient; where it is more, the matrix goes to the SVD.
+    directions = torch.linalg.eigh(gram).eigenvectors.flip(-1) * weak[:, None]
+    exact = torch.linalg.matrix_norm(x @ directions) > noise[:, 0]
+    return torch.where(weak, 0.0, values).index_put((exact,), torch.linalg.svdvals(x[exact]))
 
 
 def _relative(s):

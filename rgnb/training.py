@@ -6,8 +6,6 @@ beside it change a result only through rounding: that of batched products, or of
 """
 
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -16,7 +14,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from rgnb import checkpoints, checks, files
+from rgnb import checkpoints, checks, cores, files
 from rgnb.chains import MarkovChain
 from rgnb.masking import SCHEMES, corrupt
 from rgnb.model import ModelConfig, ResidualMLP
@@ -148,24 +146,6 @@ def _parts(model_config, config, seeds, device):
     return [(stack, torch.optim.Adam(stack.parameters(), lr=config.learning_rate, fused=device.type != "mps")) for stack in stacks]
 
 
-@contextmanager
-def _workers(parts):
-    # A `map` that runs the parts side by side on the cores that torch may use.
-    threads = torch.get_num_threads()
-    workers = min(threads, len(parts))
-    if workers == 1:
-        yield map
-        return
-    share = partial(torch.set_num_threads, threads // workers)  # OpenMP keeps it for each thread by itself
-    pool = ThreadPoolExecutor(workers, initializer=share)
-    try:
-        share()
-        yield pool.map
-    finally:
-        torch.set_num_threads(threads)
-        pool.shutdown(cancel_futures=True)
-
-
 def train(model_config, train_config, chain, seeds, folder, device="auto", progress=True):
     """Train one network a seed, together, and keep each member's weights in `folder/seed-<seed>/`.
 
@@ -250,7 +230,7 @@ def _train_group(model_config, config, chain, seeds, stores, done, state, steps,
     saved = now = time.monotonic()
     label = f"training {len(seeds)} seed{'s' * (len(seeds) > 1)}"
     bar = tqdm(total=config.steps, initial=done, desc=label, unit="step", disable=not progress)
-    with bar, _workers(parts) as each:
+    with bar, cores.workers(len(parts)) as each:
         for block in range(done // BLOCK, config.steps // BLOCK):
             losses = torch.cat(list(each(partial(_block, chain=chain, config=config, block=block, device=device), parts)))
             diverged = {s: block * BLOCK for s, finite in zip(seeds, torch.isfinite(losses)) if not finite} | diverged
@@ -280,7 +260,7 @@ def seconds_a_step(model_config, train_config, chain, seeds, device="auto"):
         for loss in each(lambda i: _step(*parts[i], *batches[i][k]), range(len(parts))):
             loss.sum().item()  # waits for the device
 
-    with _workers(parts) as each:
+    with cores.workers(len(parts)) as each:
         steps(0)
         started, done = time.monotonic(), 0
         while done < BLOCK - 1 and time.monotonic() - started < 0.5:

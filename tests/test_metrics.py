@@ -92,6 +92,23 @@ def test_small_singular_values_are_found_beside_large_ones(n, values):
     np.testing.assert_allclose(found[1], 1, rtol=1e-13)
 
 
+def test_deficient_rank_beside_many_others_needs_no_svd(monkeypatch):
+    # Rows that repeat, as embeddings do: of rank 5, centred, beside one of full rank. Enough matrices for several parts.
+    repeated = randn(6, 8)[torch.arange(3000) % 6]
+    batch = torch.stack([repeated * (i + 1) for i in range(30)] + [randn(3000, 8)])
+    expected = torch.linalg.svdvals(batch - batch.mean(1, keepdim=True))
+    exact = torch.linalg.svdvals
+
+    def none(x):
+        assert not len(x)
+        return exact(x)
+
+    monkeypatch.setattr(torch.linalg, "svdvals", none)
+    found = singular_values(batch)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * expected.max())
+    assert (found[:30, 5:] == 0).all() and (found[30] > 0).all()
+
+
 @pytest.mark.parametrize("values", [[3.0, 2.0, 1.0, 0.5], [3.0, 2.0, 1e-6, 1e-7]])
 def test_gradient_of_rank(values):
     x = with_singular_values(values, 300, 4).requires_grad_()
