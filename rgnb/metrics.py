@@ -69,9 +69,11 @@ def singular_values(x, center=True):
     """
     x = _matrix("x", x)
     n, d = x.shape[-2:]
-    # A few matrices at a time stay in the caches; on a CPU each core takes its own.
-    parts = x.reshape(-1, n, d).split(max(1, 2**18 // (n * d)))
-    with cores.workers(len(parts) if x.device.type == "cpu" else 1) as each:
+    # Matrices that fit the caches are taken a few at a time, on a CPU by each core its own. Larger ones are taken one after the
+    # other: each keeps all cores busy by itself, and as many copies as there are cores would take memory.
+    some = 2**18 // (n * d)
+    parts = x.reshape(-1, n, d).split(max(1, some))
+    with cores.workers(len(parts) if some and x.device.type == "cpu" else 1) as each:
         values = torch.cat(list(each(partial(_part_values, center=center), parts)))
     return values.reshape(*x.shape[:-2], min(n, d))
 

@@ -31,15 +31,11 @@ def test_calls_share_the_threads_and_keep_their_order(threads, tasks, grad):
     assert torch.get_num_threads() == threads
 
 
-def test_two_calls_run_at_once_and_an_error_comes_out():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_two_calls_run_at_once_and_an_error_comes_out(threads):
     met = threading.Barrier(2, timeout=60)  # breaks unless both are there
-    try:
-        with cores.workers(2) as each:
-            assert sorted(each(lambda _: met.wait(), range(2))) == [0, 1]
-        with pytest.raises(ZeroDivisionError), cores.workers(2) as each:
-            list(each(lambda x: 1 / x, [1, 0]))
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    with cores.workers(2) as each:
+        assert sorted(each(lambda _: met.wait(), range(2))) == [0, 1]
+    with pytest.raises(ZeroDivisionError), cores.workers(2) as each:
+        list(each(lambda x: 1 / x, [1, 0]))
+    assert torch.get_num_threads() == threads
