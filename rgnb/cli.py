@@ -107,6 +107,17 @@ def _sweep(args):
         raise RuntimeError("\n".join([f"{len(failed)} settings failed; the same command tries them again", *rows]))
 
 
+def _train(args):
+    from rgnb import questions
+
+    if args.list:
+        for name, (question, experiments, _) in questions.QUESTIONS.items():
+            networks = sum(len(e.settings()) * len(e.seeds) for e in experiments())
+            print(f"{name:16}{question} {networks} networks")
+        return
+    questions.train(args.questions)
+
+
 def _value(text):
     # A number, a list, True or False as Python writes them; anything else is text.
     try:
@@ -147,6 +158,10 @@ def _parser():
     command.add_argument("--profile", default="quick", help="where the other fields come from: quick (default) or paper")
     command.add_argument("--scheduler", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://10.0.0.1:8786, not on this machine")
     command.add_argument("--plan", action="store_true", help="only say what is stored, what is missing and how long that takes")
+    command = commands.add_parser("train", help="train the networks that the pages load, all or those of some questions")
+    command.set_defaults(call=_train)
+    command.add_argument("questions", nargs="*", metavar="QUESTION", help="names that --list shows; none: all of them")
+    command.add_argument("--list", action="store_true", help="only say which there are, and how many networks each needs")
     return parser
 
 

@@ -23,10 +23,10 @@ import xarray as xr
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from rgnb import chains, checks, files, metrics
+from rgnb import chains, checks, files, metrics, rules
 from rgnb.masking import bayes_posterior, corrupt, entropy
 from rgnb.model import ModelConfig, ResidualMLP
-from rgnb.training import BLOCK, Diverged, TrainConfig, generator, load_model, resolve_device, train
+from rgnb.training import BLOCK, Diverged, TrainConfig, check_gradient, generator, load_model, plain, resolve_device, train
 
 RESULTS_VERSION = 1  # raise by hand when the meaning of a stored number changes
 
@@ -43,6 +43,24 @@ PROFILES = {
         "learning_rate": 1e-3,
         "snapshots": (100, 300, 700),
         "sequences": 1024,
+    },
+    # About a minute a network: the least size at which pilots saw the findings' pattern.
+    "small": {
+        "length": 16,
+        "width": 32,
+        "batch": 128,
+        "steps": 4000,
+        "snapshots": (50, 100, 150, 200, 350, 550, 900, 1450, 2350),
+        "sequences": 1024,
+    },
+}
+# How a network is trained; see the rules. Snapshots are spaced evenly in the logarithm of the step.
+RECIPES = {
+    "sequel": {"learning_rate": 3e-4, "schedule": "constant"},
+    "cosine": {
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "snapshots": (50, 100, 150, 200, 350, 550, 900, 1450, 2350, 3800, 6200),
     },
 }
 MATRICES = 256  # sequences that the token, masked and sequence views use: rows enough, a fraction of the time
@@ -98,14 +116,16 @@ class Experiment:
             if chain.n_states != self.model.n_states:
                 raise ValueError(f"the chain has {chain.n_states} states, the model {self.model.n_states}; make them equal")
         resolve_device(self.device)
+        check_gradient(self.model, self.training)
         lengths = [setting.chain.correlation_length for setting in self.settings()]  # builds every chain: bad ones fail here
         if self.own and len(set(lengths)) < len(lengths):
             raise ValueError("own chains must differ in correlation length; run equal ones as separate experiments")
 
     @classmethod
-    def profile(cls, profile="paper", **changes):
-        """An Experiment from a profile ("paper" or "quick") with fields changed by name."""
-        changes = PROFILES[checks.choice("profile", profile, PROFILES)] | changes
+    def profile(cls, profile="paper", recipe=None, **changes):
+        """An Experiment from a profile in `PROFILES` with fields changed by name, trained by a recipe in `RECIPES` (None: the profile's own)."""
+        trained = {} if recipe is None else RECIPES[checks.choice("recipe", recipe, RECIPES)]
+        changes = PROFILES[checks.choice("profile", profile, PROFILES)] | trained | changes
         parts = {"model": ModelConfig, "training": TrainConfig}
         own = {f.name for f in fields(cls)} - set(parts)
         known = own.union(*({f.name for f in fields(part)} for part in parts.values()))
@@ -136,8 +156,8 @@ class Experiment:
             results: folder of results; None takes $RGNB_RESULTS, or `results/` of this checkout.
             progress: show bars on stderr.
             analysis: what is measured on the trained networks: a function of (task, setting, seed,
-                snapshots, device) that returns a Dataset, as those in `rgnb.probes`; its name is part of a
-                result's key. None: ranks, drift and losses, see `measure`.
+                snapshots, device) that returns a Dataset, as those in `rgnb.probes`; its id and version (see `analysis`)
+                are part of a result's key. None: ranks, drift and losses, see `measure`.
 
         Returns:
             xarray.Dataset with dims (chain, correlation_length, seed) and those of the analysis; by default
@@ -191,15 +211,15 @@ class Setting:
 
     def config(self):
         """The whole setting as plain data: what a result's key is made of."""
-        return json.loads(json.dumps({f.name: getattr(self, f.name) for f in fields(self)}, default=asdict))
+        return json.loads(json.dumps({f.name: getattr(self, f.name) for f in fields(self)}, default=plain))
 
     def path(self, folder, seed, analysis=None):
         """Where the result of one seed is stored."""
         label = f"{self.family}-{self.correlation_length:.4g}-{self.model.mixing}-{self.training.scheme}"
         config = self.config() | {"seed": seed}
         if analysis is not None:
-            config |= {"analysis": full_name(analysis)}
-            label += f"-{analysis.__name__}"
+            config |= analysis_key(analysis)
+            label += f"-{config['analysis'].rpartition('.')[2]}"
         return Path(folder) / f"{label}-seed{seed}-{content_key(config)}.nc"
 
     def weights(self, folder):
@@ -213,11 +233,35 @@ def content_key(config):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def full_name(analysis):
-    """What stands for an analysis in the key of a result. TypeError unless it is a function with a name of its own, which lambdas have not."""
+def analysis(id, version):  # noqa: A002 the word that users know
+    """Decorator that gives an analysis the id and version by which its results are found, wherever the function lives.
+
+    Args:
+        id: dotted name, such as "mygroup.spectra"; its last part stands in file names.
+        version: raise it when the meaning of a stored number changes, so that it is measured again.
+    """
+    if not isinstance(id, str) or not all(part.isidentifier() for part in id.split(".")):
+        raise ValueError(f'id must be a dotted name such as "mygroup.spectra", got {id!r}')
+    version = checks.integer("version", version, 1)
+
+    def name(function):
+        function.id, function.version = id, version
+        return function
+
+    return name
+
+
+def analysis_key(analysis):
+    """The part of a result's key that an analysis makes: its id, and its version from the second on.
+
+    An analysis that was not given one by `analysis` is found by its module and name. TypeError unless it is a function with a name of its
+    own, which lambdas have not.
+    """
     if not callable(analysis) or not getattr(analysis, "__name__", "<").isidentifier():
         raise TypeError(f"analysis must be a function made with def, got {analysis!r}; its name is what its results are found by")
-    return f"{analysis.__module__}.{analysis.__name__}"
+    key = {"analysis": getattr(analysis, "id", f"{analysis.__module__}.{analysis.__name__}")}
+    version = getattr(analysis, "version", 1)
+    return key if version == 1 else key | {"analysis_version": version}
 
 
 def stored(name, config, make, results=None, **encoding):
@@ -432,6 +476,7 @@ def provenance(device):
         **{package: version(package) for package in names},
         "commit": commit or "unknown",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "rules": hashlib.sha256(Path(rules.__file__).read_bytes()).hexdigest(),
     }
 
 

@@ -37,6 +37,21 @@ def corrupt(tokens, n_states, rate=0.15, scheme="mask", generator=None):
     return torch.where(selected & (draw >= 0.9 * rate), random, inputs), selected
 
 
+def expected_counts(chain, scheme="mask"):
+    """Shares of (shown, true) tokens among selected positions, in expectation over sequences and corruption.
+
+    Args:
+        chain: MarkovChain with V states; scheme: corruption.
+
+    Returns:
+        (V + 1, V) float64, summing to 1: rows are shown tokens, the last [MASK]; columns true states.
+    """
+    pi, n = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").stationary_distribution, chain.n_states
+    masked = 1.0 if checks.choice("scheme", scheme, SCHEMES) == "mask" else 0.8
+    seen = (torch.eye(n, dtype=pi.dtype) + 1 / n) * (1 - masked) / 2  # half of the rest is shown as it is, half a random state
+    return torch.cat([seen, torch.full((1, n), masked, dtype=pi.dtype)]) * pi
+
+
 def _likelihoods(observed, n, scheme, rate):
     # Evidence about the true state x from the shown token o: at a position known to be selected
     # (target) and at any other position (context). Both (..., V), flat where o is [MASK].

@@ -9,7 +9,7 @@ import xarray as xr
 
 from rgnb import checks, metrics
 from rgnb.chains import MarkovChain
-from rgnb.experiment import forward
+from rgnb.experiment import analysis, forward
 from rgnb.masking import entropy
 from rgnb.model import ResidualMLP
 from rgnb.training import generator, load_model
@@ -139,6 +139,7 @@ def _targets(chain, task, functions):
     return rows, {"left": functions[left[rows]], "right": functions[right[rows]], "posterior": posterior}
 
 
+@analysis(id="rgnb.probes.mode_retention", version=1)
 def mode_retention(task, setting, seed, snapshots, device):
     """What the stream at masked positions holds of each mode, by depth, and what the network does without it.
 
@@ -220,6 +221,7 @@ def _masked_loss(model, x, depth, rows, q, device):
     return total / rows.sum().item()
 
 
+@analysis(id="rgnb.probes.perturbations", version=1)
 def perturbations(task, setting, seed, snapshots, device):
     """Whether small changes of the stream grow or fade through depth, and how drift depends on the stream's size.
 

@@ -17,10 +17,13 @@ import xarray as xr
 from tqdm import tqdm
 
 from rgnb import checks, files
-from rgnb.experiment import Experiment, entries, full_name, rehearse, results_folder, seconds_measuring, settle, stored
+from rgnb.experiment import Experiment, analysis_key, entries, rehearse, results_folder, seconds_measuring, settle, stored
 from rgnb.training import resolve_device, seconds_a_step
 
-LABELS = ("n_states", "mixing", "width", "blocks", "scheme", "rate", "learning_rate")  # of a setting, beside its chain
+LABELS = (  # of a setting, beside its chain
+    *("n_states", "mixing", "width", "blocks", "scheme", "rate"),
+    *("learning_rate", "schedule", "steps", "batch", "weight_decay", "gradient"),
+)
 VARIABLES = ("effective_rank", "kernel_drift", "excess_loss", "marginal_entropy", "reachable_loss")  # what the findings are judged by
 OWN_AXES = ("families", "correlation_lengths", "own", "seeds", "snapshots")  # lists that an Experiment takes as they are
 
@@ -114,8 +117,8 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
     """
     rows, variables = _rows(experiments), checks.sequence("variables", variables)
     asked = [[setting.config() | {"seed": seed} for setting in e.settings() for seed in e.seeds] for e in experiments]
-    measured = full_name(analysis) if analysis else None
-    config = {"experiments": asked, "variables": list(variables), "analysis": measured}
+    measured = analysis_key(analysis) if analysis else {"analysis": None}
+    config = {"experiments": asked, "variables": list(variables)} | measured
 
     def make():
         found, own = {}, _places(results)[1]

@@ -5,8 +5,9 @@ a generator seeded with (s, k). So a run resumes from its weights and the step n
 beside it change a result only through rounding: that of batched products, or of products shared out among threads.
 """
 
+import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from functools import partial
 
 import numpy as np
@@ -16,11 +17,25 @@ from tqdm import tqdm
 
 from rgnb import checkpoints, checks, cores, files
 from rgnb.chains import MarkovChain
-from rgnb.masking import SCHEMES, corrupt
+from rgnb.masking import SCHEMES, corrupt, expected_counts
 from rgnb.model import ModelConfig, ResidualMLP
 
 BLOCK = 50  # steps whose sequences are drawn together, and how often the loss is checked and recorded
+WARM_UP = 200  # steps over which the schedule "cosine" raises the learning rate from 0
+SCHEDULES = ("constant", "cosine")
+GRADIENTS = ("sampled", "expected")
 SAVE_SECONDS = 60  # how often a running training writes its checkpoint
+
+
+def added(default):
+    """A field of a configuration that came later: results stored before it are found as long as it has its default."""
+    return field(default=default, metadata={"added": True})
+
+
+def plain(config):
+    """A configuration as plain data, the part of a result's key that it makes: fields that were `added` are left out at their default."""
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    return {f.name: values[f.name] for f in fields(config) if not ("added" in f.metadata and values[f.name] == f.default)}
 
 
 @dataclass(frozen=True)
@@ -33,9 +48,16 @@ class TrainConfig:
     steps: int = 10_000
     learning_rate: float = 3e-4  # Adam, other settings at PyTorch's defaults
     snapshots: tuple = (100, 300, 1000, 3000)  # steps (multiples of 50) whose weights are kept, beside the last
+    schedule: str = added("constant")  # of the learning rate, see `learning_rate_at`
+    weight_decay: float = added(0.0)  # decoupled (AdamW), of weight matrices alone, not of biases or LayerNorms
+    gradient: str = added("sampled")  # "expected": the exact expected gradient, without mixing alone; `batch` then has no effect
 
     def __post_init__(self):
         checks.choice("scheme", self.scheme, SCHEMES)
+        checks.choice("schedule", self.schedule, SCHEDULES)
+        checks.choice("gradient", self.gradient, GRADIENTS)
+        if checks.number("weight_decay", self.weight_decay) < 0:
+            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
         checks.fraction("rate", self.rate)
         checks.positive("learning_rate", self.learning_rate)
         for name, value in {"batch": self.batch, "steps": self.steps}.items():
@@ -44,6 +66,15 @@ class TrainConfig:
         for step in (*self.snapshots, self.steps):
             if checks.integer("snapshots", step, 1) % BLOCK:
                 raise ValueError(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
+        if self.schedule == "cosine" and self.steps <= WARM_UP:
+            raise ValueError(f"steps must exceed the {WARM_UP} of the cosine schedule's warm-up, got {self.steps}")
+
+    def learning_rate_at(self, step):
+        """The learning rate of a step (0, 1, ...): constant, or raised linearly over `WARM_UP` steps, then along a half cosine to 0."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        rising, falling = (step + 1) / WARM_UP, (step - WARM_UP) / (self.steps - WARM_UP)
+        return self.learning_rate * (rising if step < WARM_UP else (1 + math.cos(math.pi * falling)) / 2)
 
 
 def generator(*entropy, device="cpu"):
@@ -112,6 +143,12 @@ def count_loss(model, inputs, tokens, selected):
     members, n = len(tokens), model.config.n_states
     pair = inputs * n + tokens + (n + 1) * n * torch.arange(members, device=tokens.device)[:, None, None]
     counts = torch.bincount(pair[selected], minlength=members * (n + 1) * n).view(members, n + 1, n)
+    return _count_loss(model, counts)
+
+
+def _count_loss(model, counts):
+    # The loss of each member from counts (members, V + 1, V) of (shown, true) pairs.
+    n = model.config.n_states
     shown = counts.sum((0, 2)) > 0
     shown[n] = True  # one symbol at least
     counts = counts[:, shown]
@@ -119,15 +156,20 @@ def count_loss(model, inputs, tokens, selected):
     return (counts * nll).sum((-1, -2)) / counts.sum((-1, -2)).clamp(min=1)
 
 
-def _batches(chain, config, length, seeds, block, device):
-    # The sequences of one block of steps: tokens, inputs, selected, each (BLOCK, members, batch, length).
+def _batches(chain, config, stack, block, device):
+    # What the loss of each step of a block is taken from: BLOCK tuples of tokens, inputs, selected, each (members, batch, length),
+    # or of expected counts.
+    if config.gradient == "expected":
+        counts = expected_counts(chain, config.scheme).to(device, torch.float32)
+        return [(counts.expand(len(stack.seeds), -1, -1),)] * BLOCK
     drawn = []
     source = "cpu" if device.type == "mps" else device  # MPS has no float64, which sampling needs
-    for seed in seeds:
+    for seed in stack.seeds:
         g = generator(seed, 1, block, device=source)
-        tokens = chain.sample(BLOCK * config.batch, length, g)
+        tokens = chain.sample(BLOCK * config.batch, stack.config.length, g)
         drawn.append((tokens, *corrupt(tokens, chain.n_states, config.rate, config.scheme, g)))
-    return [torch.stack(x).unflatten(1, (BLOCK, config.batch)).transpose(0, 1).to(device) for x in zip(*drawn)]
+    whole = [torch.stack(x).unflatten(1, (BLOCK, config.batch)).transpose(0, 1).to(device) for x in zip(*drawn)]
+    return list(zip(*whole))
 
 
 class Diverged(FloatingPointError):
@@ -138,12 +180,29 @@ class Diverged(FloatingPointError):
         self.seeds = tuple(seeds)
 
 
+def check_gradient(model_config, train_config):
+    """ValueError where the exact expected gradient is asked for of a network for which there is no closed form."""
+    if train_config.gradient == "expected" and model_config.mixing != "none":
+        raise ValueError(
+            f'gradient "expected" is exact without mixing alone, got mixing {model_config.mixing!r}; '
+            'use mixing="none" or gradient="sampled"'
+        )
+
+
 def _parts(model_config, config, seeds, device):
     # The members as stacks, each with its optimiser: [(stack, Adam)]. A CPU is fastest at single networks, one a core, once their
     # products are large enough; a GPU, and small products, want all members in one batched operation.
     apart = device.type == "cpu" and model_config.mixing == "tokens" and model_config.width >= 48
     stacks = [ResidualMLP(model_config, part).to(device) for part in ([[seed] for seed in seeds] if apart else [seeds])]
-    return [(stack, torch.optim.Adam(stack.parameters(), lr=config.learning_rate, fused=device.type != "mps")) for stack in stacks]
+    return [(stack, _optimizer(stack, config, device)) for stack in stacks]
+
+
+def _optimizer(stack, config, device):
+    # Adam where nothing decays.
+    matrices = {name: p for name, p in stack.named_parameters() if name.endswith("weight") and "norm" not in name}
+    others = [p for name, p in stack.named_parameters() if name not in matrices]
+    groups = [{"params": list(matrices.values()), "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=device.type != "mps")
 
 
 def train(model_config, train_config, chain, seeds, folder, device="auto", progress=True):
@@ -170,12 +229,15 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
     checks.instance("train_config", train_config, TrainConfig)
     if checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states != model_config.n_states:
         raise ValueError(f"the chain has {chain.n_states} states, the model {model_config.n_states}; make them equal")
+    check_gradient(model_config, train_config)
     device, folder = resolve_device(device), checks.path("folder", folder)
     setting = {
         "chain": chain.transition_matrix.tolist(),
-        "model": asdict(model_config),
-        "train": {k: v for k, v in asdict(train_config).items() if k not in ("steps", "snapshots")},
+        "model": plain(model_config),
+        "train": {k: v for k, v in plain(train_config).items() if k not in ("steps", "snapshots")},
     }
+    if train_config.schedule != "constant":  # a longer training is then another one from the start
+        setting["train"]["steps"] = train_config.steps
     seeds = [checks.integer("seeds", seed, 0) for seed in checks.sequence("seeds", seeds)]
     steps = sorted({*(s for s in train_config.snapshots if s < train_config.steps), train_config.steps})
     stores = {seed: checkpoints.Store(folder / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
@@ -195,10 +257,16 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
     return {seed: {step: store.load(store.path(step)) for step in steps} for seed, store in stores.items()}
 
 
-def _step(stack, optimizer, tokens, inputs, selected):
-    # One step of a stack; its members' losses before it.
+def _step(stack, optimizer, config, step, batch):
+    # One step of a stack, numbered from 0; its members' losses before it.
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate_at(step)
     optimizer.zero_grad()
-    loss = (count_loss if stack.config.mixing == "none" else mixed_loss)(stack, inputs, tokens, selected)
+    if config.gradient == "expected":
+        loss = _count_loss(stack, *batch)
+    else:
+        tokens, inputs, selected = batch
+        loss = (count_loss if stack.config.mixing == "none" else mixed_loss)(stack, inputs, tokens, selected)
     loss.sum().backward()  # members share no weights: one that diverges leaves the others as they are
     optimizer.step()
     return loss.detach()
@@ -207,8 +275,8 @@ def _step(stack, optimizer, tokens, inputs, selected):
 def _block(part, chain, config, block, device):
     # One block of steps of a stack; its members' mean losses.
     stack, optimizer = part
-    batches = _batches(chain, config, stack.config.length, stack.seeds, block, device)
-    return (sum(_step(stack, optimizer, *batch) for batch in zip(*batches)) / BLOCK).cpu()
+    batches = _batches(chain, config, stack, block, device)
+    return (sum(_step(stack, optimizer, config, block * BLOCK + i, batch) for i, batch in enumerate(batches)) / BLOCK).cpu()
 
 
 def _train_group(model_config, config, chain, seeds, stores, done, state, steps, save, device, progress):
@@ -254,10 +322,10 @@ def seconds_a_step(model_config, train_config, chain, seeds, device="auto"):
     """Wall time of one training step of these members together (seconds): the mean of a few, timed now."""
     device = resolve_device(device)
     parts = _parts(model_config, train_config, seeds, device)
-    batches = [list(zip(*_batches(chain, train_config, model_config.length, stack.seeds, 0, device))) for stack, _ in parts]
+    batches = [_batches(chain, train_config, stack, 0, device) for stack, _ in parts]
 
     def steps(k):
-        for loss in each(lambda i: _step(*parts[i], *batches[i][k]), range(len(parts))):
+        for loss in each(lambda i: _step(*parts[i], train_config, k, batches[i][k]), range(len(parts))):
             loss.sum().item()  # waits for the device
 
     with cores.workers(len(parts)) as each:
