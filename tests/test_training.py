@@ -1,11 +1,12 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from rgnb import chains, checkpoints, training
-from rgnb.masking import SCHEMES, bayes_posterior, corrupt, entropy
+from rgnb.masking import SCHEMES, bayes_posterior, corrupt, entropy, expected_counts
 from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 from rgnb.training import TrainConfig, count_loss, load_model, masked_loss, mixed_loss, resolve_device, train
 
@@ -187,10 +188,11 @@ def test_on_one_thread_a_large_network_is_the_same_bit_by_bit_beside_any_members
 
 
 def test_members_see_their_own_sequences():
-    drawn = training._batches(CHAIN, TRAIN, 6, [0, 1], 2, torch.device("cpu"))
-    alone = training._batches(CHAIN, TRAIN, 6, [1], 2, torch.device("cpu"))
-    later = training._batches(CHAIN, TRAIN, 6, [1], 3, torch.device("cpu"))
-    for x, y, z in zip(drawn, alone, later):
+    def drawn(seeds, block):
+        steps = training._batches(CHAIN, TRAIN, ResidualMLP(config("tokens"), seeds), block, torch.device("cpu"))
+        return [torch.stack(x) for x in zip(*steps, strict=True)]
+
+    for x, y, z in zip(drawn([0, 1], 2), drawn([1], 2), drawn([1], 3), strict=True):
         assert x.shape == (training.BLOCK, 2, 4, 6)
         assert torch.equal(x[:, 1], y[:, 0])
         assert not torch.equal(x[:, 0], x[:, 1]) and not torch.equal(y, z) and not torch.equal(y[0], y[1])
@@ -202,6 +204,82 @@ def test_load_model_restores_the_network(tmp_path):
     assert model.single
     for name, p in model.named_parameters():
         assert torch.equal(p[0], tensors[f"weight.{name}"])
+
+
+# --- schedule, decay, exact gradient ---
+
+
+def test_cosine_rises_then_falls_to_zero():
+    constant, cosine = TrainConfig(steps=1000), TrainConfig(steps=1000, schedule="cosine")
+    rates = [cosine.learning_rate_at(step) / cosine.learning_rate for step in range(1000)]
+    assert {constant.learning_rate_at(step) for step in range(1000)} == {constant.learning_rate}
+    torch.testing.assert_close(rates[:200], [(step + 1) / 200 for step in range(200)])
+    torch.testing.assert_close([rates[200], rates[400], rates[600]], [1.0, 0.5 + 0.5**1.5, 0.5])  # cos(0), cos(pi/4), cos(pi/2)
+    assert all(a > b for a, b in zip(rates[200:], rates[201:])) and 0 < rates[-1] < 1e-4
+    with pytest.raises(ValueError, match="steps must exceed"):
+        TrainConfig(steps=200, schedule="cosine")
+
+
+def test_a_step_is_taken_at_the_scheduled_rate():
+    stack, plain = (ResidualMLP(config("tokens"), [0]) for _ in range(2))
+    cosine = TrainConfig(batch=4, steps=1000, schedule="cosine", learning_rate=1e-2)
+    optimizer = training._optimizer(stack, cosine, torch.device("cpu"))
+    reference = torch.optim.Adam(plain.parameters(), lr=1.0)
+    for step, values in enumerate(training._batches(CHAIN, cosine, stack, 0, torch.device("cpu"))[:3]):
+        training._step(stack, optimizer, cosine, step, values)
+        reference.param_groups[0]["lr"] = 1e-2 * (step + 1) / 200
+        reference.zero_grad()
+        tokens, inputs, selected = values
+        masked_loss(plain(inputs), tokens, selected).sum().backward()
+        reference.step()
+    for a, b in zip(stack.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_weights_decay_and_biases_do_not():
+    stack = ResidualMLP(config("tokens"), [0])
+    before = {name: p.detach().clone() for name, p in stack.named_parameters()}
+    decayed = TrainConfig(weight_decay=0.5, learning_rate=0.1)
+    optimizer = training._optimizer(stack, decayed, torch.device("cpu"))
+    for p in stack.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in stack.named_parameters():
+        shrunk = name.endswith("weight") and "norm" not in name
+        torch.testing.assert_close(p.detach(), before[name] * (0.95 if shrunk else 1.0))
+    with pytest.raises(ValueError, match="weight_decay"):
+        TrainConfig(weight_decay=-0.1)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_expected_counts_are_the_mean_of_drawn_ones(scheme):
+    chain, n = chains.dirichlet(3, 1.0), 3
+    counts, g = expected_counts(chain, scheme), torch.Generator().manual_seed(0)
+    tokens = chain.sample(20_000, 5, g)
+    inputs, selected = corrupt(tokens, n, 0.3, scheme, g)
+    pairs = (inputs * n + tokens)[selected]
+    drawn = torch.bincount(pairs, minlength=(n + 1) * n).view(n + 1, n) / len(pairs)
+    assert counts.sum().item() == pytest.approx(1)
+    torch.testing.assert_close(counts, drawn.double(), atol=0.01, rtol=0)
+
+
+def test_the_exact_gradient_is_that_of_the_expected_loss(tmp_path):
+    stack = ResidualMLP(config("none"), [0, 1]).double()
+    counts = expected_counts(CHAIN, "bert")
+    log_p = stack(torch.arange(5)[None]).log_softmax(-1)[:, 0]
+    by_hand = -(counts * log_p).sum((-1, -2))
+    (values,) = training._batches(CHAIN, TrainConfig(gradient="expected", scheme="bert"), stack, 0, torch.device("cpu"))[0]
+    loss = training._count_loss(stack, values.double())
+    torch.testing.assert_close(loss, by_hand, atol=1e-6, rtol=0)
+    for a, b in zip(gradients(stack, loss), gradients(stack, by_hand), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="exact without mixing"):
+        train(config("tokens"), TrainConfig(gradient="expected"), CHAIN, [0], tmp_path, "cpu")
+
+
+def test_fields_that_came_later_leave_keys_as_they_are():
+    assert set(training.plain(TrainConfig())) == {"scheme", "rate", "batch", "steps", "learning_rate", "snapshots"}
+    assert training.plain(TrainConfig(schedule="cosine"))["schedule"] == "cosine"
 
 
 # --- checkpoints ---
@@ -217,7 +295,7 @@ def blocks(monkeypatch):
     seen, draw = Blocks(), training._batches
 
     def watched(*arguments):
-        block = arguments[4]
+        block = arguments[3]
         if block == seen.stop:
             raise KeyboardInterrupt
         seen.append(block)
@@ -245,6 +323,21 @@ def test_resume_is_bit_identical(tmp_path, blocks, mixing, stop):
     assert blocks == list(range(stop, 3))
     assert {path.name for path in (tmp_path / "cut" / "seed-0").iterdir()} == {"step-000100.safetensors", "step-000150.safetensors"}
     assert not list((tmp_path / "cut").glob("*.safetensors"))  # no checkpoint is left behind
+
+
+def test_cosine_goes_on_where_it_was_and_starts_anew_for_other_steps(tmp_path, blocks):
+    cosine = TrainConfig(batch=4, steps=250, learning_rate=1e-2, snapshots=(100,), schedule="cosine", weight_decay=0.1)
+    whole = fit(tmp_path / "whole", train_config=cosine)
+    blocks.stop = 3
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "cut", train_config=cosine)
+    blocks.stop = None
+    blocks.clear()
+    assert_same(whole, fit(tmp_path / "cut", train_config=cosine))
+    assert blocks == [3, 4]
+    blocks.clear()
+    fit(tmp_path / "cut", train_config=replace(cosine, steps=300))
+    assert blocks == list(range(6))
 
 
 @pytest.mark.parametrize("step", [100, 150])

@@ -1,0 +1,58 @@
+"""Rules come before the runs that they judge, and no seed that a pilot used is judged."""
+
+import hashlib
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from netCDF4 import Dataset
+
+from rgnb import questions, rules
+from rgnb.experiment import results_folder
+from rgnb.notebooks import ROOT
+
+WHERE = ("rgnb/rules.py",)  # in this commit and in earlier ones
+HASH = hashlib.sha256(Path(rules.__file__).read_bytes()).hexdigest()
+
+
+def provenances():
+    for path in sorted(results_folder().glob("*.nc")):
+        with Dataset(path) as file:
+            texts = file["provenance"][:] if "provenance" in file.variables else [file.getncattr("provenance")]
+        for record in {text: json.loads(text) for text in texts}.values():
+            if "rules" in record:  # the first round's have none
+                yield path.name, record
+
+
+def git(*arguments):
+    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, check=False)
+
+
+def test_a_result_names_rules_that_are_on_record():
+    for name, record in provenances():
+        assert record["rules"] in {HASH, *rules.CHANGES}, name
+
+
+def test_the_commit_that_made_a_result_held_its_rules():
+    commits = {record["commit"]: (name, record["rules"]) for name, record in provenances()}
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != b"false":
+        pytest.skip("needs the repository's history")
+    for commit, (name, expected) in commits.items():
+        held = [git("show", f"{commit}:{path}") for path in WHERE]
+        hashes = {hashlib.sha256(done.stdout).hexdigest() for done in held if done.returncode == 0}
+        assert expected in hashes, f"{name} was made at {commit}, which does not hold the rules it names"
+
+
+def test_every_bound_that_the_text_names_is_there():
+    named = set(re.findall(r"`([A-Z_]+)`", rules.__doc__)) - {"CHANGES"}
+    bounds = {name for name in vars(rules) if name.isupper()} - {"CHANGES", "PILOT_SEEDS"}
+    assert named == bounds
+
+
+def test_no_judged_seed_is_a_pilots():
+    for name, (_, experiments, _) in questions.QUESTIONS.items():
+        seeds = {seed for e in experiments() for seed in e.seeds}
+        assert name == "groups" or not seeds & set(rules.PILOT_SEEDS), name
+    assert min(seed for e in questions.gradient_noise() for seed in e.seeds) > 2
