@@ -10,7 +10,7 @@ from rgnb import notebooks
 from rgnb.chains import FAMILIES
 from rgnb.experiment import load, results_folder
 
-ANALYSES = ("mode_retention", "perturbations")
+ANALYSES = ("mode_retention", "perturbations", "anatomy")
 SECONDS = ("core seconds, training", "core seconds, measuring")
 COLUMNS = {"device": "device", "threads": "threads", "python": "python", "torch": "torch", "date": "date"}
 
@@ -45,9 +45,7 @@ def results_table(results=None):
     """
     lines = {}
     for path in sorted(results_folder(results).glob("*.nc")):
-        with Dataset(path) as file:
-            found = file["provenance"][:] if "provenance" in file.variables else [file.getncattr("provenance")]
-        found = [json.loads(text) for text in found]
+        found = provenances(path)
         line = {"entries": len(found)}
         for key in ("seconds_training", "seconds_measuring"):
             known = [p[key] * p["threads"] for p in found if key in p]
@@ -57,6 +55,30 @@ def results_table(results=None):
         lines[path.name] = line
     columns = ["entries", *SECONDS, *COLUMNS, "commit"]
     return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("file")
+
+
+def rules_table(results=None):
+    """Which rules stored files name: one line for each version of the rules, with how many files name it and where and when they were made.
+
+    Args:
+        results: folder of results, as in `Experiment.run`.
+    """
+    lines = {}
+    for path in sorted(results_folder(results).glob("*.nc")):
+        for made in provenances(path):
+            if "rules" in made:  # the first round's name none
+                line = lines.setdefault(made["rules"][:12], {"files": set(), "commits": set(), "dates": set()})
+                line["files"].add(path.name)
+                line["commits"].add(made["commit"])
+                line["dates"].add(made["date"])
+    rows = {digest: {"files": len(v["files"]), **{k: ", ".join(sorted(v[k])) for k in ("commits", "dates")}} for digest, v in lines.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["files", "commits", "dates"]).rename_axis("rules")
+
+
+def provenances(path):
+    """Where and with what each entry of a stored file was made: list of records."""
+    with Dataset(path) as file:
+        return [json.loads(text) for text in (file["provenance"][:] if "provenance" in file.variables else [file.getncattr("provenance")])]
 
 
 def hours_table(files):

@@ -1,15 +1,13 @@
 """Rules come before the runs that they judge, and no seed that a pilot used is judged."""
 
 import hashlib
-import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from netCDF4 import Dataset
 
-from rgnb import questions, rules
+from rgnb import questions, record, rules
 from rgnb.experiment import results_folder
 from rgnb.notebooks import ROOT
 
@@ -18,12 +16,9 @@ HASH = hashlib.sha256(Path(rules.__file__).read_bytes()).hexdigest()
 
 
 def provenances():
+    """(file name, record) of every entry that names rules; the first round's name none."""
     for path in sorted(results_folder().glob("*.nc")):
-        with Dataset(path) as file:
-            texts = file["provenance"][:] if "provenance" in file.variables else [file.getncattr("provenance")]
-        for record in {text: json.loads(text) for text in texts}.values():
-            if "rules" in record:  # the first round's have none
-                yield path.name, record
+        yield from ((path.name, made) for made in record.provenances(path) if "rules" in made)
 
 
 def git(*arguments):
@@ -31,12 +26,12 @@ def git(*arguments):
 
 
 def test_a_result_names_rules_that_are_on_record():
-    for name, record in provenances():
-        assert record["rules"] in {HASH, *rules.CHANGES}, name
+    for name, made in provenances():
+        assert made["rules"] in {HASH, *rules.CHANGES}, name
 
 
 def test_the_commit_that_made_a_result_held_its_rules():
-    commits = {record["commit"]: (name, record["rules"]) for name, record in provenances()}
+    commits = {made["commit"]: (name, made["rules"]) for name, made in provenances()}
     if git("rev-parse", "--is-shallow-repository").stdout.strip() != b"false":
         pytest.skip("needs the repository's history")
     for commit, (name, expected) in commits.items():
