@@ -1,0 +1,181 @@
+"""The rules of the second round on results made by hand, whose verdicts are known."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from test_findings import CONCENTRATED, EVEN, FALLING, FLAT, results
+
+from rgnb import claims, rules
+
+FALLING_LATE = [10, 14, 13, 12, 11, 10, 9]  # rises at first: falls from depth 1 alone
+SUPPORTED, NOT = "supported", "not supported"
+
+
+def by_centring(centred, uncentred, **changes):
+    """Results whose profiles at the shortest correlation length differ between centrings."""
+    profiles = {"centred": centred, "uncentred": uncentred}
+    parts = [results(short=p, **changes).drop_vars("step_rank").sel(centring=[c]) for c, p in profiles.items()]
+    return xr.concat(parts, "centring", data_vars="minimal")
+
+
+@pytest.mark.parametrize(
+    ("centred", "uncentred", "headline", "held"),
+    [
+        (FALLING, FALLING, SUPPORTED, 4),
+        (FALLING_LATE, FALLING, "depends on the definition (3 of 4)", 3),
+        (FALLING_LATE, FALLING_LATE, "depends on the definition (2 of 4)", 2),
+        (FALLING, FLAT, "depends on the definition (2 of 4)", 2),
+        (FLAT, FLAT, NOT, 0),
+    ],
+)
+def test_rank_collapse_under_four_definitions(centred, uncentred, headline, held):
+    claim = claims.judge_rank_collapse(by_centring(centred, uncentred))
+    assert claim.headline == headline and claim.seeds == 8 and not claim.close
+    assert [v.status for v in claim.verdicts.values()].count(SUPPORTED) == held
+    assert list(claim.verdicts) == [
+        "centred, from depth 0", "centred, from depth 1", "uncentred, from depth 0", "uncentred, from depth 1"
+    ]  # fmt: skip
+    falling = claim.verdicts["centred, from depth 0"].statistics["strictly falling"].mean
+    assert falling == (centred == FALLING)
+
+
+def test_selectivity_needs_every_condition():
+    assert claims.judge_selectivity(results()).headline == SUPPORTED
+    assert claims.judge_selectivity(results(long=FALLING)).headline == NOT
+    assert claims.judge_selectivity(results(short=FLAT)).headline == NOT
+    humped = [10, 14, 14, 13, 12, 11, 10.5]  # no collapse from the start, but one of a quarter from the maximum
+    claim = claims.judge_selectivity(results(long=humped))
+    assert claim.headline == NOT
+    failed = [c.text for c in claim.verdicts["centred, from depth 0"].conditions if not c.holds]
+    assert len(failed) == 1 and "from the maximum" in failed[0]
+    with pytest.raises(ValueError, match="two correlation lengths"):
+        claims.judge_selectivity(results().isel(correlation_length=[0]))
+
+
+LATE = [0.6, 0.3, 0.01, 0.01, 0.01, 0.01]  # the second transition holds what the first leaves
+SPREAD = [0.9, 0.05, 0.05, 0.05, 0.05, 0.05]
+ALONE = [0.9, 0.01, 0.01, 0.01, 0.01, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("drift", "headline", "first", "second"),
+    [
+        (LATE, SUPPORTED, SUPPORTED, SUPPORTED),
+        (SPREAD, "depends on the definition (1 of 2)", SUPPORTED, NOT),
+        (ALONE, SUPPORTED, SUPPORTED, claims.NOTHING_LEFT),
+        (EVEN, NOT, NOT, NOT),
+        ([0.01] * 6, NOT, NOT, claims.NOTHING_LEFT),
+    ],
+)
+def test_kernel_drift_with_and_without_the_first_transition(drift, headline, first, second):
+    claim = claims.judge_kernel_drift(results(drift=drift), 7.0)
+    assert (claim.headline, *(v.status for v in claim.verdicts.values())) == (headline, first, second)
+
+
+def test_kernel_drift_has_to_exceed_that_of_the_untrained_network():
+    claim = claims.judge_kernel_drift(results(drift=LATE, untrained_drift=LATE), 1.0)
+    assert claim.headline == NOT
+    assert all(c.holds == ("gain" not in c.text) for c in claim.verdicts["all transitions"].conditions)
+
+
+def test_each_seed_has_its_own_leading_transitions():
+    ds = results(drift=LATE, noise=0)
+    drift = ds.kernel_drift.values.copy()
+    drift[:, :, ::2, 1] = drift[:, :, ::2, 1][..., ::-1]
+    turned = ds.assign(kernel_drift=(ds.kernel_drift.dims, drift))
+    found = claims.judge_kernel_drift(turned, 1.0).verdicts["all transitions"].statistics["share"]
+    assert found.values == pytest.approx([0.9 / 0.94] * 8)
+
+
+def test_shares_of_drift_and_of_noise():
+    np.testing.assert_allclose(claims.leading_share(np.array([[0.3, -5.0, 0.1, 0.6]])), 0.9)
+    drawn = np.random.default_rng(0).exponential(size=(200_000, 6))
+    assert claims.noise_share(6) == pytest.approx(0.65)
+    assert claims.leading_share(drawn).mean() == pytest.approx(claims.noise_share(6), abs=2e-3)
+    assert claims.noise_share(2) == pytest.approx(1)
+
+
+def test_the_gate_is_on_the_mean_and_on_the_worst():
+    def headline(excess):
+        return claims.judge_rank_collapse(results(excess=np.asarray(excess))).headline
+
+    assert headline([0.04] * 8) == SUPPORTED
+    assert headline([0.03] * 7 + [0.07]) == SUPPORTED  # one seed above 5 %: the first round's gate would fail
+    assert headline([0.02] * 7 + [0.11]) == "not trained"
+    assert headline([0.06] * 8) == "not trained"
+    nothing = results(excess=0.005).assign(marginal_entropy=results().reachable_loss)
+    assert claims.judge_rank_collapse(nothing).headline == SUPPORTED
+    assert claims.judge_rank_collapse(nothing.assign(excess_loss=nothing.excess_loss * 3)).headline == "not trained"
+    share = claims.excess_share(results(excess=0.04))
+    assert share.dims == ("correlation_length", "seed")
+    np.testing.assert_allclose(share, 0.04)
+
+
+def test_close_if_two_seeds_decide():
+    profile = np.array([FALLING] * 8, dtype=float)
+    profile[:2, -1] = 9.0  # two seeds that hardly fall widen the interval of C to below 0.2
+    ds = results(noise=0)
+    rank = ds.effective_rank.values.copy()
+    rank[:, 0, :, 1] = profile[:, None, None, None]
+    claim = claims.judge_rank_collapse(ds.assign(effective_rank=(ds.effective_rank.dims, rank)))
+    assert claim.headline == NOT and claim.close
+    assert not claims.judge_rank_collapse(ds).close
+
+
+@pytest.mark.parametrize("variable", ["excess_loss", "effective_rank", "kernel_drift"])
+def test_nothing_is_judged_on_missing_values(variable):
+    ds = results()
+    values = ds[variable].values.copy()
+    values[:, :, 3] = np.nan
+    broken = ds.assign({variable: (ds[variable].dims, values)})
+    judge = (lambda x: claims.judge_kernel_drift(x, 1.0)) if variable == "kernel_drift" else claims.judge_selectivity
+    with pytest.raises(ValueError, match="missing values"):
+        judge(broken)
+    assert judge(broken.sel(seed=[0, 1, 2, 4])).seeds == 4
+
+
+def dissected(signs):
+    """Results of `anatomy` whose first block's coupling has these signs, (correlation_length, seed)."""
+    coupling = np.zeros((1, 2, len(signs[0]), 2, 2, 3))
+    coupling[0, :, :, -1, 0, 0] = coupling[0, :, :, -1, 0, 2] = 0.15 * np.array(signs)
+    dims = ("chain", "correlation_length", "seed", "step", "block", "offset")
+    coords = {"correlation_length": [1.0, 7.0], "seed": range(len(signs[0])), "block": [1, 2], "offset": [-1, 0, 1]}
+    return xr.Dataset({"coupling": (dims, coupling)}, coords=coords).isel(chain=0)
+
+
+def test_groups_are_judged_apart():
+    signs = claims.coupling_sign(dissected([[1, 1, 1, -1, -1, -1, 1, 1], [1, 1, 1, -1, -1, 1, 1, 1]]))
+    assert signs.values.tolist() == [[1, 1, 1, -1, -1, -1, 1, 1], [1, 1, 1, -1, -1, 1, 1, 1]]
+    found = claims.by_group(claims.judge_selectivity, results(), signs)
+    assert set(found) == {1} and found[1].seeds == 5  # two seeds of the other sign are too few
+    found = claims.by_group(claims.judge_kernel_drift, results(), signs.sel(correlation_length=[1.0]), 1.0)
+    assert {sign: claim.seeds for sign, claim in found.items()} == {1: 5, -1: 3}
+
+
+def test_rank_at_an_excess_share():
+    shares, ranks = [0.4, 0.1, 0.02, 0.03], [20.0, 18.0, 14.0, 15.0]
+    assert claims.rank_at_excess(ranks, shares, 0.2) == pytest.approx(19)  # half way between 0.4 and 0.1 in the logarithm
+    assert claims.rank_at_excess(ranks, shares, 0.1) == pytest.approx(18)
+    assert claims.rank_at_excess(ranks, shares, 0.02) == pytest.approx(14)
+    assert np.isnan(claims.rank_at_excess(ranks, shares, 0.01))
+
+
+def test_slopes_are_those_the_outcome_was_made_with():
+    rng = np.random.default_rng(0)
+    rate, excess = np.log([3e-4, 6e-4, 1e-3, 2e-3] * 2), rng.uniform(0.01, 0.05, (8, 3))
+    outcome = 0.3 + np.array([0.1, 0.2, 0.3]) * rate[:, None] - 2.0 * excess
+    found = claims.slopes(outcome, rate=rate, excess=excess)
+    np.testing.assert_allclose(found["rate"], [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(found["excess"], -2.0)
+    with pytest.raises(ValueError, match="missing"):
+        claims.slopes(np.where(rate[:, None] > -7, outcome, np.nan), rate=rate)
+    with pytest.raises(ValueError, match="unknowns"):
+        claims.slopes(outcome[:2], rate=rate[:2], excess=excess[:2])
+
+
+def test_bounds_are_taken_from_the_rules(monkeypatch):
+    assert claims.judge_rank_collapse(results()).headline == SUPPORTED
+    for name, value in {"COLLAPSE": 0.9, "RISE": -1.0}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(rules, name, value)
+            assert claims.judge_rank_collapse(results()).headline == NOT, name
