@@ -269,3 +269,47 @@ def slopes(outcome, **covariates):
     design = np.stack([np.ones_like(outcome), *(_whole("covariates", c) for c in columns)], -1)
     found = np.array([np.linalg.lstsq(design[:, s], outcome[:, s], rcond=None)[0] for s in range(seeds)])
     return {name: found[:, k + 1] for k, name in enumerate(covariates)}
+
+
+def judge_rate(collapses, rates, shares):
+    """Whether C grows with the learning rate at equal excess, at paper size: a `Verdict` with the statistic "slope of ln rate".
+
+    Args:
+        collapses: (recipes, seeds) C; rates: (recipes,) learning rates; shares: (recipes, seeds) excess shares.
+    """
+    slope = Interval.of(slopes(collapses, rate=np.log(rates), excess=shares)["rate"])
+    return _verdict("C grows with the learning rate", [above("slope of C against ln rate", slope, 0)], {"slope of ln rate": slope})
+
+
+def judge_small_size(collapses, rates, batches, decays, shares):
+    """Whether C grows with rate and weight decay and falls with batch size, at equal excess: {name: Verdict}.
+
+    Args:
+        collapses, shares: (recipes, seeds); rates, batches, decays: (recipes,).
+    """
+    found = slopes(collapses, rate=np.log(rates), batch=np.log(batches), decay=decays, excess=shares)
+    confidence = 1 - (1 - rules.CONFIDENCE) / rules.COMPARISONS
+    verdicts = {}
+    for name, condition, words in (
+        ("rate", above, "C grows with the learning rate"),
+        ("batch", below, "C falls with the batch size"),
+        ("decay", above, "C grows with weight decay"),
+    ):
+        slope = Interval.of(found[name], confidence)
+        against = name if name == "decay" else f"ln {name}"
+        verdicts[name] = _verdict(words, [condition(f"slope of C against {against}", slope, 0)], {f"slope of {against}": slope})
+    return verdicts
+
+
+def judge_gradient_noise(small, large, exact):
+    """Whether collapse without mixing is mostly gradient noise: a `Verdict`.
+
+    Args:
+        small, large, exact: (seeds,) C at batch 32, at batch 512 and under the exact gradient, the same seeds in each.
+    """
+    small, large, exact = checks.paired(checks.vector, small=small, large=large, exact=exact)
+    steps = {"C(32) - C(512)": Interval.of(small - large), "C(512) - C(exact)": Interval.of(large - exact)}
+    conditions = [above(name, interval, 0) for name, interval in steps.items()]
+    half = f"mean C(exact) {exact.mean():.2f} is less than half of mean C(32) {small.mean():.2f}"
+    conditions.append(Condition(half, bool(exact.mean() < small.mean() / 2)))
+    return _verdict("Without mixing, collapse is mostly gradient noise", conditions, steps)

@@ -179,3 +179,25 @@ def test_bounds_are_taken_from_the_rules(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(rules, name, value)
             assert claims.judge_rank_collapse(results()).headline == NOT, name
+
+
+def test_what_the_optimiser_does_is_judged_by_slopes():
+    rng = np.random.default_rng(1)
+    points = [(r, b, d) for r in (3e-4, 1e-3) for b in (8, 32, 128, 512) for d in (0, 0.1, 1)]
+    rates, batches, decays = map(np.array, zip(*points, strict=True))
+    shares = rng.uniform(0, 0.05, (24, 8))
+    outcome = 0.1 * np.log(rates)[:, None] - 0.05 * np.log(batches)[:, None] + shares + 0.01 * rng.standard_normal((24, 8))
+    found = claims.judge_small_size(outcome, rates, batches, decays, shares)
+    assert {name: v.status for name, v in found.items()} == {"rate": SUPPORTED, "batch": SUPPORTED, "decay": NOT}
+    assert found["rate"].statistics["slope of ln rate"].mean == pytest.approx(0.1, abs=0.01)
+    wide, narrow = found["rate"].statistics["slope of ln rate"], claims.judge_rate(outcome, rates, shares).statistics["slope of ln rate"]
+    plain = claims.Interval.of(wide.values)
+    assert wide.high > plain.high and narrow.mean == pytest.approx(wide.mean, abs=0.05)
+    assert claims.judge_rate(-outcome, rates, shares).status == NOT
+
+
+def test_gradient_noise():
+    exact, scatter = np.full(8, 0.18), np.linspace(-0.02, 0.02, 8)
+    assert claims.judge_gradient_noise(0.6 + scatter, 0.5 - scatter, exact).status == SUPPORTED
+    assert claims.judge_gradient_noise(0.6 + scatter, 0.6 - scatter, exact).status == NOT
+    assert claims.judge_gradient_noise(0.6 + scatter, 0.5 - scatter, exact + 0.15).status == NOT
