@@ -156,6 +156,31 @@ def results(name, ds, **variables):
                 raise ValueError(f"{name}: {variable} needs the coordinate {dim!r}, by which its values are chosen")
 
 
+def complete(name, values):
+    """Return `values`, a DataArray chosen from the results `name`. ValueError that names the first entry without a value (NaN), and what to do."""
+    import numpy as np
+
+    missing = values.isnull().values
+    if not missing.any():
+        return values
+    place = dict(zip(values.dims, np.argwhere(missing)[0].tolist()))
+    one = values.isel(place)
+    labels = place | {label: one[label].item() for label in one.coords if label != "provenance"}
+    where = ", ".join(f"{label} {value}" for label, value in labels.items()) or "all"
+    advice = "run what is missing"
+    if "run" in values.dims:
+        advice = f"choose rows that are whole, {name}.isel(run=...), or {advice}"
+    elif "seed" in values.dims:
+        lost = missing.any(tuple(i for i, dim in enumerate(values.dims) if dim != "seed"))
+        if not lost.all():
+            advice = f"choose seeds that are there, {name}.sel(seed={values['seed'].values[~lost].tolist()}), or {advice}"
+    what = f"{name}: {values.name}" if values.name else name
+    raise ValueError(
+        f"{what} has no value (NaN) at {where}; {missing.sum()} of {missing.size} are missing, and nothing is judged "
+        f"without them: {advice}"
+    )
+
+
 def mapping(name, values, kind):
     """TypeError unless `values` is a dict whose values are all of one class."""
     if not isinstance(values, dict):

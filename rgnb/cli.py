@@ -99,12 +99,8 @@ def _sweep(args):
     if args.plan:
         return
     ds = sweep.sweep(args.name, experiments, scheduler=args.scheduler)
-    failed = json.loads(ds.attrs.get("failed", "[]"))
     print(f"{ds.sizes['run']} networks, {int(hypotheses.trained(ds).sum())} of them pass the gate")
     print(f"in Python: sweep.sweep({args.name!r}, sweep.grid({', '.join([repr(args.profile), *(f'{k}={v!r}' for k, v in values.items())])}))")
-    if failed:
-        rows = [f"    {', '.join(f'{k} {v}' for k, v in row.items() if k != 'error')}\n        {row['error']}" for row in failed]
-        raise RuntimeError("\n".join([f"{len(failed)} settings failed; the same command tries them again", *rows]))
 
 
 def _train(args):

@@ -49,11 +49,12 @@
   }
 
   const finite = (values) => values.filter((v) => v !== null);
-  const mean = (values) => finite(values).reduce((a, b) => a + b, 0) / finite(values).length;
+  const whole = (values) => finite(values).length === values.length; // where a seed has no value there is no mean
+  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 
   // One value of t for 95 % two-sided intervals by degrees of freedom, from the page's data.
-  function interval(values) {
-    const v = finite(values), n = v.length, m = mean(v);
+  function interval(v) {
+    const n = v.length, m = mean(v);
     if (n < 2) return [m, m];
     const sd = Math.sqrt(v.reduce((a, x) => a + (x - m) ** 2, 0) / (n - 1));
     const half = (data.t[n - 2] * sd) / Math.sqrt(n);
@@ -94,13 +95,13 @@
     };
     for (const { rows, style } of series) {
       const columns = labels.map((_, i) => rows.map((r) => r[i]));
-      const bounds = columns.map((c) => (finite(c).length ? interval(c) : null));
+      const bounds = columns.map((c) => (whole(c) ? interval(c) : null));
       const known = bounds.map((b, i) => [b, i]).filter(([b]) => b);
       const clip = (v) => Math.min(Math.max(v, 0), top);
       const edge = (k) => known.map(([b, i]) => `${x(i).toFixed(1)},${y(clip(b[k])).toFixed(1)}`);
       element(svg, "polygon", { points: [...edge(0), ...edge(1).reverse()].join(" "), class: `explorer-band ${style}` });
       for (const row of rows) element(svg, "path", { d: path(row), class: `explorer-seed ${style}` });
-      element(svg, "path", { d: path(columns.map((c) => (finite(c).length ? mean(c) : null))), class: `explorer-mean ${style}` });
+      element(svg, "path", { d: path(columns.map((c) => (whole(c) ? mean(c) : null))), class: `explorer-mean ${style}` });
     }
   }
 

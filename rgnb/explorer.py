@@ -35,7 +35,7 @@ def _numbers(one):
     return {
         "rank": rank,
         "drift": _rounded(one.kernel_drift.transpose("seed", "transition")),
-        "cka": _rounded(one.cka.mean("seed").transpose("depth", "other_depth")),
+        "cka": _rounded(one.cka.mean("seed", skipna=False).transpose("depth", "other_depth")),
     }
 
 

@@ -1,7 +1,8 @@
 """The three findings as verdicts: statistics on per-seed values, fixed rules, 95 % t intervals over seeds.
 
 Each function takes results as `Experiment.run` returns them (one chain family; several need
-`.sel(chain=...)`) and returns a `Verdict`. The rules:
+`.sel(chain=...)`) and returns a `Verdict`. Nothing is judged on missing values: where one that is read is NaN, each raises a
+ValueError that names it. The rules:
 
 - Gate. Every seed's excess loss over the floor that its architecture can reach is at most 5 % of what it
   can learn, `H(pi) - floor`, or 0.01 nats where nothing can be learned; else "not trained".
@@ -12,7 +13,8 @@ Each function takes results as `Experiment.run` returns them (one chain family; 
   Only the difference, above 0: partly supported.
 - Kernel drift: at least 5 transitions; the interval of total drift lies above 0.1; the same one or two
   transitions lead in at least 7 of 8 seeds, hold a share whose interval lies above 0.8 and above the
-  untrained network's own leading share; the median of the others is at most 0.05.
+  untrained network's own leading share; the median of the others is at most 0.05. Next to a depth where all rows are
+  alike, such as the masked view's embedding, drift is not defined; it counts as 0.
 """
 
 from collections import Counter
@@ -70,6 +72,7 @@ class Verdict:
     conditions: tuple  # of Condition, the gate's first
     statistics: dict  # name -> Interval
     ungated: str = ""  # where the gate failed: what the other conditions alone would give
+    networks: int = 0  # how many trained networks it was taken over; 0: not counted
 
     @property
     def outcome(self):
@@ -77,11 +80,14 @@ class Verdict:
         return f"{self.status} (the other conditions alone: {self.ungated})" if self.ungated else self.status
 
     def __str__(self):
-        return f"{self.finding}: {self.outcome} ({self.reason})"
+        return f"{self.finding}: {self.outcome}{self._counted()} ({self.reason})"
+
+    def _counted(self):
+        return f", {self.networks} network{'s' * (self.networks > 1)}" if self.networks else ""
 
     def _repr_markdown_(self):
         marks = "\n".join(f"- {'yes' if c.holds else '**no**'}: {c.text}" for c in self.conditions)
-        return f"**{self.finding}: {self.outcome}**\n\n{marks}"
+        return f"**{self.finding}: {self.outcome}**{self._counted()}\n\n{marks}"
 
 
 # What the verdicts read of results, and the dims they choose from.
@@ -102,8 +108,8 @@ def one_chain(ds, **variables):
     return ds
 
 
-def _profiles(ds, view, centring, spectrum, start, step):
-    # Rank by depth, (correlation_length, seed, depth).
+def _profiles(ds, lengths, view, centring, spectrum, start, step):
+    # Rank by depth, (correlation_length, seed, depth), at chosen correlation lengths.
     if step is None:
         ranks = chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
     elif (view, centring) == ("position", "centred"):
@@ -113,7 +119,8 @@ def _profiles(ds, view, centring, spectrum, start, step):
     depths = ds.sizes["depth"]
     if checks.integer("start", start, 0) > depths - 2:
         raise ValueError(f"start must leave two depths of {depths}, got {start}")
-    return ranks.isel(depth=slice(start, None)).transpose("correlation_length", "seed", "depth")
+    ranks = ranks.isel(depth=slice(start, None)).sel(correlation_length=lengths)
+    return checks.complete("ds", ranks.transpose("correlation_length", "seed", "depth"))
 
 
 def chosen(values, **labels):
@@ -157,7 +164,8 @@ def largest_rise(profile):
 def gate_limit(ds, correlation_length):
     """Largest excess loss (nats) with which a network counts as trained: 5 % of what it can learn, or 0.01."""
     ds = one_chain(ds, **GATE)
-    entropy, reachable = (chosen(ds[name], correlation_length=correlation_length) for name in ("marginal_entropy", "reachable_loss"))
+    losses = chosen(ds[["marginal_entropy", "reachable_loss"]], correlation_length=correlation_length)
+    entropy, reachable = (checks.complete("ds", losses[name]) for name in losses)
     learnable = float((entropy - reachable).mean())
     return 0.05 * learnable if learnable > 1e-9 else 0.01
 
@@ -166,19 +174,19 @@ def gate(ds, correlation_length, step=None):
     """Whether every seed at this correlation length is trained, as a `Condition`."""
     limit = gate_limit(ds, correlation_length)
     excess = chosen(one_chain(ds, **GATE).excess_loss, correlation_length=correlation_length)
-    worst = float((excess.isel(step=-1) if step is None else chosen(excess, step=step)).max())
+    worst = float(checks.complete("ds", excess.isel(step=-1) if step is None else chosen(excess, step=step)).max())
     text = f"largest excess loss at correlation length {correlation_length:g}, {worst:.4f} nats, is at most {limit:.4f}"
     return Condition(text, worst <= limit)
 
 
-def _decide(finding, gates, status, conditions, statistics):
+def _decide(finding, gates, status, conditions, statistics, networks):
     failed, ungated = [g for g in gates if not g.holds], ""
     if failed:
         status, ungated, decisive = "not trained", status, failed
     else:
         decisive = [c for c in conditions if not c.holds] if status != "supported" else conditions
     reason = "Decided by: " + "; ".join(map(str, decisive)) + "."
-    return Verdict(finding, status, reason, (*gates, *conditions), statistics, ungated)
+    return Verdict(finding, status, reason, (*gates, *conditions), statistics, ungated, networks)
 
 
 def above(name, interval, bound):
@@ -208,14 +216,15 @@ def rank_collapse(ds, view="position", centring="centred", spectrum="singular", 
     """
     ds = one_chain(ds, **(RANK if step is None else STEP_RANK))
     xi = ds.correlation_length.values.min()
-    profile = _profiles(ds, view, centring, spectrum, start, step).sel(correlation_length=xi)
+    profile = _profiles(ds, [xi], view, centring, spectrum, start, step).sel(correlation_length=xi)
     c, rise = Interval.of(collapse(profile)), Interval.of(largest_rise(profile))
     conditions = (above(f"collapse C at correlation length {xi:g},", c, 0.2), below("largest rise", rise, 0.05))
     if all(k.holds for k in conditions):
         status = "supported"
     else:
         status = "partly supported" if conditions[0].holds else "not supported"
-    return _decide("Rank collapse", [gate(ds, xi, step)], status, conditions, {"collapse": c, "largest rise": rise})
+    numbers = {"collapse": c, "largest rise": rise}
+    return _decide("Rank collapse", [gate(ds, xi, step)], status, conditions, numbers, len(profile))
 
 
 def selectivity(ds, view="position", centring="centred", spectrum="singular", start=0, step=None):
@@ -231,7 +240,7 @@ def selectivity(ds, view="position", centring="centred", spectrum="singular", st
     if len(lengths) < 2:
         raise ValueError(f"selectivity needs two correlation lengths, the results hold {list(lengths)}")
     short, long = lengths[0], lengths[-1]
-    profiles = _profiles(ds, view, centring, spectrum, start, step)
+    profiles = _profiles(ds, [short, long], view, centring, spectrum, start, step)
     c_short, c_long = (collapse(profiles.sel(correlation_length=xi)) for xi in (short, long))
     from_maximum = collapse_from_maximum(profiles.sel(correlation_length=long))
     numbers = {
@@ -250,7 +259,8 @@ def selectivity(ds, view="position", centring="centred", spectrum="singular", st
         status = "supported"
     else:
         status = "partly supported" if numbers["difference"].low > 0 else "not supported"
-    return _decide("Selectivity", [gate(ds, xi, step) for xi in (short, long)], status, conditions, numbers)
+    gates = [gate(ds, xi, step) for xi in (short, long)]
+    return _decide("Selectivity", gates, status, conditions, numbers, 2 * profiles.sizes["seed"])
 
 
 def kernel_drift(ds, view="position", correlation_length=None, start=0, step=None):
@@ -258,7 +268,7 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
 
     Args:
         ds: results of one chain family with variables kernel_drift (step_drift where a step is given),
-            excess_loss, marginal_entropy and reachable_loss.
+            excess_loss, marginal_entropy and reachable_loss; and the ranks that say where drift is not defined, see `defined_drift`.
         correlation_length: which to judge; None is the shortest.
         start: first transition that counts; 1 leaves out the one from the embedding.
         view, step: as in `rank_collapse`.
@@ -269,20 +279,14 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
     ds = one_chain(ds, **(DRIFT if step is None else STEP_DRIFT))
     lengths = np.sort(ds.correlation_length.values)
     xi = lengths[0] if correlation_length is None else checks.choice("correlation_length", correlation_length, lengths)
-    here = ds.sel(correlation_length=xi)
-    if step is None:
-        drift = chosen(here.kernel_drift, view=view, state="trained")
-    elif view == "position":
-        drift = chosen(here.step_drift, step=step)
-    else:
+    if step is not None and view != "position":
         raise ValueError(f"training steps were measured for the position view, got {view!r}")
-    untrained = chosen(here.kernel_drift, view=view, state="init")
     if checks.integer("start", start, 0) >= ds.sizes["transition"]:
         raise ValueError(f"start must leave one transition of {ds.sizes['transition']}, got {start}")
-    # Debiased drift scatters around 0 where nothing changes; a constant depth has none (NaN).
+    # Debiased drift scatters around 0 where nothing changes.
     drift, untrained = (
-        np.nan_to_num(d.isel(transition=slice(start, None)).transpose("seed", "transition").values).clip(min=0)
-        for d in (drift, untrained)
+        defined_drift(ds, correlation_length=xi, **labels).isel(transition=slice(start, None)).values.clip(min=0)
+        for labels in ({"view": view, "state": "trained"} if step is None else {"step": step}, {"view": view, "state": "init"})
     )
     total = Interval.of(drift.sum(-1))
     seeds, transitions = drift.shape
@@ -306,7 +310,34 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
             break
     status = "supported" if all(c.holds for c in conditions) else "not supported"
     numbers = {"total": total, "leading share": share, "leading share, untrained": control}
-    return _decide(f"Kernel drift at correlation length {xi:g}", [gate(ds, xi, step)], status, conditions, numbers)
+    return _decide(f"Kernel drift at correlation length {xi:g}", [gate(ds, xi, step)], status, conditions, numbers, seeds)
+
+
+def defined_drift(ds, **labels):
+    """Kernel drift of one chain family's networks, 0 where it is not defined.
+
+    Args:
+        ds: results of one chain family with the variable kernel_drift, or step_drift where a step is chosen. Where drift is
+            NaN, effective_rank (step_rank) says whether one of the two depths is constant, of rank 0.
+        labels: correlation_length and, by name, either view and state or step.
+
+    Returns:
+        DataArray (seed, transition).
+
+    Raises:
+        ValueError: a drift is missing: NaN though neither depth is constant, or nothing says so.
+    """
+    if "step" in labels:
+        drift, rank, read, definition = "step_drift", "step_rank", STEP_DRIFT | STEP_RANK, {"spectrum": "singular"}
+    else:
+        drift, rank, read, definition = "kernel_drift", "effective_rank", DRIFT | RANK, {"centring": "centred", "spectrum": "singular"}
+    ds = one_chain(ds, **{drift: read[drift]})
+    found = chosen(ds[drift], **labels).transpose("seed", "transition")
+    if found.isnull().any() and rank in ds:
+        ds = one_chain(ds, **{rank: read[rank]})
+        constant = (chosen(ds[rank], **labels, **definition).transpose("seed", "depth") == 0).values
+        found = found.copy(data=np.where(constant[:, 1:] | constant[:, :-1], 0, found))
+    return checks.complete("ds", found)
 
 
 def by_definition(finding, ds):

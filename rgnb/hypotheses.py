@@ -1,6 +1,7 @@
 """The hypotheses of the book's second part, judged by the rules of its page "Hypotheses".
 
-Each takes a sweep's Dataset (`rgnb.sweep`) or an analysis' (`rgnb.probes`) and returns a `findings.Verdict`.
+Each takes a sweep's Dataset (`rgnb.sweep`) or an analysis' (`rgnb.probes`) and returns a `findings.Verdict`. Nothing is judged on
+missing values: where one that is read is NaN, each raises a ValueError that names it.
 """
 
 import numpy as np
@@ -17,15 +18,16 @@ LABELS = {"scheme": "run", "correlation_length": "run", "seed": "run"}
 GATE = {"excess_loss": "run", "marginal_entropy": "run", "reachable_loss": "run"}
 RANK = {"effective_rank": "run state view centring spectrum depth"}
 
-def judge(finding, conditions, statistics, gates=()):
-    """A Verdict that is supported if every condition holds, and not trained if a gate does not."""
+
+def judge(finding, conditions, statistics, gates=(), networks=0):
+    """A Verdict over a number of networks that is supported if every condition holds, and not trained if a gate does not."""
     failed = [c for c in conditions if not c.holds]
     status, ungated = "not supported" if failed else "supported", ""
     reasons = failed or conditions
     if any(not g.holds for g in gates):
         status, ungated, reasons = "not trained", status, [g for g in gates if not g.holds]
     reason = "Decided by: " + "; ".join(map(str, reasons)) + "."
-    return Verdict(finding, status, reason, (*gates, *conditions), statistics, ungated)
+    return Verdict(finding, status, reason, (*gates, *conditions), statistics, ungated, networks)
 
 
 def _equivalence_interval(differences, comparisons):
@@ -43,8 +45,9 @@ def equivalent(name, differences, margin, comparisons=1):
 def trained(ds):
     """Which rows of a sweep pass the gate of `findings.gate_limit`: (run,) bool."""
     checks.results("ds", ds, **GATE)
-    learnable = ds.marginal_entropy - ds.reachable_loss
-    return ds.excess_loss <= np.where(learnable > 1e-9, 0.05 * learnable, 0.01)
+    excess, entropy, reachable = (checks.complete("ds", ds[name]) for name in GATE)
+    learnable = entropy - reachable
+    return excess <= np.where(learnable > 1e-9, 0.05 * learnable, 0.01)
 
 
 def gate(ds):
@@ -56,8 +59,18 @@ def gate(ds):
 def collapse(ds, view="position", centring="centred", spectrum="singular"):
     """C = 1 - r_L / r_0 of every row of a sweep, each at its own last depth: (run,) array."""
     checks.results("ds", ds, **RANK)
-    rank = findings.chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
+    rank = _whole(findings.chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum))
     return 1 - last(rank) / rank.isel(depth=0).values
+
+
+def _whole(rank):
+    # Ranks of a sweep's rows, none missing: only beyond a row's own depth, its number of blocks, they are padded with NaN.
+    if "blocks" in rank.coords:
+        padding = xr.DataArray(np.arange(rank.sizes["depth"]), dims="depth") > rank.blocks
+        checks.complete("ds", rank.where(~padding, 0))
+    else:
+        checks.complete("ds", rank)
+    return rank
 
 
 def last(x):
@@ -90,17 +103,24 @@ def blind(ds, reference=1.0, margin=0.05, comparisons=None):
     m = comparisons or len(keys)
     conditions, differences = [], {}
     for view, scheme, xi in keys:
-        values = {}
-        for at in (reference, xi):
-            rows = ds.isel(run=((ds.scheme == scheme) & (ds.correlation_length == at)).values).sortby("seed")
-            values[at] = rows.seed.values, collapse(rows, view)
-        if not np.array_equal(values[reference][0], values[xi][0]):
-            raise ValueError(f"the seeds at correlation lengths {reference:g} and {xi:g} differ; run the same ones")
-        d = values[xi][1] - values[reference][1]
+        one, other = (collapse(rows, view) for rows in _paired(ds, scheme, (reference, xi)))
+        d = other - one
         name = f"{view} view, {scheme}: C at ξ = {xi:g} minus C at ξ = {reference:g},"
         conditions.append(equivalent(name, d, margin, m))
         differences[view, str(scheme), float(xi)] = _equivalence_interval(d, m)
-    return judge("The correlation length does not matter", conditions, differences, [gate(ds)])
+    return judge("The correlation length does not matter", conditions, differences, [gate(ds)], ds.sizes["run"])
+
+
+def _paired(ds, scheme, lengths):
+    # A sweep's rows under a scheme at each of two correlation lengths, in the order of their seeds, which are the same.
+    found = [ds.isel(run=((ds.scheme == scheme) & (ds.correlation_length == xi)).values).sortby("seed") for xi in lengths]
+    one, other = (rows.seed.values.tolist() for rows in found)
+    if one != other:
+        raise ValueError(
+            f"the seeds at correlation lengths {lengths[0]:g} and {lengths[1]:g} differ; run the same ones, or choose those that both have: "
+            f"under scheme {scheme} there are {one} and {other}"
+        )
+    return found
 
 
 def embedding_artifact(ds, short, long):
@@ -113,39 +133,41 @@ def embedding_artifact(ds, short, long):
     checks.results("ds", ds, **RANK, **LABELS)
     for name, xi in {"short": short, "long": long}.items():
         checks.choice(name, xi, ds.correlation_length.values.tolist())
-    rank = findings.chosen(ds.effective_rank, state="init", centring="centred", spectrum="singular", depth=0)
+    labels = {"state": "init", "centring": "centred", "spectrum": "singular", "depth": 0}
     conditions, ratios = [], {}
     schemes = sorted(set(ds.scheme.values), reverse=True)
+    pairs = {scheme: _paired(ds, scheme, (short, long)) for scheme in schemes}
     level = 1 - (1 - CONFIDENCE) / (2 * len(schemes))
     for view in ("pooled", "sequence", "position"):
-        for scheme in schemes:
-            at = [
-                rank.sel(view=view).isel(run=((ds.scheme == scheme) & (ds.correlation_length == xi)).values).sortby("seed").values
-                for xi in (short, long)
-            ]
+        for scheme, pair in pairs.items():
+            at = [checks.complete("ds", findings.chosen(rows.effective_rank, view=view, **labels)).values for rows in pair]
             ratio = Interval.of(at[1] / at[0], level)
             ratios[view, scheme] = ratio
             if view != "position":
                 text = f"{view} view, {scheme}: rank at ξ = {long:g} over that at ξ = {short:g}, {ratio}, excludes 1"
                 conditions.append(Condition(text, bool(ratio.low > 1 or ratio.high < 1)))
-    return judge("Pooling makes the bare embedding depend on it", conditions, ratios)
+    networks = sum(rows.sizes["run"] for pair in pairs.values() for rows in pair)
+    return judge("Pooling makes the bare embedding depend on it", conditions, ratios, networks=networks)
 
 
 def what_changes_collapse(by_scheme, by_law, bound=0.05):
     """1c: the corruption scheme and the stationary law change the collapse in the token view.
 
     Args:
-        by_scheme: two arrays of C, paired by seed, under the two schemes; by_law: the same for two stationary laws.
+        by_scheme: two arrays of C, none missing, paired by seed, under the two schemes; by_law: the same for two stationary laws.
         bound: what their mean difference has to exceed, in either direction.
     """
     level = 1 - (1 - CONFIDENCE) / 2
-    numbers, conditions = {}, []
+    numbers, conditions, networks = {}, [], 0
     for name, (one, other) in {"schemes": by_scheme, "stationary laws": by_law}.items():
         one, other = checks.paired(checks.vector, one=one, other=other)
+        if np.isnan([one, other]).any():
+            raise ValueError(f"one and other of the {name} must hold no missing value (NaN), got {one[:20]} and {other[:20]}; leave those pairs out")
+        networks += 2 * len(one)
         d = Interval.of(one - other, level)
         numbers[name] = d
         conditions.append(Condition(f"difference of C between the {name}, {d}, exceeds {bound:g}", bool(d.low > bound or d.high < -bound)))
-    return judge("The scheme and the stationary law do matter", conditions, numbers)
+    return judge("The scheme and the stationary law do matter", conditions, numbers, networks=networks)
 
 
 def explained_variance(x, y):
@@ -206,15 +228,16 @@ def relevant_modes(ds):
     """
     table = settings_table(ds)
     table, asked = table[table["trained"]], len(table)
+    networks = int(table["networks"].sum())
     enough = Condition(f"{len(table)} of {asked} settings pass the gate, at least 5", len(table) >= 5)
     if not enough.holds:
-        return findings.Verdict("Relevant modes set the rank", "not trained", f"Decided by: {enough}.", (enough,), {})
+        return findings.Verdict("Relevant modes set the rank", "not trained", f"Decided by: {enough}.", (enough,), {}, networks=networks)
     numbers = explained_variances(table)
     conditions = [
         above(f"{spectrum} values: R² of relevant modes minus R² of the correlation length,", numbers[spectrum, "difference"], 0)
         for spectrum in ("eigen", "singular")
     ]
-    return judge("Relevant modes set the rank", conditions, numbers, [enough])
+    return judge("Relevant modes set the rank", conditions, numbers, [enough], networks)
 
 
 def residuals(x, y):
@@ -239,25 +262,25 @@ def no_selectivity(results, family="sticky", margin=0.1):
     checks.mapping("results", results, xr.Dataset)
     if not results:
         raise ValueError("results must hold one Dataset or more")
-    conditions, numbers, gates = [], {}, []
+    conditions, numbers, gates, networks = [], {}, [], 0
     for size, ds in results.items():
         checks.results(f"results[{size!r}]", ds, **findings.RANK)
         ends = (findings.gate(ds, float(xi)) for xi in (ds.correlation_length.min(), ds.correlation_length.max()))
         gates += [Condition(f"{size} size: {gate.text}", gate.holds) for gate in ends]
-        statistics = findings.selectivity(ds).statistics
-        d = statistics["difference"].values
+        found = findings.selectivity(ds)
+        numbers[size], networks = found.statistics["difference"], networks + found.networks
         name = f"{family}, {size} size: C short minus C long,"
-        conditions.append(equivalent(name, d, margin, len(results)))
-        numbers[size] = statistics["difference"]
-    return judge(f"No selectivity on {family} chains", conditions, numbers, gates)
+        conditions.append(equivalent(name, numbers[size].values, margin, len(results)))
+    return judge(f"No selectivity on {family} chains", conditions, numbers, gates, networks)
 
 
 def settings_table(ds):
-    """One line a setting of a sweep, seeds averaged: its labels, relevant modes, and rank at the last depth."""
+    """One line a setting of a sweep, seeds averaged: its labels, number of networks, relevant modes, and rank at the last depth."""
     checks.results("ds", ds, relevant_modes="run floor", family="run", mixing="run", rate="run", **RANK, **GATE, **LABELS)
-    rank = findings.chosen(ds.effective_rank, state="trained", view="position", centring="centred")
+    rank = _whole(findings.chosen(ds.effective_rank, state="trained", view="position", centring="centred"))
     columns = {
-        "relevant modes": ds.relevant_modes.isel(floor=0).values,
+        "networks": 1,
+        "relevant modes": checks.complete("ds", ds.relevant_modes.isel(floor=0)).values,
         "trained": trained(ds).values,
         **{f"last rank, {s}": last(rank.sel(spectrum=s)) for s in ("eigen", "singular")},
     }
@@ -265,8 +288,8 @@ def settings_table(ds):
     frame = ds[list(labels.values())].reset_coords().to_dataframe()[list(labels.values())]
     frame.columns = list(labels)
     frame = frame.assign(**columns)
-    grouped = frame.groupby(list(labels), sort=False)
-    return grouped.agg({c: "all" if c == "trained" else "mean" for c in columns}).reset_index()
+    grouped = frame.groupby(list(labels), sort=False, dropna=False)
+    return grouped.agg({c: {"networks": "sum", "trained": "all"}.get(c, "mean") for c in columns}).reset_index()
 
 
 def by_modulus(ds, variable):
@@ -290,7 +313,7 @@ def group_starts(ds):
     checks.results("ds", ds, modulus="seed eigenmode")
     if set(ds.modulus.dims) != {"seed", "eigenmode"}:
         raise ValueError(f"ds must hold one chain at one correlation length, got modulus along {ds.modulus.dims}; choose with ds.sel(...)")
-    modulus = ds.modulus.isel(seed=0).values
+    modulus = checks.complete("ds", ds.modulus.isel(seed=0)).values
     return np.flatnonzero(np.diff(modulus, prepend=2) < -1e-6)
 
 
@@ -302,7 +325,8 @@ def retention_panels(ds, state):
     for xi in ds.correlation_length.values:
         here = ds.sel(correlation_length=xi, state=state)
         for name, targets in {"neighbours": ["left", "right"], "posterior": ["posterior"]}.items():
-            panels[f"ξ = {xi:g}, {name}"] = by_modulus(here.assign(r2=here.r2.sel(target=targets).mean("target")), "r2")
+            r2 = here.r2.sel(target=targets).mean("target", skipna=False)
+            panels[f"ξ = {xi:g}, {name}"] = by_modulus(here.assign(r2=r2), "r2")
     return panels
 
 
@@ -313,7 +337,7 @@ def relevance_panels(ds):
     depths = sorted({1, ds.sizes["depth"] // 2, ds.sizes["depth"] - 1})
     for xi in ds.correlation_length.values:
         here = ds.sel(correlation_length=xi, state="trained")
-        r2 = here.r2.sel(target=["left", "right"]).mean("target")
+        r2 = here.r2.sel(target=["left", "right"]).mean("target", skipna=False)
         first = group_starts(here)
         modulus = here.modulus.isel(seed=0, eigenmode=first).values
         r2 = r2.isel(eigenmode=first).assign_coords(modulus=("eigenmode", modulus)).swap_dims(eigenmode="modulus")
@@ -331,13 +355,15 @@ def kept(retention, correlation_length, gates=()):
     removals = {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"}
     retention = findings.one_chain(retention, **RETENTION, **removals)
     here = findings.chosen(retention, correlation_length=correlation_length)
-    r2 = here.r2.sel(state="trained", target=["left", "right"]).mean("target").transpose("seed", "eigenmode", "depth")
+    r2 = here.r2.sel(state="trained", target=["left", "right"]).isel(eigenmode=[0, -1])
+    r2 = checks.complete("retention", r2).mean("target").transpose("seed", "eigenmode", "depth")
     top, bottom = r2.isel(eigenmode=0), r2.isel(eigenmode=-1)
     lost = {name: Interval.of(r.isel(depth=-1) - r.max("depth")) for name, r in (("most", top), ("least", bottom))}
-    middle = here.loss_increase.isel(removed=0).sel(depth=here.sizes["depth"] // 2).transpose("seed", "direction")
-    relevant, irrelevant, random = (middle.sel(direction=d) for d in ("relevant", "irrelevant", "random, by variance"))
+    middle = here.loss_increase.isel(removed=0).sel(depth=here.sizes["depth"] // 2, direction=["relevant", "irrelevant", "random, by variance"])
+    middle = checks.complete("retention", middle).transpose("direction", "seed")
+    relevant, irrelevant, random = middle
     more = Interval.of((relevant - random).values)
-    little = Interval.of((irrelevant / here.learnable).values)
+    little = Interval.of((irrelevant / checks.complete("retention", here.learnable)).values)
     conditions = (
         above("3a: R² of the most relevant mode, last depth minus maximum,", lost["most"], -0.05),
         below("3b: R² of the least relevant modes, last depth minus maximum,", lost["least"], -0.1),
@@ -345,7 +371,7 @@ def kept(retention, correlation_length, gates=()):
         below("3c: loss from removing a least relevant direction, share of the learnable,", little, 0.05),
     )
     numbers = {"kept": lost["most"], "integrated out": lost["least"], "relevant minus random": more, "irrelevant": little}
-    return judge(f"Exactly the relevant modes are kept, ξ = {correlation_length:g}", conditions, numbers, gates)
+    return judge(f"Exactly the relevant modes are kept, ξ = {correlation_length:g}", conditions, numbers, gates, r2.sizes["seed"])
 
 
 def fixed_point(ds, drift, correlation_length, gates=()):
@@ -361,20 +387,21 @@ def fixed_point(ds, drift, correlation_length, gates=()):
     if getattr(drift, "dims", None) is None or set(drift.dims) != {"seed", "transition"} or drift.sizes["transition"] < 3:
         raise TypeError("drift must be a DataArray (seed, transition), 3 transitions or more")
     here = findings.chosen(ds, correlation_length=correlation_length)
-    order = np.argsort(drift.transpose("seed", "transition").mean("seed").values)
+    order = np.argsort(checks.complete("drift", drift).transpose("seed", "transition").mean("seed").values)
     plateau = sorted(map(int, order[:-2]))
     level = 1 - (1 - CONFIDENCE) / len(plateau)
-    growth = here.growth.sel(state="trained", perturbation="random").transpose("seed", "transition")
+    growth = here.growth.sel(state="trained", perturbation="random", transition=plateau).transpose("seed", "transition")
+    growth = checks.complete("ds", growth)
     conditions, numbers = [], {}
     for t in plateau:
         factor = Interval.of(growth.sel(transition=t).values, level)
         numbers[f"growth {t}"] = factor
         conditions.append(below(f"4a: growth of random perturbations from depth {t} to {t + 1},", factor, 1))
-    scaled = here.scaled_drift.sel(transition=plateau).mean("transition").transpose("seed", "scale")
-    ratio = Interval.of((scaled.sel(scale=0.25) / scaled.sel(scale=1.0)).values)
+    scaled = checks.complete("ds", here.scaled_drift.sel(transition=plateau, scale=[0.25, 1.0])).mean("transition").transpose("scale", "seed")
+    ratio = Interval.of((scaled[0] / scaled[1]).values)
     numbers["ratio"] = ratio
     conditions.append(below("4b: drift of the stream scaled by 1/4 over that at its own scale,", ratio, 2))
-    return judge(f"Near an attracting fixed point, ξ = {correlation_length:g}", conditions, numbers, gates)
+    return judge(f"Near an attracting fixed point, ξ = {correlation_length:g}", conditions, numbers, gates, growth.sizes["seed"])
 
 
 DEFINITIONS = {
@@ -420,7 +447,9 @@ def robustness(ds, variants, short, long):
     for k, (variant, mixing) in enumerate((v, m) for v in variants for m in ("tokens", "none")):
         rows = ds.isel(run=(ds.experiment == k).values)
         for family in dict.fromkeys(rows.family.values.tolist()):
-            one = _as_results(rows.isel(run=(rows.family == family).values))
+            own = rows.isel(run=(rows.family == family).values)
+            _check_whole(own, f"{family} chains, mixing {mixing}, {variant}", short, long)
+            one = _as_results(own)
             for xi in map(float, one.correlation_length.values):
                 here = one.sel(correlation_length=[xi])
                 end, pair = ("short", [xi, long]) if xi**2 < short * long else ("long", [short, xi])
@@ -436,8 +465,20 @@ def robustness(ds, variants, short, long):
     return {key: verdicts[key] for key in sorted(verdicts, key=place)}
 
 
+def _check_whole(rows, name, short, long):
+    # A row that is missing would become NaN among the others, without its labels.
+    lengths = rows.correlation_length.values
+    seeds = {xi: sorted(rows.seed.values[lengths == xi].tolist()) for xi in dict.fromkeys([short, long, *lengths.tolist()])}
+    if any(found != seeds[short] for found in seeds.values()):
+        found = ", ".join(f"{xi:g}: {s}" for xi, s in seeds.items())
+        raise ValueError(
+            f"ds: {name}: the seeds must be the same at all correlation lengths, got {found}; run the missing ones, or choose rows with "
+            "seeds that all have, ds.isel(run=...)"
+        )
+
+
 def _as_results(rows):
-    # A sweep's rows of one family as `Experiment.run` returns them.
+    # A sweep's rows of one family as `Experiment.run` returns them, without the padding to the depth of other variants.
     rows = rows.dropna("depth", how="all").dropna("transition", how="all")
     values = rows.drop_vars([c for c in rows.coords if c not in (*rows.dims, "correlation_length", "seed") and rows[c].dims == ("run",)])
     ds = values.set_index(run=("correlation_length", "seed")).unstack("run")

@@ -68,6 +68,14 @@ def _label_y(axes, label):
             ax.set_ylabel(label)
 
 
+def _say_missing(ax, *values):
+    # What is NaN is not drawn: the panel says how much that is.
+    values = np.concatenate([[], *(np.ravel(np.asarray(v, dtype=float)) for v in values)])
+    if missing := np.isnan(values).sum():
+        text = f"{missing} of {values.size} values are NaN"
+        ax.text(0.98, 0.98, text, ha="right", va="top", fontsize=8, transform=ax.transAxes, bbox={"color": "white", "alpha": 0.8, "pad": 1})
+
+
 def transition_matrices(chains):
     """Heat maps of transition matrices: {title: MarkovChain}."""
     _check("chains", chains, MarkovChain)
@@ -110,6 +118,7 @@ def autocorrelation(curves):
     for (title, (lags, exact, measured, error)), color in zip(curves.items(), PALETTE):
         ax.plot(lags, np.asarray(exact), color=color, lw=1.4, label=title)
         ax.errorbar(lags, np.asarray(measured), 2 * np.asarray(error), fmt="o", ms=3.5, color=color, lw=1)
+    _say_missing(ax, *(values for _, *drawn in curves.values() for values in drawn))
     ax.axhline(0, color=GREY, lw=0.8)
     ax.set_xlabel("lag (steps)")
     ax.set_ylabel("autocorrelation")
@@ -125,13 +134,14 @@ def lines(panels, xlabel, log=""):
     for ax, (title, curves) in zip(axes, panels.items()):
         for label, (x, y) in curves.items():
             ax.plot(x, y, marker="o", ms=3, lw=1.4, color=colors[label], label=label)
+        _say_missing(ax, *(values for curve in curves.values() for values in curve))
         _finish(ax, title, xlabel, log)
     _legend(figure, axes)
     return figure
 
 
 def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True, own_legends=False):
-    """Per-seed lines under their mean with its 95 % t interval.
+    """Per-seed lines under their mean with its 95 % t interval; where a seed has no value (NaN) there is no mean, and the panel says so.
 
     Args:
         panels: {panel title: {label: DataArray with dims (seed, `dim`)}}; a label that starts with
@@ -163,6 +173,7 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
         if reference and title in reference:
             value, text = reference[title]
             ax.axhline(value, color="black", lw=1, ls=":", label=text)
+        _say_missing(ax, *curves.values())
         _finish(ax, title, xlabel, log)
         if dim in ("depth", "transition"):
             ax.set_xticks(x, [f"{t}→{t + 1}" for t in x] if dim == "transition" else x)
@@ -170,7 +181,9 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
     if shared and "y" not in log:
         # The seeds set the range: a wide interval of few seeds may leave the panel.
         values = np.concatenate([data.values.ravel() for curves in panels.values() for data in curves.values()])
-        axes[0].set_ylim(min(0, 1.1 * np.nanmin(values)), 1.1 * np.nanmax(values))
+        values = values[np.isfinite(values)]
+        if len(values):
+            axes[0].set_ylim(min(0, 1.1 * values.min()), 1.1 * values.max())
     if own_legends:
         for ax in axes:
             ax.legend(fontsize=8)
@@ -180,18 +193,26 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
 
 
 def effects(rows, bounds, xlabel):
-    """Effect sizes with intervals: {row label: {series label: Interval}}, dots side by side; `bounds` as dotted lines."""
+    """Effect sizes with intervals: {row label: {series label: Interval}}, dots side by side; `bounds` as dotted lines.
+
+    Of an unbounded interval the bar ends 9 beyond 0 and the mean; an effect without a value (NaN) is said to be undefined.
+    """
     _check("rows", rows, dict, Interval)
     series = list(dict.fromkeys(label for intervals in rows.values() for label in intervals))
     figure, (ax,) = _panels(1, 6.6, 0.9 + 0.34 * len(rows))
     for k, (label, color) in enumerate(zip(series, PALETTE)):
         for y, intervals in enumerate(rows.values()):
-            if label in intervals and np.isfinite(intervals[label].mean):
+            if label in intervals:
                 i = intervals[label]
                 offset = y + 0.22 * (k - (len(series) - 1) / 2)
-                reach = [[i.mean - max(i.low, -9)], [min(i.high, 9) - i.mean]]
+                mean = i.mean
+                if not np.isfinite(mean):
+                    mean = np.nan
+                    ax.text(0, offset, " undefined", va="center", fontsize=8, color=color)
+                low = i.low if np.isfinite(i.low) else min(mean, 0) - 9
+                high = i.high if np.isfinite(i.high) else max(mean, 0) + 9
                 first = label if y == next(r for r, v in enumerate(rows.values()) if label in v) else None
-                ax.errorbar(i.mean, offset, xerr=reach, fmt="os"[k % 2], ms=4.5, color=color, lw=1.4, label=first)
+                ax.errorbar(mean, offset, xerr=[[mean - low], [high - mean]], fmt="os"[k % 2], ms=4.5, color=color, lw=1.4, label=first)
     for bound in bounds:
         ax.axvline(bound, color="black", lw=1, ls=":")
     ax.axvline(0, color=GREY, lw=0.8)
@@ -222,12 +243,11 @@ def scatter(panels, xlabel, ylabel, log="xy"):
     for ax, (title, groups) in zip(axes, panels.items()):
         for (label, (x, y)), marker in zip(groups.items(), "osD^vP"):
             ax.plot(x, y, ls="", marker=marker, ms=5, alpha=0.75, color=colors[label], label=label)
-        if not any(len(x) for x, _ in groups.values()):
-            log = ""  # nothing to show, and no scale for it
+        _say_missing(ax, *(values for group in groups.values() for values in group))
         ax.set_title(title)
         ax.set_xlabel(xlabel if isinstance(xlabel, str) else xlabel[title])
         for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
-            if name in log:
+            if name in log and (_drawn(ax, name) > 0).any():
                 getattr(ax, f"set_{name}scale")("log")
                 axis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
                 axis.set_major_locator(mpl.ticker.LogLocator(10, (1, 2, 5)))
@@ -246,6 +266,7 @@ def cka_matrices(panels):
     figure, axes = _panels(len(panels), 3.0, 2.8)
     for ax, (title, cka) in zip(axes, panels.items()):
         image = ax.imshow(cka.values, vmin=0, vmax=1, cmap="cividis", origin="lower")
+        _say_missing(ax, cka.values)
         ax.set_title(title)
         ax.set_xlabel("depth")
         ax.grid(False)
@@ -289,11 +310,13 @@ def statistics_table(verdicts):
     """Verdicts side by side: {column title: Verdict} -> DataFrame of words, the verdict and its statistics; in brackets where the gate fails."""
     _check("verdicts", verdicts, Verdict)
     table = {
-        title: {"verdict": f"not trained [{v.ungated}]" if v.ungated else v.status} | {k: str(i) for k, i in v.statistics.items()}
+        title: {"verdict": f"not trained [{v.ungated}]" if v.ungated else v.status, "networks": str(v.networks or "")}
+        | {k: str(i) for k, i in v.statistics.items()}
         for title, v in verdicts.items()
     }
     table = pd.DataFrame(table).fillna("")
-    return table.loc[["verdict", *sorted(table.index.drop("verdict"))]]
+    first = ["verdict", "networks"]
+    return table.loc[[*first, *sorted(table.index.drop(first))]]
 
 
 def modes_table(results):
@@ -302,10 +325,11 @@ def modes_table(results):
     rows = []
     for (family, size), ds in results.items():
         ds = findings.one_chain(ds, relevant_modes="correlation_length floor", effective_rank=findings.RANK["effective_rank"])
-        last = ds.isel(depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
+        last = checks.complete("results", ds.isel(depth=-1).effective_rank.sel(state="trained", view="position", centring="centred"))
+        relevant = checks.complete("results", ds.isel(floor=0).relevant_modes)
         for xi in ds.correlation_length.values:
             ranks = [str(Interval.of(last.sel(correlation_length=xi, spectrum=s).values)) for s in ("eigen", "singular")]
-            modes = float(ds.isel(floor=0).relevant_modes.sel(correlation_length=xi).mean())
+            modes = float(relevant.sel(correlation_length=xi).mean())
             rows.append((family, size, f"{xi:g}", f"{modes:.2f}", *ranks))
     columns = ["family", "size", "ξ", "relevant modes", "last rank, eigenvalues", "last rank, singular values"]
     return pd.DataFrame(rows, columns=columns).set_index(["family", "size", "ξ"])
@@ -318,8 +342,8 @@ def stack_table(stacks):
     for blocks, ds in stacks.items():
         ds = findings.one_chain(ds, kernel_drift=findings.DRIFT["kernel_drift"])
         for xi in ds.correlation_length.values:
-            drift = ds.kernel_drift.sel(view="position", state="trained", correlation_length=xi)
-            d = np.sort(np.nan_to_num(drift.transpose("seed", "transition").values).clip(min=0))
+            drift = findings.defined_drift(ds, view="position", state="trained", correlation_length=xi)
+            d = np.sort(drift.values.clip(min=0))
             cells = (Interval.of(d.sum(-1)), Interval.of(d[:, -2:].sum(-1)), Interval.of(d[:, :-2].sum(-1)))
             rows.append((f"{xi:g}", blocks, *map(str, cells), f"{np.median(d[:, :-2]):.4f}"))
     columns = ["ξ", "blocks", "total drift", "largest two", "all others", "median of the others"]
@@ -432,18 +456,24 @@ def _colors(panels):
 def _finish(ax, title, xlabel, log):
     ax.set_title(title)
     ax.set_xlabel(xlabel)
-    if "x" in log:
-        lowest = min(line.get_xdata().min() for line in ax.lines if line.get_transform() == ax.transData)
-        if lowest > 0:
+    values = _drawn(ax, "x")
+    if "x" in log and len(values):
+        if values[0] > 0:
             ax.set_xscale("log")
         else:  # training steps from 0: linear up to the first block of 50
             ax.set_xscale("symlog", linthresh=50)
-        values = np.unique(np.concatenate([line.get_xdata() for line in ax.lines if line.get_transform() == ax.transData]))
         if len(values) <= 8:  # powers of ten say little where there are few values
             ax.set_xticks(values, [f"{v:g}" for v in values])
             ax.minorticks_off()
-    if "y" in log:
+    if "y" in log and (_drawn(ax, "y") > 0).any():
         ax.set_yscale("log")
+
+
+def _drawn(ax, axis):
+    # The values of a panel's lines along an axis, sorted; without any there is no log scale.
+    values = [getattr(line, f"get_{axis}data")() for line in ax.lines if line.get_transform() == ax.transData]
+    values = np.unique(np.concatenate([[], *values]).astype(float))
+    return values[np.isfinite(values)]
 
 
 def _legend(figure, axes):

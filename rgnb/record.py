@@ -1,6 +1,7 @@
 """The execution record: where, when and how long each notebook and each stored result of the book was made."""
 
 import json
+import math
 import re
 
 import pandas as pd
@@ -101,7 +102,8 @@ def deviations(again, results=None):
         again, results: folders of results; None: as in `Experiment.run`.
 
     Returns:
-        DataFrame, one line a variable: in how many files it was compared, its largest absolute difference, and its largest size.
+        DataFrame, one line a variable: in how many files it was compared, its largest absolute difference, infinite where only one of the
+        two has a value, and its largest size.
     """
     lines = {}
     for path in sorted(results_folder(again).glob("*.nc")):
@@ -111,7 +113,8 @@ def deviations(again, results=None):
         for name in ours.data_vars:
             if ours[name].dtype.kind in "fi":
                 files, difference, size = lines.get(name, (0, 0.0, 0.0))
-                difference = max(difference, float(abs(ours[name] - theirs[name]).max()))
+                one_sided = not ours[name].isnull().equals(theirs[name].isnull())
+                difference = max(difference, math.inf if one_sided else float(abs(ours[name] - theirs[name]).max()))
                 lines[name] = files + 1, difference, max(size, float(abs(ours[name]).max()))
     return pd.DataFrame.from_dict(lines, orient="index", columns=["files", "largest difference", "largest size"]).rename_axis("variable")
 

@@ -88,7 +88,7 @@ def plan(experiments, results=None, analysis=None, workers=None):
     return Plan(len(rows), len(rows) - sum(map(len, waiting.values())), tuple(waiting.items()), workers, seconds / workers)
 
 
-def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, analysis=None, scheduler=None):
+def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, analysis=None, scheduler=None, partial=False):
     """Run experiments of any sizes and return chosen variables of all of them, one row a (setting, seed).
 
     What is missing runs in one process for each core that this process may use (`torch.get_num_threads()`); in this one
@@ -104,16 +104,17 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
         results, progress, analysis: as in `Experiment.run`; entries are kept in the folder `<results>/entries`,
             unless a (setting, seed) is stored in `<results>` itself.
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
+        partial: where settings failed, return the networks that are there all the same. The attribute `failed` lists the others
+            with their errors (JSON), and the sweep has no file of its own yet.
 
     Returns:
         xarray.Dataset with a dimension `run` and along it the coordinates family, correlation_length, seed, provenance,
-        those in `LABELS` and `experiment`, the number of the first experiment that has the row. Where settings failed, the others
-        are there, the attribute `failed` lists them with their errors (JSON), and the sweep has no file of its own yet.
+        those in `LABELS` and `experiment`, the number of the first experiment that has the row.
 
     Raises:
         ValueError: a bad name, an unknown variable, no experiment, or workers with several threads.
         OSError: a file cannot be written, or no scheduler answers.
-        RuntimeError: every setting failed.
+        RuntimeError: settings failed, each with its error; all others were computed and stored first. With `partial`: every setting failed.
     """
     rows, variables = _rows(experiments), checks.sequence("variables", variables)
     asked = [[setting.config() | {"seed": seed} for setting in e.settings() for seed in e.seeds] for e in experiments]
@@ -140,11 +141,21 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
         ds = _combined([row for row in rows if row in found], found, rows)
         return ds.assign_attrs(failed=json.dumps(failed)) if failed else ds
 
-    return stored(f"sweep-{name}", config, make, results, dtype="float32")
+    ds = stored(f"sweep-{name}", config, make, results, dtype="float32")
+    if "failed" in ds.attrs and not partial:
+        failed = json.loads(ds.attrs["failed"])
+        lines = [f"    {', '.join(f'{k} {v}' for k, v in row.items() if k != 'error')}\n        {row['error']}" for row in failed]
+        first = f"{len(failed)} settings failed; the same sweep tries them again, and with partial=True it returns the {ds.sizes['run']} other networks:"
+        raise RuntimeError("\n".join([first, *lines]))
+    return ds
 
 
-def pivot(ds, values, *dims):
-    """Values of a sweep's rows, (run,), arranged by coordinates of theirs: DataArray with `dims`, NaN where there is no row."""
+def pivot(ds, values, *dims, partial=False):
+    """Values of a sweep's rows, (run,), arranged by coordinates of theirs: DataArray with `dims`.
+
+    Raises:
+        ValueError: a combination of the coordinates has several rows; or none, unless `partial`: it is NaN then.
+    """
     checks.results("ds", ds, **dict.fromkeys(dims, "run"))
     values = checks.vector("values", values)
     if len(values) != ds.sizes.get("run"):
@@ -152,6 +163,14 @@ def pivot(ds, values, *dims):
     frame = pd.DataFrame({d: ds[d].values for d in dims} | {"value": values})
     if frame.duplicated(list(dims)).any():
         raise ValueError(f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or name more dims")
+    rows = set(frame[list(dims)].itertuples(index=False, name=None))
+    missing = [point for point in itertools.product(*(frame[d].unique() for d in dims)) if point not in rows]
+    if missing and not partial:
+        first = ", ".join(f"{d} {label}" for d, label in zip(dims, missing[0]))
+        raise ValueError(
+            f"ds has no row for {len(missing)} combinations of {', '.join(dims)}, such as {first}; run what is missing, choose rows that have "
+            "all with ds.isel(run=...), or pass partial=True for NaN there"
+        )
     return xr.DataArray.from_series(frame.set_index(list(dims))["value"])
 
 

@@ -91,6 +91,111 @@ def test_last_depth_of_padded_profiles():
     assert hypotheses.last(ds).tolist() == [2.0, 6.0]
 
 
+def test_collapse_is_taken_at_each_rows_own_last_depth():
+    ds = rows().isel(run=[0, 1]).assign_coords(blocks=("run", [2, 3]))
+    ds.effective_rank[:] = np.array([[10.0, 8, 4, np.nan], [10, 8, 4, 3]])[:, None, None, :, None, None]
+    assert hypotheses.collapse(ds) == pytest.approx([0.6, 0.7])
+    with pytest.raises(ValueError, match=r"effective_rank has no value \(NaN\) at run 0, depth 3"):
+        hypotheses.collapse(ds.drop_vars("blocks"))  # nothing says that the row ends before
+    ds.effective_rank[1, 1, 0, 3] = np.nan  # not the padding of a row of three blocks
+    with pytest.raises(ValueError, match=r"no value .*run 1, depth 3.*scheme mask, correlation_length 0.5, seed 1.*ds.isel\(run=...\)"):
+        hypotheses.collapse(ds)
+
+
+# --- missing values ---
+
+
+@pytest.mark.parametrize("variable", ["excess_loss", "marginal_entropy", "reachable_loss", "effective_rank"])
+def test_rows_with_a_missing_value_are_not_judged(variable):
+    ds = rows()
+    ds[variable][7] = np.nan
+    readers = [hypotheses.blind] + ([hypotheses.collapse] if variable == "effective_rank" else [hypotheses.trained, hypotheses.gate])
+    for reader in readers:
+        with pytest.raises(ValueError, match=f"{variable} has no value .*seed 7"):
+            reader(ds)
+
+
+def test_the_bare_embeddings_are_paired_by_seed():
+    ds = rows()
+    assert hypotheses.embedding_artifact(ds, 0.5, 4.0).networks == 2 * len(SCHEMES) * SEEDS
+    ds.effective_rank[0, 0, 2, 0] = np.nan
+    with pytest.raises(ValueError, match="effective_rank has no value .*seed 0"):
+        hypotheses.embedding_artifact(ds, 0.5, 4.0)
+    for lost in ([0], [0, 2 * SEEDS + 1]):  # one that has no partner; as many on either side, and others
+        with pytest.raises(ValueError, match="the seeds at correlation lengths 0.5 and 4 differ"):
+            hypotheses.embedding_artifact(rows().drop_isel(run=lost), 0.5, 4.0)
+
+
+def test_a_missing_collapse_does_not_decide_what_changes_it():
+    one, other = np.full(8, 0.5), np.linspace(0.1, 0.2, 8)
+    assert hypotheses.what_changes_collapse((one, other), (other, one)).networks == 4 * 8
+    with pytest.raises(ValueError, match="one and other of the stationary laws must hold no missing value"):
+        hypotheses.what_changes_collapse((one, other), (other, np.where(one.cumsum() > 1, one, np.nan)))
+
+
+def test_settings_are_averaged_over_whole_networks():
+    ds = modes_sweep("modes")
+    assert (hypotheses.settings_table(ds)["networks"] == 2).all()
+    table = hypotheses.settings_table(ds.isel(run=slice(1, None)))
+    assert table["networks"].tolist() == [1] + [2] * 39
+    for variable in ("relevant_modes", "effective_rank", "excess_loss"):
+        broken = ds.copy(deep=True)
+        broken[variable][3] = np.nan
+        for reader in (hypotheses.settings_table, hypotheses.relevant_modes):
+            with pytest.raises(ValueError, match=f"{variable} has no value .*seed 1"):
+                reader(broken)
+
+
+@pytest.mark.parametrize(
+    "variable, labels",
+    [("r2", {"target": "left", "depth": 1}), ("loss_increase", {"direction": "relevant"}), ("learnable", {})],
+)
+def test_modes_are_not_followed_over_missing_values(variable, labels):
+    ds = retention()
+    assert hypotheses.kept(ds, 7.0).networks == 6
+    ds[variable].loc[{"seed": 2, **labels}] = np.nan
+    with pytest.raises(ValueError, match=rf"{variable} has no value .*seed 2.*retention.sel\(seed=\[0, 1, 3, 4, 5\]\)"):
+        hypotheses.kept(ds, 7.0)
+    assert hypotheses.kept(ds.sel(seed=[0, 1, 3, 4, 5]), 7.0).status == "supported"
+
+
+def test_curves_of_modes_show_what_is_missing():
+    ds = retention().copy(deep=True)
+    ds.r2.loc[{"seed": 2, "target": "left", "depth": 1, "state": "trained"}] = np.nan
+    for curve in (hypotheses.retention_panels(ds, "trained")["ξ = 7, neighbours"]["group 2"], hypotheses.relevance_panels(ds)["ξ = 7"]["depth 1"]):
+        assert np.isnan(curve.sel(seed=2)).any() and not np.isnan(curve.drop_sel(seed=2)).any()
+    ds.modulus[0, 0, 0, 1] = np.nan
+    with pytest.raises(ValueError, match="modulus has no value"):
+        hypotheses.retention_panels(ds, "trained")
+
+
+def test_a_fixed_point_is_not_judged_on_missing_values():
+    drift = xr.DataArray(np.tile([0.9, 0.01, 0.02, 0.3, 0.01, 0.01], (6, 1)), dims=("seed", "transition"))
+    assert hypotheses.fixed_point(perturbed(), drift, 7.0).networks == 6
+    for variable in ("growth", "scaled_drift"):
+        ds = perturbed()
+        ds[variable].loc[{"seed": 2, "transition": 4}] = np.nan
+        with pytest.raises(ValueError, match=f"{variable} has no value .*seed 2.*transition 4"):
+            hypotheses.fixed_point(ds, drift, 7.0)
+    drift[3, 0] = np.nan
+    with pytest.raises(ValueError, match=r"drift has no value \(NaN\) at seed 3, transition 0"):
+        hypotheses.fixed_point(perturbed(), drift, 7.0)
+
+
+def test_equal_spectra_are_compared_over_whole_networks():
+    head, ranks = ("correlation_length", "seed"), np.linspace(10, 4, DEPTHS) * rng.normal(1, 0.01, (2, 4, DEPTHS))
+    names = {"state": ["trained"], "view": ["position"], "centring": ["centred"], "spectrum": ["singular"]}
+    ds = xr.Dataset(
+        {"effective_rank": ((*head, "depth"), ranks), "excess_loss": ((*head, "step"), np.zeros((2, 4, 1))),
+         **{name: (head, np.full((2, 4), value)) for name, value in (("marginal_entropy", 2.0), ("reachable_loss", 1.0))}},
+        {"correlation_length": [1.0, 7.0], "seed": range(4)},
+    )  # fmt: skip
+    ds = ds.assign(effective_rank=ds.effective_rank.expand_dims(names))
+    assert hypotheses.no_selectivity({"quick": ds, "paper": ds}).networks == 16
+    with pytest.raises(ValueError, match="effective_rank has no value .*seed 3"):
+        hypotheses.no_selectivity({"quick": ds, "paper": ds.where(ds.seed < 3)[["effective_rank"]].assign(ds.drop_vars("effective_rank"))})
+
+
 # --- relevant modes ---
 
 
@@ -139,7 +244,7 @@ def modes_sweep(driver, trained=True):
 
 def test_relevant_modes_verdict():
     verdict = hypotheses.relevant_modes(modes_sweep("modes"))
-    assert verdict.status == "supported"
+    assert verdict.status == "supported" and verdict.networks == 80
     assert verdict.statistics["eigen", "difference"].low > 0
     assert hypotheses.relevant_modes(modes_sweep("xi")).status == "not supported"
     assert hypotheses.relevant_modes(modes_sweep("modes", trained=False)).status == "not trained"
@@ -277,7 +382,7 @@ def test_gate_counts_networks():
     assert isinstance(hypotheses.settings_table(modes_sweep("modes")), pd.DataFrame)
 
 
-def changed_settings():
+def changed_sweep():
     """A sweep of two variants, the second with one block fewer: ring collapses at the short correlation length with token mixing, and nowhere else."""
     depths, index = 8, []
     for experiment in range(4):  # variant x architecture
@@ -293,7 +398,7 @@ def changed_settings():
         drift[i, ..., : here - 1] = 0.01 + 0.001 * seed
         drift[i, 1, ..., 3] = 0.9
     n = len(index)
-    ds = xr.Dataset(
+    return xr.Dataset(
         {
             "effective_rank": (("run", "state", "view", "centring", "spectrum", "depth"), rank),
             "kernel_drift": (("run", "state", "view", "transition"), drift),
@@ -307,6 +412,10 @@ def changed_settings():
             **{name: ("run", [k[j] for k in index]) for j, name in enumerate(("experiment", "family", "correlation_length", "seed"))},
         },
     )  # fmt: skip
+
+
+def changed_settings():
+    ds = changed_sweep()
     return ds, hypotheses.robustness(ds, ["as it is", "fewer blocks"], 1.0, 7.0)
 
 
@@ -328,6 +437,21 @@ def test_robustness_judges_every_setting():
         else:
             expected = "not supported"
         assert verdict.status == expected, (finding, definition, family, mixing, variant)
+
+
+def test_robustness_names_the_network_that_is_missing():
+    ds = changed_sweep()
+    ds = ds.isel(run=((ds.experiment == 2) & (ds.family == "ring")).values)
+    judged = lambda ds: hypotheses.robustness(ds, ["as it is", "fewer blocks"], 1.0, 7.0)  # noqa: E731
+    assert {key[0]: v.networks for key, v in judged(ds).items()} == {finding: 8 if finding == "Selectivity" else 4 for finding in hypotheses.FINDINGS}
+    setting = ds.correlation_length == 7
+    with pytest.raises(ValueError, match=r"ring chains, mixing tokens, fewer blocks: the seeds .* 1: \[0, 1, 2, 3\], 7: \[0, 1, 3\]"):
+        judged(ds.isel(run=~(setting & (ds.seed == 2)).values))
+    with pytest.raises(ValueError, match=r"ring chains, mixing tokens, fewer blocks: the seeds .* 7: \[\]"):
+        judged(ds.isel(run=~setting.values))
+    drift = ds.kernel_drift.where(~(setting & (ds.seed == 2)))
+    with pytest.raises(ValueError, match="kernel_drift has no value .*seed 2.*correlation_length 7"):
+        judged(ds.assign(kernel_drift=drift))
 
 
 def test_robustness_agrees_with_the_findings_on_the_same_networks():

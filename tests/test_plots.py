@@ -99,6 +99,71 @@ def test_effects_and_matrices():
     assert {"title", "CKA"} <= texts(plots.cka_matrices({"title": cka}))
 
 
+@pytest.mark.parametrize("values", [[-20.0, -21.0, -22.0], [20.0, 21.0, 22.0], [-30.0, 5.0, 2.0]])
+def test_effects_of_any_size_are_drawn_with_their_intervals(values):
+    interval = findings.Interval.of(values)
+    figure = plots.effects({"row": {"a": interval}}, [0.2], "C")
+    (bar,) = figure.axes[0].collections[0].get_segments()
+    assert bar[:, 0] == pytest.approx([interval.low, interval.high])
+    assert figure.axes[0].lines[0].get_xdata() == pytest.approx([interval.mean])
+    svg(figure)
+
+
+def test_effects_that_are_unbounded_or_undefined():
+    rows = {"one": {"a": findings.Interval.of([-20.0])}, "none": {"b": findings.Interval.of([np.nan, np.nan])}}
+    figure = plots.effects(rows, [0.2], "C")
+    assert figure.axes[0].collections[0].get_segments()[0][:, 0].tolist() == [-29, 9]
+    assert {"a", "b", " undefined"} <= texts(figure)
+    svg(figure)
+
+
+@pytest.mark.parametrize("log", ["", "x", "y", "xy"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_panels_say_what_they_lack(log, shared):
+    nothing, part = data() * np.nan, data().where(lambda d: (d.seed > 0) | (d.depth != 2))
+    figures = [
+        plots.seed_lines({"a": {"x": nothing}, "b": {"x": nothing}}, "depth", "depth", "rank", log=log, shared=shared),
+        plots.lines({"a": {"x": ([1, 2], [np.nan] * 2)}}, "xi", log),
+        plots.scatter({"a": {"x": ([1, 2], [np.nan] * 2)}, "b": {"x": ([1, 2], [1, 3])}}, "k", "rank", log),
+    ]
+    for figure, wanted in zip(figures, ("15 of 15", "2 of 4", "2 of 4")):
+        assert f"{wanted} values are NaN" in texts(figure)
+        svg(figure)
+    assert figures[2].axes[1].get_yscale() == ("log" if "y" in log else "linear")
+    figure = plots.seed_lines({"a": {"x": part}}, "depth", "depth", "rank", log=log, shared=shared)
+    assert "1 of 15 values are NaN" in texts(figure)
+    (mean,) = (line.get_ydata() for line in figure.axes[0].lines if line.get_label() == "x")
+    assert np.isnan(mean).tolist() == [False, False, True, False, False]
+
+
+def test_heat_maps_and_correlations_say_what_they_lack():
+    cka = xr.DataArray(np.full((3, 3), np.nan), dims=("depth", "other_depth"), coords={"depth": range(3)})
+    assert "9 of 9 values are NaN" in texts(plots.cka_matrices({"a": cka}))
+    assert "1 of 6 values are NaN" in texts(plots.autocorrelation({"ring": ([0, 1], [1.0, 0.5], [1.0, np.nan], [0.1, 0.1])}))
+
+
+def stack(constant=False):
+    rank = np.full((1, 1, 3, 1, 1, 1, 1, 5), 3.0)
+    drift = np.tile([0.5, 0.01, 0.3, 0.02], (1, 1, 3, 1, 1, 1))
+    if constant:
+        rank[..., 4], drift[..., 3] = 0.0, np.nan
+    names = {"correlation_length": [1.0], "state": ["trained"], "view": ["position"], "centring": ["centred"], "spectrum": ["singular"]}
+    head = ("chain", "correlation_length", "seed", "state", "view")
+    variables = {"effective_rank": ((*head, "centring", "spectrum", "depth"), rank), "kernel_drift": ((*head, "transition"), drift)}
+    return xr.Dataset(variables, names)
+
+
+def test_drift_of_stacks():
+    (row,) = plots.stack_table({4: stack()}).values
+    assert [text.split()[0] for text in row] == ["0.83", "0.80", "0.03", "0.0150"]
+    (row,) = plots.stack_table({4: stack(constant=True)}).values
+    assert [text.split()[0] for text in row] == ["0.81", "0.80", "0.01", "0.0050"]
+    broken = stack()
+    broken.kernel_drift[0, 0, 1, 0, 0, 3] = np.nan
+    with pytest.raises(ValueError, match="kernel_drift has no value .*seed 1, transition 3"):
+        plots.stack_table({4: broken})
+
+
 def test_scatter():
     figure = plots.scatter({"modes": {"ring": ([1, 10], [2, 3])}, "length": {"ring": ([1, 2], [2, 3])}}, {"modes": "k", "length": "xi"}, "rank")
     assert {"ring", "modes", "k", "xi", "rank"} <= texts(figure) and figure.axes[0].get_xscale() == "log"
@@ -114,6 +179,11 @@ def test_relevant_modes_beside_rank():
     modes = xr.DataArray(np.full((1, 2, 3, 1), 2.5), dims=(*dims, "floor"))
     table = plots.modes_table({("ring", "quick"): xr.Dataset({"effective_rank": rank, "relevant_modes": modes})})
     assert table.loc[("ring", "quick", "7")].tolist() == ["2.50", "5.00 [5.00, 5.00]", "5.00 [5.00, 5.00]"]
+    for variable in ("relevant_modes", "effective_rank"):
+        ds = xr.Dataset({"effective_rank": rank, "relevant_modes": modes}).copy(deep=True)
+        ds[variable][0, 1, 2] = np.nan
+        with pytest.raises(ValueError, match=f"{variable} has no value .*seed 2"):
+            plots.modes_table({("ring", "quick"): ds})
 
 
 def test_tables():
@@ -124,6 +194,8 @@ def test_tables():
     assert table.loc[("tokens", "centred", "singular", 0), "pooled"] == "partly"
     assert set(table.values.ravel()) == {"partly"}
     assert plots.step_table({"tokens": {100: verdict}}).loc[100, "tokens"] == "partly supported"
+    counted = findings.Verdict("Selectivity", "supported", "", (), {"difference": findings.Interval.of([0.1, 0.3])}, networks=16)
+    assert plots.statistics_table({"tokens": counted})["tokens"].tolist() == ["supported", "16", str(counted.statistics["difference"])]
 
 
 def test_verdicts_over_settings():

@@ -4,7 +4,7 @@ import pytest
 from rgnb import chains, experiment
 from rgnb.experiment import Experiment
 from rgnb.probes import mode_retention
-from rgnb.sweep import sweep
+from rgnb.sweep import pivot, sweep
 
 SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "steps": 50, "snapshots": (), "sequences": 64}
 KEPT = ["effective_rank", "excess_loss", "relevant_modes"]
@@ -98,6 +98,20 @@ def test_a_damaged_sweep_is_set_aside_and_made_again(tmp_path, capsys, damage):
     assert sweep("x", [small()], KEPT, tmp_path, progress=False).identical(first)
     assert f"{path.name} is damaged" in capsys.readouterr().err
     assert (tmp_path / f"{path.name}.damaged-0").exists() and path.exists()
+
+
+def test_rows_are_arranged_by_their_labels(dataset):
+    ds = dataset.isel(run=(dataset.experiment == 1).values)
+    values = np.arange(ds.sizes["run"], dtype=float)
+    found = pivot(ds, values, "family", "correlation_length", "seed")
+    for row in range(ds.sizes["run"]):
+        one = ds.isel(run=row)
+        assert found.sel(family=one.family, correlation_length=one.correlation_length, seed=one.seed) == row
+    lost = ds.isel(run=slice(1, None))
+    with pytest.raises(ValueError, match="no row for 1 combinations .* family hierarchical, correlation_length 1.0, seed 0; .*partial=True"):
+        pivot(lost, values[1:], "family", "correlation_length", "seed")
+    found = pivot(lost, values[1:], "family", "correlation_length", "seed", partial=True)
+    assert np.isnan(found).sum() == 1 and np.isnan(found.sel(family="hierarchical", correlation_length=1.0, seed=0))
 
 
 def test_measuring_at_a_low_rate_can_be_timed():
