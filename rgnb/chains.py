@@ -41,7 +41,7 @@ class MarkovChain:
         self.eigenvalues = _eigenvalues(self.transition_matrix, self.stationary_distribution)
         modulus = abs(self.eigenvalues[1].item())
         if modulus >= 1 - 1e-15:
-            raise ValueError("transition_matrix nearly falls apart: its second eigenvalue rounds to 1; link its parts more")
+            raise checks.BadValue("transition_matrix nearly falls apart: its second eigenvalue rounds to 1; link its parts more")
         # Rounding leaves about 1e-16 where the eigenvalue is exactly zero.
         self.correlation_length = -1 / math.log(modulus) if modulus > 1e-12 else 0.0
 
@@ -60,14 +60,14 @@ class MarkovChain:
         """
         f = _tensor("observable", observable)
         if f.shape != (self.n_states,):
-            raise ValueError(f"observable must have shape ({self.n_states},), got {tuple(f.shape)}")
+            raise checks.BadValue(f"observable must have shape ({self.n_states},), got {tuple(f.shape)}")
         lags = [checks.integer("lags", lag, 0) for lag in checks.sequence("lags", lags)]
         pi = self.stationary_distribution
         scale = f.abs().max() ** 2
         f = f - pi @ f
         variance = pi @ f**2
         if not variance > torch.finfo(f.dtype).eps * scale:
-            raise ValueError("observable must be finite and not constant; it has no autocorrelation otherwise")
+            raise checks.BadValue("observable must be finite and not constant; it has no autocorrelation otherwise")
         powers = (torch.linalg.matrix_power(self.transition_matrix, lag) for lag in lags)
         return torch.stack([(pi * f) @ (power @ f) / variance for power in powers])
 
@@ -84,9 +84,9 @@ class MarkovChain:
         """
         batch, length = checks.integer("batch", batch, 1), checks.integer("length", length, 1)
         if batch * length > 2**28:
-            raise ValueError(f"batch * length must be at most 2**28 = {2**28}, got {batch} * {length}; draw them in parts")
+            raise checks.BadValue(f"batch * length must be at most 2**28 = {2**28}, got {batch} * {length}; draw them in parts")
         if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+            raise checks.BadType(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
         device = generator.device if generator is not None else torch.device("cpu")
         n = self.n_states
         uniform = torch.rand(length, batch, generator=generator, device=device, dtype=torch.float64)
@@ -169,21 +169,21 @@ def _tensor(name, values):
 def _validated(matrix):
     P = _tensor("transition_matrix", matrix)
     if P.ndim != 2 or P.shape[0] != P.shape[1] or not 2 <= len(P) <= 4096:
-        raise ValueError(f"transition_matrix must be square with 2 to 4096 states, got shape {tuple(P.shape)}")
+        raise checks.BadValue(f"transition_matrix must be square with 2 to 4096 states, got shape {tuple(P.shape)}")
     bad = ~torch.isfinite(P) | (P < 0)
     if bad.any():
         i, j = bad.nonzero()[0].tolist()
-        raise ValueError(f"transition_matrix[{i}, {j}] is {P[i, j].item()}; every entry must be finite and >= 0")
+        raise checks.BadValue(f"transition_matrix[{i}, {j}] is {P[i, j].item()}; every entry must be finite and >= 0")
     sums = P.sum(1)
     off = (sums - 1).abs()
     if off.max() > 1e-6:
         i = off.argmax().item()
-        raise ValueError(f"row {i} of transition_matrix sums to {sums[i].item():.9g}; divide each row by its sum")
+        raise checks.BadValue(f"row {i} of transition_matrix sums to {sums[i].item():.9g}; divide each row by its sum")
     graph = csr_array(P.numpy() > 0)
     components, labels = csgraph.connected_components(graph, connection="strong")
     if components > 1:
         other = int(np.argmax(labels != labels[0]))
-        raise ValueError(
+        raise checks.BadValue(
             f"transition_matrix is reducible: states 0 and {other} cannot both reach each other; "
             "remove the transient states or link the closed classes"
         )
@@ -192,7 +192,7 @@ def _validated(matrix):
     i, j = graph.nonzero()
     period = int(np.gcd.reduce(level[i] + 1 - level[j]))
     if period > 1:
-        raise ValueError(f"transition_matrix is periodic with period {period}; make a state able to stay where it is")
+        raise checks.BadValue(f"transition_matrix is periodic with period {period}; make a state able to stay where it is")
     return P / sums[:, None]
 
 
@@ -224,7 +224,7 @@ def _eigenvalues(P, pi):
 def _second_eigenvalue(correlation_length):
     xi = checks.positive("correlation_length", correlation_length)
     if xi > 1e12:
-        raise ValueError(f"correlation_length must be at most 1e12 (its eigenvalue rounds to 1 beyond), got {xi}")
+        raise checks.BadValue(f"correlation_length must be at most 1e12 (its eigenvalue rounds to 1 beyond), got {xi}")
     return math.exp(-1 / xi)
 
 
@@ -249,7 +249,7 @@ def sticky(n_states, correlation_length, stationary_distribution=None):
     lam = _second_eigenvalue(correlation_length)
     pi = _tensor("stationary_distribution", [1] * n if stationary_distribution is None else stationary_distribution)
     if pi.shape != (n,) or not (torch.isfinite(pi) & (pi > 0)).all():
-        raise ValueError(f"stationary_distribution must hold {n} finite weights > 0, got {pi.tolist()}")
+        raise checks.BadValue(f"stationary_distribution must hold {n} finite weights > 0, got {pi.tolist()}")
     return MarkovChain(lam * torch.eye(n, dtype=torch.float64) + (1 - lam) * (pi / pi.sum()))
 
 
@@ -278,7 +278,7 @@ def block(n_states, correlation_length, n_blocks=4):
     n = _states(n_states)
     m = checks.integer("n_blocks", n_blocks, 2)
     if n % m:
-        raise ValueError(f"n_blocks must divide n_states, got n_blocks={m} and n_states={n}")
+        raise checks.BadValue(f"n_blocks must divide n_states, got n_blocks={m} and n_states={n}")
     lam = _second_eigenvalue(correlation_length)
     return MarkovChain(lam * _block_average(n, m) + (1 - lam) / n)
 
@@ -297,9 +297,9 @@ def hierarchical(n_states, correlation_length, ratio=2.0):
     n = _states(n_states)
     levels = n.bit_length() - 1
     if n != 2**levels:
-        raise ValueError(f"n_states must be a power of two for the hierarchical family, got {n}; try {2**levels}")
+        raise checks.BadValue(f"n_states must be a power of two for the hierarchical family, got {n}; try {2**levels}")
     if not 1 <= checks.positive("ratio", ratio) <= 1e6:
-        raise ValueError(f"ratio must be at least 1 (below it probabilities turn negative) and at most 1e6, got {ratio}")
+        raise checks.BadValue(f"ratio must be at least 1 (below it probabilities turn negative) and at most 1e6, got {ratio}")
     xi = checks.positive("correlation_length", correlation_length)
     P = _block_average(n, 1)
     for j in range(1, levels + 1):
@@ -331,7 +331,7 @@ def dirichlet(n_states, alpha, seed=0):
     try:
         return MarkovChain(rows)
     except ValueError as error:
-        raise ValueError(f"alpha {alpha} with seed {seed} gives no usable chain ({error}); use a larger alpha") from None
+        raise checks.BadValue(f"alpha {alpha} with seed {seed} gives no usable chain ({error}); use a larger alpha") from None
 
 
 def estimate(sequences, n_states=None, pseudocount=0.0):
@@ -351,22 +351,22 @@ def estimate(sequences, n_states=None, pseudocount=0.0):
     tokens = [np.asarray(s.cpu() if isinstance(s, torch.Tensor) else s) for s in checks.sequence("sequences", sequences)]
     for i, s in enumerate(tokens):
         if s.ndim != 1 or s.dtype.kind not in "iu" and s.size:
-            raise TypeError(f"sequences[{i}] must be one sequence of integers, got {s.dtype} of shape {s.shape}")
+            raise checks.BadType(f"sequences[{i}] must be one sequence of integers, got {s.dtype} of shape {s.shape}")
     largest = max((int(s.max()) for s in tokens if s.size), default=0)
     n = _states(max(largest + 1, 2) if n_states is None else n_states)
     if largest >= n or any(s.min() < 0 for s in tokens if s.size):
-        raise ValueError(f"tokens must lie in 0, ..., {n - 1}; raise n_states or leave out what is no state")
+        raise checks.BadValue(f"tokens must lie in 0, ..., {n - 1}; raise n_states or leave out what is no state")
     counts = np.zeros((n, n))
     for s in tokens:
         np.add.at(counts, (s[:-1].astype(int), s[1:].astype(int)), 1.0)
     counts += checks.positive("pseudocount", pseudocount) if pseudocount else 0.0
     total = counts.sum(1, keepdims=True)
     if not total.all():
-        raise ValueError(f"state {int(np.flatnonzero(total == 0)[0])} is never left in the sequences; set pseudocount, such as 0.5")
+        raise checks.BadValue(f"state {int(np.flatnonzero(total == 0)[0])} is never left in the sequences; set pseudocount, such as 0.5")
     try:
         return MarkovChain(counts / total)
     except ValueError as error:
-        raise ValueError(f"these sequences give no usable chain ({error}); set pseudocount, such as 0.5, or use more of them") from None
+        raise checks.BadValue(f"these sequences give no usable chain ({error}); set pseudocount, such as 0.5, or use more of them") from None
 
 
 FAMILIES = {f.__name__: f for f in (sticky, ring, cycle, block, hierarchical, reversible)}

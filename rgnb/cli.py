@@ -92,7 +92,7 @@ def _sweep(args):
     values = {}
     for key, text in args.parameter:
         if key in values:
-            raise ValueError(f"{key} is set twice; give one list, such as -p {key} \"[1, 2]\"")
+            raise checks.BadValue(f"{key} is set twice; give one list, such as -p {key} \"[1, 2]\"")
         values[key] = _value(text)
     experiments = sweep.grid(args.profile, **values)
     print(f"{args.name}: {sweep.plan(experiments)}", flush=True)

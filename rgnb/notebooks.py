@@ -39,7 +39,7 @@ class Parameter:
             return _like(self.default, ast.literal_eval(text.capitalize() if isinstance(self.default, bool) else text))
         except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
             kind = KINDS[type(self.default)]
-            raise ValueError(f"{self.name} must be {kind}, such as its default {self.default!r}; got {text!r}") from None
+            raise checks.BadValue(f"{self.name} must be {kind}, such as its default {self.default!r}; got {text!r}") from None
 
 
 def _like(default, value):
@@ -57,7 +57,7 @@ def pages(root=None):
     """Every page of the book, in the order of its table of contents, as paths from book/ without a suffix."""
     toc = (root or ROOT) / "_toc.yml"
     if not toc.exists():
-        raise ValueError(f"no book at {toc.parent}; install rgnb from a checkout of its repository: pip install -e '.[book]'")
+        raise checks.BadValue(f"no book at {toc.parent}; install rgnb from a checkout of its repository: pip install -e '.[book]'")
     return re.findall(r"^[\s-]*(?:root|file): *([\w/-]+)", toc.read_text(), re.MULTILINE)
 
 
@@ -105,9 +105,9 @@ def run_path(name, values, output=None, root=None):
         slug += "-" + hashlib.sha256(plain.encode()).hexdigest()[:8]
     path = Path(os.path.abspath(output)) if output else (root or ROOT) / "book" / "runs" / f"{slug}.ipynb"
     if path.suffix != ".ipynb" or "\0" in str(path):
-        raise ValueError(f"the output must be a notebook, a name that ends in .ipynb; got {str(path)!r}")
+        raise checks.BadValue(f"the output must be a notebook, a name that ends in .ipynb; got {str(path)!r}")
     if path.exists() and _run_of(path) != _run_label(name, values):
-        raise ValueError(f"{path} is there already and is not an earlier output of this run; choose another --output")
+        raise checks.BadValue(f"{path} is there already and is not an earlier output of this run; choose another --output")
     return path
 
 
@@ -326,7 +326,7 @@ def copy_book(into, keep=()):
     """
     into = Path(into).resolve()
     if ROOT.is_relative_to(into) or into.is_relative_to(ROOT / "book"):
-        raise ValueError(f"{into} holds or is inside the book itself; choose another folder, such as build/reproduce")
+        raise checks.BadValue(f"{into} holds or is inside the book itself; choose another folder, such as build/reproduce")
     ignore = shutil.ignore_patterns("_build", "ipynb", "executed", "runs", "_toc.yml")
     shutil.copytree(ROOT / "book", into / "book", ignore=ignore, dirs_exist_ok=True)
     for name in ("_config.yml", "_toc.yml", "book/_toc.yml"):

@@ -145,10 +145,10 @@ def pivot(ds, values, *dims):
     checks.results("ds", ds, **dict.fromkeys(dims, "run"))
     values = checks.vector("values", values)
     if len(values) != ds.sizes.get("run"):
-        raise ValueError(f"values must be one number for each of the {ds.sizes.get('run')} rows of ds, got {len(values)}")
+        raise checks.BadValue(f"values must be one number for each of the {ds.sizes.get('run')} rows of ds, got {len(values)}")
     frame = pd.DataFrame({d: ds[d].values for d in dims} | {"value": values})
     if frame.duplicated(list(dims)).any():
-        raise ValueError(f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or name more dims")
+        raise checks.BadValue(f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or name more dims")
     return xr.DataArray.from_series(frame.set_index(list(dims))["value"])
 
 
@@ -165,7 +165,7 @@ def _rows(experiments):
             for seed in e.seeds:
                 rows.setdefault((setting, seed), i)
     if not rows:
-        raise ValueError("experiments must hold at least one Experiment, got none")
+        raise checks.BadValue("experiments must hold at least one Experiment, got none")
     return rows
 
 
@@ -179,7 +179,7 @@ def _by_setting(rows):
 def _device(experiments):
     named = {e.device for e in experiments}
     if len(named) > 1:
-        raise ValueError(f"the experiments of a sweep must name the same device, got {sorted(named)}")
+        raise checks.BadValue(f"the experiments of a sweep must name the same device, got {sorted(named)}")
     return resolve_device(named.pop())
 
 
@@ -264,7 +264,7 @@ def _cluster(scheduler, workers):
         with Client(scheduler, timeout=10) as client:
             several = sorted(address for address, threads in client.nthreads().items() if threads > 1)
             if several:
-                raise ValueError(f"workers with several threads: {', '.join(several)}; start each with --nthreads 1, more of them instead")
+                raise checks.BadValue(f"workers with several threads: {', '.join(several)}; start each with --nthreads 1, more of them instead")
             yield client
     else:
         limits = {"memory_limit": 0}

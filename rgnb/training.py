@@ -43,7 +43,7 @@ class TrainConfig:
         object.__setattr__(self, "snapshots", checks.sequence("snapshots", self.snapshots, 0))
         for step in (*self.snapshots, self.steps):
             if checks.integer("snapshots", step, 1) % BLOCK:
-                raise ValueError(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
+                raise checks.BadValue(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
 
 
 def generator(*entropy, device="cpu"):
@@ -70,7 +70,7 @@ def resolve_device(device="auto"):
     except RuntimeError:
         found = None
     if not available[kind] or found is None or kind == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r} is not on this machine; use device='auto' or 'cpu'")
+        raise checks.BadValue(f"device {device!r} is not on this machine; use device='auto' or 'cpu'")
     return found
 
 
