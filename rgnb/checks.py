@@ -92,7 +92,7 @@ def sequence(name, values, minimum=1):
 def choice(name, value, options):
     """Return `value` if it is one of `options`; else a ValueError that names the closest one."""
     options = list(options)
-    if value not in options:
+    if getattr(value, "ndim", 0) or value not in options:  # an array is compared entry by entry
         named = [str(option) for option in options]
         close = difflib.get_close_matches(str(value), named, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""

@@ -83,12 +83,17 @@ class Experiment:
             for name, value in values.items():
                 object.__setattr__(self, name, value)
 
-        seeds = range(checks.integer("seeds", self.seeds, 1, 10_000)) if not isinstance(self.seeds, tuple | list) else self.seeds
+        for name, kind in {"model": ModelConfig, "training": TrainConfig}.items():
+            checks.instance(name, getattr(self, name), kind, "Experiment.profile makes one from its fields")
+        families = checks.sequence("families", self.families, 0)
+        lengths = checks.sequence("correlation_lengths", self.correlation_lengths, 0)
+        several = hasattr(self.seeds, "__iter__") and not isinstance(self.seeds, str)
+        seeds = self.seeds if several else range(checks.integer("seeds", self.seeds, 1, 10_000))
         fix(
-            families=tuple(checks.choice("family", f, chains.FAMILIES) for f in self.families),
-            correlation_lengths=tuple(checks.positive("correlation_length", xi) for xi in self.correlation_lengths),
-            own=tuple(self.own),
-            seeds=tuple(checks.integer("seeds", s, 0) for s in seeds),
+            families=tuple(checks.choice("family", f, chains.FAMILIES) for f in families),
+            correlation_lengths=tuple(checks.positive("correlation_length", xi) for xi in lengths),
+            own=checks.sequence("own", self.own, 0),
+            seeds=tuple(checks.integer("seeds", s, 0) for s in checks.sequence("seeds", seeds, 0)),
             sequences=checks.integer("sequences", self.sequences, 64),
         )
         for name in ("seeds",) if self.own else ("seeds", "families", "correlation_lengths"):

@@ -35,14 +35,18 @@ class TrainConfig:
     snapshots: tuple = (100, 300, 1000, 3000)  # steps (multiples of 50) whose weights are kept, beside the last
 
     def __post_init__(self):
-        checks.choice("scheme", self.scheme, SCHEMES)
-        checks.fraction("rate", self.rate)
-        checks.positive("learning_rate", self.learning_rate)
-        for name, value in {"batch": self.batch, "steps": self.steps}.items():
-            checks.integer(name, value, 1)
-        object.__setattr__(self, "snapshots", checks.sequence("snapshots", self.snapshots, 0))
+        values = {
+            "scheme": checks.choice("scheme", self.scheme, SCHEMES),
+            "rate": checks.fraction("rate", self.rate),
+            "batch": checks.integer("batch", self.batch, 1),
+            "steps": checks.integer("steps", self.steps, 1),
+            "learning_rate": checks.positive("learning_rate", self.learning_rate),
+            "snapshots": tuple(checks.integer("snapshots", s, 1) for s in checks.sequence("snapshots", self.snapshots, 0)),
+        }
+        for name, value in values.items():  # plain numbers, whatever kind they came as: results are found by them
+            object.__setattr__(self, name, value)
         for step in (*self.snapshots, self.steps):
-            if checks.integer("snapshots", step, 1) % BLOCK:
+            if step % BLOCK:
                 raise checks.BadValue(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
 
 
@@ -62,7 +66,7 @@ def resolve_device(device="auto"):
         ValueError: the device is unknown or not on this machine.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
+    if str(device) == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     kind = checks.choice("device", str(device).split(":")[0], available)
     try:
