@@ -7,6 +7,7 @@ its GPU, or on a Dask cluster.
 
 import itertools
 import json
+import traceback
 import uuid
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
-from rgnb import checks, files
+from rgnb import checks, cores, files
 from rgnb.experiment import Experiment, entries, full_name, rehearse, results_folder, seconds_measuring, settle, stored
-from rgnb.training import resolve_device, seconds_a_step
+from rgnb.training import Diverged, resolve_device, seconds_a_step
 
 LABELS = ("n_states", "mixing", "width", "blocks", "scheme", "rate", "learning_rate")  # of a setting, beside its chain
 VARIABLES = ("effective_rank", "kernel_drift", "excess_loss", "marginal_entropy", "reachable_loss")  # what the findings are judged by
@@ -88,8 +89,8 @@ def plan(experiments, results=None, analysis=None, workers=None):
 def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, analysis=None, scheduler=None):
     """Run experiments of any sizes and return chosen variables of all of them, one row a (setting, seed).
 
-    What is missing runs in one process for each core that this process may use (`torch.get_num_threads()`); in this one
-    where that is one core, or where it has a GPU. With the address of a Dask scheduler it runs on that cluster, whose workers need
+    What is missing runs in one process for each core that this process may use (`cores.available`, and at most
+    `torch.get_num_threads()`); in this one where that is one core, or where it has a GPU. With the address of a Dask scheduler it runs on that cluster, whose workers need
     this version of rgnb and one thread each (`dask worker --nthreads 1`). They write to the same results folder where they
     see it; else to their own ($RGNB_RESULTS there), and what they computed is sent back and stored here.
 
@@ -105,7 +106,8 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
     Returns:
         xarray.Dataset with a dimension `run` and along it the coordinates family, correlation_length, seed, provenance,
         those in `LABELS` and `experiment`, the number of the first experiment that has the row. Where settings failed, the others
-        are there, the attribute `failed` lists them with their errors (JSON), and the sweep has no file of its own yet.
+        are there, the attribute `failed` lists them with their errors (JSON; a fault with its traceback), and the sweep
+        has no file of its own yet.
 
     Raises:
         ValueError: a bad name, an unknown variable, no experiment, or workers with several threads.
@@ -133,7 +135,7 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
                 lost = [seed for seed in seeds if (setting, seed) not in new]
                 failed.append(_labels(setting) | {"seeds": lost, "error": error or "its results are gone"})
         if not found:
-            raise RuntimeError(f"every setting failed, the first with: {failed[0]['error']}")
+            raise checks.Failed(f"every setting failed, the first with: {failed[0]['error']}")
         ds = _combined([row for row in rows if row in found], found, rows)
         return ds.assign_attrs(failed=json.dumps(failed)) if failed else ds
 
@@ -184,7 +186,7 @@ def _device(experiments):
 
 
 def _workers(device, settings):
-    return max(1, min(torch.get_num_threads(), settings)) if device.type == "cpu" else 1
+    return max(1, min(torch.get_num_threads(), cores.available(), settings)) if device.type == "cpu" else 1
 
 
 def _known(variables, ds):
@@ -245,13 +247,16 @@ def _here(waiting, folder, device, analysis):
 
 
 def _settled(setting, seeds, folder, device, analysis):
-    # The error of a setting as text, None where it is stored. A disk that is full fails all of them: it ends the sweep.
+    # The error of a setting as text, with its traceback if it is a fault; None where it is stored. A disk that is full fails
+    # all of them: it ends the sweep.
     try:
         settle(setting, seeds, folder, device, analysis=analysis)
     except OSError:
         raise
-    except Exception as error:
+    except (checks.BadInput, Diverged) as error:
         return f"{type(error).__name__}: {error}"
+    except Exception:
+        return traceback.format_exc().rstrip()
 
 
 @contextmanager
@@ -293,8 +298,10 @@ def _there(client, waiting, folder, device, analysis):
                     if not (folder / file).exists():
                         with files.replacing(folder / file) as partial:
                             partial.write_bytes(content)
+            else:
+                error = "".join(traceback.format_exception(error.with_traceback(future.traceback()))).rstrip()
             future.release()
-            yield setting, seeds, error and str(error)
+            yield setting, seeds, error
     finally:
         client.cancel(list(futures))
         token.unlink(missing_ok=True)
