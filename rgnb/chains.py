@@ -15,7 +15,7 @@ from rgnb import checks
 
 
 class MarkovChain:
-    """A stationary, irreducible, aperiodic Markov chain.
+    """A stationary, irreducible, aperiodic Markov chain. It cannot be changed: its tensors are given out as copies.
 
     Args:
         transition_matrix: (V, V) nested lists, numpy array or tensor; V >= 2, entries >= 0, rows sum to 1
@@ -35,15 +35,20 @@ class MarkovChain:
     """
 
     def __init__(self, transition_matrix):
-        self.transition_matrix = _validated(transition_matrix)
-        self.n_states = len(self.transition_matrix)
-        self.stationary_distribution = _stationary(self.transition_matrix)
-        self.eigenvalues = _eigenvalues(self.transition_matrix, self.stationary_distribution)
-        modulus = abs(self.eigenvalues[1].item())
+        self._matrix = _validated(transition_matrix)
+        self._stationary = _stationary(self._matrix)
+        self._eigenvalues = _eigenvalues(self._matrix, self._stationary)
+        modulus = abs(self._eigenvalues[1].item())
         if modulus >= 1 - 1e-15:
             raise checks.BadValue("transition_matrix nearly falls apart: its second eigenvalue rounds to 1; link its parts more")
         # Rounding leaves about 1e-16 where the eigenvalue is exactly zero.
-        self.correlation_length = -1 / math.log(modulus) if modulus > 1e-12 else 0.0
+        self._correlation_length = -1 / math.log(modulus) if modulus > 1e-12 else 0.0
+
+    transition_matrix = property(lambda self: self._matrix.clone())
+    stationary_distribution = property(lambda self: self._stationary.clone())
+    eigenvalues = property(lambda self: self._eigenvalues.clone())
+    correlation_length = property(lambda self: self._correlation_length)
+    n_states = property(lambda self: len(self._matrix))
 
     def __repr__(self):
         return f"MarkovChain(n_states={self.n_states}, correlation_length={self.correlation_length:.4g})"
@@ -62,13 +67,13 @@ class MarkovChain:
         if f.shape != (self.n_states,):
             raise checks.BadValue(f"observable must have shape ({self.n_states},), got {tuple(f.shape)}")
         lags = [checks.integer("lags", lag, 0) for lag in checks.sequence("lags", lags)]
-        pi = self.stationary_distribution
+        pi = self._stationary
         scale = f.abs().max() ** 2
         f = f - pi @ f
         variance = pi @ f**2
         if not variance > torch.finfo(f.dtype).eps * scale:
             raise checks.BadValue("observable must be finite and not constant; it has no autocorrelation otherwise")
-        powers = (torch.linalg.matrix_power(self.transition_matrix, lag) for lag in lags)
+        powers = (torch.linalg.matrix_power(self._matrix, lag) for lag in lags)
         return torch.stack([(pi * f) @ (power @ f) / variance for power in powers])
 
     def sample(self, batch, length, generator=None):
@@ -111,13 +116,13 @@ class MarkovChain:
 
     @cached_property
     def _first(self):
-        first = self.stationary_distribution.cumsum(0)
+        first = self._stationary.cumsum(0)
         return first / first[-1]
 
     @cached_property
     def _sums(self):
         # Row i is i + its cumulative distribution: one search in the flat, sorted whole for (state + uniform) finds the next state.
-        cumulative = self.transition_matrix.cumsum(1)
+        cumulative = self._matrix.cumsum(1)
         return (torch.arange(self.n_states)[:, None] + cumulative / cumulative[:, -1:]).flatten()
 
     @cached_property
@@ -341,21 +346,32 @@ def estimate(sequences, n_states=None, pseudocount=0.0):
 
     Args:
         sequences: (batch, length) integers, or a list of sequences of any lengths; states 0, 1, ..., n_states - 1.
-        n_states: number of states; None: one more than the largest token.
-        pseudocount: added to every transition's count; above 0 also states that were never left get a row.
+        n_states: number of states; None: one more than the largest token, and each of them must occur.
+        pseudocount: added to every transition's count; above 0 also states that were never left get a row, and with
+            n_states those that never occur.
 
     Raises:
         TypeError: tokens are not integers.
-        ValueError: tokens out of range, no transition, or counts that give no usable chain.
+        ValueError: tokens out of range or with gaps, no transition, or counts that give no usable chain.
     """
     tokens = [np.asarray(s.cpu() if isinstance(s, torch.Tensor) else s) for s in checks.sequence("sequences", sequences)]
     for i, s in enumerate(tokens):
         if s.ndim != 1 or s.dtype.kind not in "iu" and s.size:
             raise checks.BadType(f"sequences[{i}] must be one sequence of integers, got {s.dtype} of shape {s.shape}")
-    largest = max((int(s.max()) for s in tokens if s.size), default=0)
-    n = _states(max(largest + 1, 2) if n_states is None else n_states)
-    if largest >= n or any(s.min() < 0 for s in tokens if s.size):
+    found = sorted({int(state) for s in tokens for state in np.unique(s)})
+    n = max([*found, 1]) + 1 if n_states is None else _states(n_states)
+    if found and not 0 <= found[0] <= found[-1] < n:
         raise checks.BadValue(f"tokens must lie in 0, ..., {n - 1}; raise n_states or leave out what is no state")
+    if len(found) == 1:
+        raise checks.BadValue(f"sequences hold the state {found[0]} alone; a chain needs two states or more")
+    if 0 < len(found) < n and (n_states is None or not pseudocount):
+        # A pseudocount would make states of the gaps, which then weigh in the stationary law and the correlation length.
+        gap = next((i for i, state in enumerate(found) if i != state), len(found))
+        raise checks.BadValue(
+            f"state {gap} of 0, ..., {n - 1} never occurs in the sequences; relabel the {len(found)} that do 0, ..., {len(found) - 1}, as "
+            "numpy.unique(sequences, return_inverse=True)[1] does; if the others are states too, give n_states and a pseudocount"
+        )
+    n = _states(n)
     counts = np.zeros((n, n))
     for s in tokens:
         np.add.at(counts, (s[:-1].astype(int), s[1:].astype(int)), 1.0)
