@@ -154,7 +154,7 @@ class Experiment:
 
         Raises:
             FloatingPointError: training diverged; the other seeds, and what was stored before, stay.
-            OSError: a file cannot be written, or a damaged one not be set aside.
+            OSError: a file cannot be written or read, or a damaged one not be set aside.
             ValueError: the results folder is read-only and something is missing.
         """
         folder, device = results_folder(results), resolve_device(self.device)
