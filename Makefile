@@ -1,44 +1,56 @@
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALLED := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: book pdf test reliability bench notebooks reproduce
 
-book: $(INSTALLED)
+book: .venv/.book
 	$(BIN)/rgnb build
 
 # Printed by Chromium, which has to be installed.
-pdf: $(INSTALLED)
+pdf: .venv/.pdf
 	$(BIN)/python -c "from rgnb import pdf; print('the PDF is at', pdf.build().as_uri())"
 
-test: $(INSTALLED)
+test: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 # What the page Reliability shows: the tests of its promises, counted.
-reliability: $(INSTALLED)
+reliability: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m promise --counts=results/reliability.json tests
 
-# Against the peers, which it installs; six to seven minutes on 2 cores. pydtmc asks for an old matplotlib that it does not need here.
-bench: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps pydtmc==8.7.0
+# Against the peers, which it installs; six to seven minutes on 2 cores.
+bench: .venv/.bench
 	$(BIN)/python benchmarks/bench.py
 
 # The .ipynb pairs of the MyST notebooks, for papermill and Jupyter; one that was changed since is left alone.
 notebooks: $(patsubst book/notebooks/%.md,book/ipynb/%.ipynb,$(wildcard book/notebooks/*.md))
 
-book/ipynb/%.ipynb: book/notebooks/%.md | $(INSTALLED)
+book/ipynb/%.ipynb: book/notebooks/%.md | .venv/.book
 	@mkdir -p book/ipynb
 	$(BIN)/jupytext --quiet --to ipynb --output $@ $<
 
 # Trains everything in the book again, into build/reproduce, or what the notebooks in PAGES show; stop it and call it again to go on.
 PAGES =
-reproduce: $(INSTALLED)
+reproduce: .venv/.book
 	RGNB_RESULTS='$(CURDIR)/build/reproduce/results' $(BIN)/rgnb build --into build/reproduce $(PAGES)
 
-$(INSTALLED): pyproject.toml constraints.txt
+.venv/.book: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "rgnb needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[book,test]'
+	$(PIP) --constraint constraints.txt --editable '.[book]'
+	@touch $@
+
+.venv/.pdf: .venv/.book
+	$(PIP) --constraint constraints.txt --editable '.[book,pdf]'
+	@touch $@
+
+.venv/.test: .venv/.book
+	$(PIP) --constraint constraints.txt --editable '.[book,test]'
+	@touch $@
+
+# pydtmc asks for an old matplotlib that it does not need here.
+.venv/.bench: .venv/.book
+	$(PIP) --constraint constraints.txt --editable '.[book,bench]'
+	$(PIP) --no-deps pydtmc==8.7.0
 	@touch $@

@@ -10,7 +10,6 @@ import importlib
 import io
 import json
 import multiprocessing
-import os
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
-from rgnb import chains, metrics
+from rgnb import chains, cores, metrics
 from rgnb.experiment import Experiment, forward, provenance
 from rgnb.masking import bayes_posterior, corrupt
 from rgnb.model import ModelConfig, ResidualMLP
@@ -555,7 +554,7 @@ def main(arguments=None):
         rows += found
     if not (args.names or args.tiny):
         peers = ("quantecon", "deeptime", "hmmlearn", "pydtmc", "pytorch-cka", "ckatorch", "torch-cka", "numpy", "scipy")
-        made = provenance(torch.device("cpu")) | {"cores": os.cpu_count(), "peers": {name: version(name) for name in peers}}
+        made = provenance(torch.device("cpu")) | {"cores": cores.available(), "peers": {name: version(name) for name in peers}}
         content = {"provenance": made, "rows": [asdict(r) for r in rows]}
         path = Path(__file__).with_name("results.json")
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -6,8 +6,7 @@ A *part* is a stack of members with its optimiser; the parts of a training hold 
 import json
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 
 from rgnb import files
 
@@ -28,21 +27,35 @@ class Store:
             save_file(tensors, partial, {"setting": self.setting, "digest": files.digest(tensors)})
 
     def load(self, path):
-        """The tensors in `path`, or None where there is no such file; a file that is damaged or of another setting is set aside."""
-        if not path.exists():
+        """The tensors in `path`, or None where there is no such file; a file that is damaged or of another setting is set aside.
+
+        Raises:
+            OSError, MemoryError, ImportError: the file could not be read, which says nothing about it: it is left as it is.
+        """
+        if (content := files.content(path)) is None:
             return None
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # not a view of the file
-            if metadata.get("setting") != self.setting:
-                raise files.Damaged("of another setting")
-            if metadata.get("digest") != files.digest(tensors):
-                raise files.Damaged("its content was changed")
-            return tensors
-        except Exception as error:  # safetensors raises its own and OS errors for a damaged file
-            files.set_aside(path, error)
-            return None
+        with files.reading(path):
+            try:
+                metadata, tensors = _parsed(content)
+            except (OSError, MemoryError, ImportError):
+                raise
+            except Exception as error:  # safetensors, json and torch raise many kinds for what is not theirs
+                why = f"{type(error).__name__}: {error}"
+            else:
+                if metadata.get("setting") != self.setting:
+                    why = "it is of another setting"
+                elif metadata.get("digest") != files.digest(tensors):
+                    why = "its content was changed"
+                else:
+                    return tensors
+        files.set_aside(path, why)
+        return None
+
+
+def _parsed(content):
+    # Metadata and tensors of a safetensors file: the length of its header in 8 bytes, the header in JSON, the tensors.
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return header.get("__metadata__", {}), load(content)
 
 
 def weights(parts, history, seconds, i):

@@ -7,30 +7,49 @@ import os
 from pathlib import Path
 
 
+class BadInput(Exception):
+    """What was passed in cannot be used; the message says what to pass instead.
+
+    Only its two subclasses are raised. An error that is none of them is a fault of the package, or the machine's.
+    """
+
+
+class BadValue(BadInput, ValueError):
+    """A value that cannot be used."""
+
+
+class BadType(BadInput, TypeError):
+    """Something of a kind that cannot be used."""
+
+
+class Failed(RuntimeError):
+    """Work that could not be done, for a reason that the message gives in full: no traceback adds to it."""
+
+
 def instance(name, value, kind, where=""):
     """Return `value` if it is of a class. TypeError that says what else it is, and `where` one comes from."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__module__.partition('.')[0]} {kind.__name__}, got {type(value).__name__}{where and f'; {where}'}")
+        raise BadType(f"{name} must be a {kind.__module__.partition('.')[0]} {kind.__name__}, got {type(value).__name__}{where and f'; {where}'}")
     return value
 
 
 def path(name, value):
     """Return `value` as a Path. TypeError if it is none, ValueError if no file can have such a name."""
     if not isinstance(value, str | os.PathLike) or isinstance(value, str) and not value:
-        raise TypeError(f"{name} must be a path, got {value!r}")
+        raise BadType(f"{name} must be a path, got {value!r}")
     if "\0" in os.fspath(value):
-        raise ValueError(f"{name} must not hold a null character, got {value!r}")
+        raise BadValue(f"{name} must not hold a null character, got {value!r}")
     return Path(value)
 
 
 def integer(name, value, minimum, maximum=2**63 - 1):
     """Return `value` as an int. TypeError if it is not an integer, ValueError if it is below `minimum` or above `maximum`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}; pass a whole number >= {minimum}")
+        raise BadType(f"{name} must be an integer, got {value!r}; pass a whole number >= {minimum}")
     if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+        raise BadValue(f"{name} must be at least {minimum}, got {value}")
     if value > maximum:
-        raise ValueError(f"{name} must be at most {maximum}, got {value}")
+        raise BadValue(f"{name} must be at most {maximum}, got {value}")
     return int(value)
 
 
@@ -38,13 +57,13 @@ def number(name, value, above=-math.inf):
     """Return `value` as a float. TypeError if it is not a real number, ValueError unless it is finite and greater than `above`."""
     wanted = "finite" if above == -math.inf else f"finite and greater than {above:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r}; pass one that is {wanted}")
+        raise BadType(f"{name} must be a number, got {value!r}; pass one that is {wanted}")
     try:
         found = float(value)
     except OverflowError:  # an int beyond the floats
         found = math.inf
     if not (math.isfinite(found) and found > above):
-        raise ValueError(f"{name} must be {wanted}, got {value}")
+        raise BadValue(f"{name} must be {wanted}, got {value}")
     return found
 
 
@@ -56,28 +75,28 @@ def positive(name, value):
 def fraction(name, value):
     """Return `value` as a float. ValueError unless it lies strictly between 0 and 1."""
     if positive(name, value) >= 1:
-        raise ValueError(f"{name} must lie strictly between 0 and 1, got {value}")
+        raise BadValue(f"{name} must lie strictly between 0 and 1, got {value}")
     return float(value)
 
 
 def sequence(name, values, minimum=1):
     """Return `values` as a tuple. TypeError if they cannot be iterated, ValueError if there are fewer than `minimum`."""
     if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
-        raise TypeError(f"{name} must be a sequence, got {values!r}; pass a list such as [{values!r}]")
+        raise BadType(f"{name} must be a sequence, got {values!r}; pass a list such as [{values!r}]")
     values = tuple(values)
     if len(values) < minimum:
-        raise ValueError(f"{name} must hold at least {minimum}, got {len(values)}")
+        raise BadValue(f"{name} must hold at least {minimum}, got {len(values)}")
     return values
 
 
 def choice(name, value, options):
     """Return `value` if it is one of `options`; else a ValueError that names the closest one."""
     options = list(options)
-    if value not in options:
+    if getattr(value, "ndim", 0) or value not in options:  # an array is compared entry by entry
         named = [str(option) for option in options]
         close = difflib.get_close_matches(str(value), named, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown {name} {value!r}: {hint}choose from {', '.join(named)}")
+        raise BadValue(f"unknown {name} {value!r}: {hint}choose from {', '.join(named)}")
     return value
 
 
@@ -91,9 +110,9 @@ def tensor(name, values):
             values = np.asarray(values)
             values = torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))  # any layout and byte order
         except (TypeError, ValueError, OverflowError) as error:
-            raise TypeError(f"{name} must be a tensor or array of numbers: {error}") from None
+            raise BadType(f"{name} must be a tensor or array of numbers: {error}") from None
     if values.is_complex():
-        raise TypeError(f"{name} must be real, got {values.dtype}")
+        raise BadType(f"{name} must be real, got {values.dtype}")
     return values
 
 
@@ -101,7 +120,7 @@ def matrix(name, values):
     """Return `values` as an (n, k) float64 tensor. ValueError unless it has that shape, n and k >= 1, and is finite."""
     found = tensor(name, values).double()
     if found.ndim != 2 or 0 in found.shape or not found.isfinite().all():
-        raise ValueError(f"{name} must be (n, k) finite numbers, n and k >= 1, got shape {tuple(found.shape)}")
+        raise BadValue(f"{name} must be (n, k) finite numbers, n and k >= 1, got shape {tuple(found.shape)}")
     return found
 
 
@@ -109,7 +128,7 @@ def vector(name, values):
     """Return `values` as an (n,) float64 array. ValueError unless it has that shape, n >= 1."""
     found = tensor(name, values).double().numpy()
     if found.ndim != 1 or not len(found):
-        raise ValueError(f"{name} must be (n,) numbers, n >= 1, got shape {found.shape}")
+        raise BadValue(f"{name} must be (n,) numbers, n >= 1, got shape {found.shape}")
     return found
 
 
@@ -117,7 +136,7 @@ def positives(name, values):
     """Return `values` as a `vector`. ValueError unless they are finite and > 0."""
     found = vector(name, values)
     if not ((found > 0) & (found < math.inf)).all():
-        raise ValueError(f"{name} must be finite and greater than 0, got {found[:20]}")
+        raise BadValue(f"{name} must be finite and greater than 0, got {found[:20]}")
     return found
 
 
@@ -125,7 +144,7 @@ def paired(check, **values):
     """Return several arguments that pass `check`, such as `vector` or `matrix`. ValueError unless they are of one length."""
     found = [check(name, v) for name, v in values.items()]
     if len({len(v) for v in found}) > 1:
-        raise ValueError(f"{' and '.join(values)} must be of one length, got {[len(v) for v in found]}")
+        raise BadValue(f"{' and '.join(values)} must be of one length, got {[len(v) for v in found]}")
     return found
 
 
@@ -142,18 +161,18 @@ def results(name, ds, **variables):
     import xarray as xr
 
     if not isinstance(ds, xr.Dataset):
-        raise TypeError(f"{name} must be an xarray Dataset such as Experiment.run or sweep returns, got {type(ds).__name__}")
+        raise BadType(f"{name} must be an xarray Dataset such as Experiment.run or sweep returns, got {type(ds).__name__}")
     for variable, dims in variables.items():
         if variable not in ds:
-            raise ValueError(f"{name} lacks the variable {variable!r}; it holds {sorted(map(str, ds.data_vars))}")
+            raise BadValue(f"{name} lacks the variable {variable!r}; it holds {sorted(map(str, ds.data_vars))}")
         values = ds[variable]
         if values.dtype.kind not in ("UTO" if variable in WORDS else "fiub"):
-            raise TypeError(f"{name}: {variable} must hold {'words' if variable in WORDS else 'real numbers'}, got {values.dtype}")
+            raise BadType(f"{name}: {variable} must hold {'words' if variable in WORDS else 'real numbers'}, got {values.dtype}")
         for dim in (*dims.split(), *map(str, values.dims)):
             if not values.sizes.get(dim):
-                raise ValueError(f"{name}: {variable} must have the dimension {dim!r}, of size 1 or more, got {dict(values.sizes)}")
+                raise BadValue(f"{name}: {variable} must have the dimension {dim!r}, of size 1 or more, got {dict(values.sizes)}")
             if dim in LABELLED and dim not in values.indexes:
-                raise ValueError(f"{name}: {variable} needs the coordinate {dim!r}, by which its values are chosen")
+                raise BadValue(f"{name}: {variable} needs the coordinate {dim!r}, by which its values are chosen")
 
 
 def complete(name, values):
@@ -184,10 +203,10 @@ def complete(name, values):
 def mapping(name, values, kind):
     """TypeError unless `values` is a dict whose values are all of one class."""
     if not isinstance(values, dict):
-        raise TypeError(f"{name} must be a dict, got {type(values).__name__}")
+        raise BadType(f"{name} must be a dict, got {type(values).__name__}")
     for key, value in values.items():
         if not isinstance(value, kind):
-            raise TypeError(f"{name}[{key!r}] must be a {kind.__name__}, got {type(value).__name__}")
+            raise BadType(f"{name}[{key!r}] must be a {kind.__name__}, got {type(value).__name__}")
 
 
 def states(name, values, n_states, mask=False):
@@ -195,5 +214,5 @@ def states(name, values, n_states, mask=False):
     given, last = tensor(name, values), n_states if mask else n_states - 1
     found = given.long()
     if given.dtype.is_floating_point or found.numel() and not 0 <= found.min() <= found.max() <= last:
-        raise ValueError(f"{name} must be integers in 0..{last}{f' ([MASK] is {last})' * mask}, got {given.dtype} {found.unique().tolist()[:20]}")
+        raise BadValue(f"{name} must be integers in 0..{last}{f' ([MASK] is {last})' * mask}, got {given.dtype} {found.unique().tolist()[:20]}")
     return found

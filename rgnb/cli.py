@@ -4,6 +4,7 @@ import argparse
 import ast
 import json
 import os
+import re
 import sys
 import time
 
@@ -36,6 +37,8 @@ def _run(args):
     given = [*args.parameter, *([("profile", args.profile)] if args.profile else [])]
     values = notebooks.parse_parameters(args.notebook, given)
     output = notebooks.run_path(args.notebook, values, args.output)
+    notebooks.check_settings(args.notebook, values)
+    notebooks.check_folder(notebooks.ROOT / "build")  # where its page goes
     started = time.monotonic()
     print(f"executing {args.notebook} ...", flush=True)
     notebooks.execute(args.notebook, output, values)
@@ -72,6 +75,7 @@ def _build(args):
     again = set(json.loads((root / REPRODUCED).read_text())["made"]["notebooks"]) if (root / REPRODUCED).exists() else set()
     for name in asked - again if args.into else ():
         notebooks.executed(name, root).unlink(missing_ok=True)  # a copy of the book's own
+    notebooks.check_folder(root / "_build")
     print(f"executing {len(names)} notebook{'s' * (len(names) > 1)} ...", flush=True)
     started = time.monotonic()
     for done, name in enumerate(notebooks.execute_all(names, root), start=1):
@@ -92,7 +96,7 @@ def _sweep(args):
     values = {}
     for key, text in args.parameter:
         if key in values:
-            raise ValueError(f"{key} is set twice; give one list, such as -p {key} \"[1, 2]\"")
+            raise checks.BadValue(f"{key} is set twice; give one list, such as -p {key} \"[1, 2]\"")
         values[key] = _value(text)
     experiments = sweep.grid(args.profile, **values)
     print(f"{args.name}: {sweep.plan(experiments)}", flush=True)
@@ -158,15 +162,20 @@ def _parser():
     command.set_defaults(call=_train)
     command.add_argument("questions", nargs="*", metavar="QUESTION", help="names that --list shows; none: all of them")
     command.add_argument("--list", action="store_true", help="only say which there are, and how many networks each needs")
+    for command in commands.choices.values():
+        command._negative_number_matcher = re.compile(r"-\.?\d")  # argparse itself takes -1e-3 for an option
     return parser
 
 
 def main(arguments=None):
-    """Entry point. Exit status 0; 1 where a notebook or the build fails; 2 for bad input; 130 when stopped."""
+    """Entry point. Exit status 0; 1 where a notebook or the build fails; 2 for bad input; 130 when stopped.
+
+    What is none of these is a fault: it is raised, with its traceback.
+    """
     args = _parser().parse_args(arguments)
     try:
         args.call(args)
-    except (ValueError, TypeError) as error:
+    except checks.BadInput as error:
         print(f"rgnb: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
@@ -174,8 +183,8 @@ def main(arguments=None):
         return 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (RuntimeError, OSError) as error:
-        print(f"rgnb: {error}", file=sys.stderr)
+    except (checks.Failed, OSError) as error:
+        print("\n".join([f"rgnb: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nrgnb: stopped; the same command goes on from the last checkpoint", file=sys.stderr)

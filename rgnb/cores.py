@@ -1,9 +1,21 @@
 """Work side by side on a processor's cores."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
-import torch
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time in a period, or "max"
+
+
+def available():
+    """How many cores this process may use: those of its affinity, fewer where a container's quota says so."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        return max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):  # no container, or one without a quota
+        return count
 
 
 @contextmanager
@@ -12,6 +24,8 @@ def workers(tasks):
 
     Worth it for calls that use one core however many there are, such as torch's decompositions of many small matrices.
     """
+    import torch  # here, so that cores can be counted without it
+
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
     count = min(threads, tasks)
     if count <= 1:

@@ -14,9 +14,11 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import torch
 import xarray as xr
@@ -99,27 +101,32 @@ class Experiment:
             for name, value in values.items():
                 object.__setattr__(self, name, value)
 
-        seeds = range(checks.integer("seeds", self.seeds, 1, 10_000)) if not isinstance(self.seeds, tuple | list) else self.seeds
+        for name, kind in {"model": ModelConfig, "training": TrainConfig}.items():
+            checks.instance(name, getattr(self, name), kind, "Experiment.profile makes one from its fields")
+        families = checks.sequence("families", self.families, 0)
+        lengths = checks.sequence("correlation_lengths", self.correlation_lengths, 0)
+        several = hasattr(self.seeds, "__iter__") and not isinstance(self.seeds, str)
+        seeds = self.seeds if several else range(checks.integer("seeds", self.seeds, 1, 10_000))
         fix(
-            families=tuple(checks.choice("family", f, chains.FAMILIES) for f in self.families),
-            correlation_lengths=tuple(checks.positive("correlation_length", xi) for xi in self.correlation_lengths),
-            own=tuple(self.own),
-            seeds=tuple(checks.integer("seeds", s, 0) for s in seeds),
+            families=tuple(checks.choice("family", f, chains.FAMILIES) for f in families),
+            correlation_lengths=tuple(checks.positive("correlation_length", xi) for xi in lengths),
+            own=checks.sequence("own", self.own, 0),
+            seeds=tuple(checks.integer("seeds", s, 0) for s in checks.sequence("seeds", seeds, 0)),
             sequences=checks.integer("sequences", self.sequences, 64),
         )
         for name in ("seeds",) if self.own else ("seeds", "families", "correlation_lengths"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} must hold at least one value and none twice, got {values}")
+                raise checks.BadValue(f"{name} must hold at least one value and none twice, got {values}")
         for chain in self.own:
             checks.instance("own", chain, chains.MarkovChain, "wrap a matrix as MarkovChain(P)")
             if chain.n_states != self.model.n_states:
-                raise ValueError(f"the chain has {chain.n_states} states, the model {self.model.n_states}; make them equal")
+                raise checks.BadValue(f"the chain has {chain.n_states} states, the model {self.model.n_states}; make them equal")
         resolve_device(self.device)
         check_gradient(self.model, self.training)
         lengths = [setting.chain.correlation_length for setting in self.settings()]  # builds every chain: bad ones fail here
         if self.own and len(set(lengths)) < len(lengths):
-            raise ValueError("own chains must differ in correlation length; run equal ones as separate experiments")
+            raise checks.BadValue("own chains must differ in correlation length; run equal ones as separate experiments")
 
     @classmethod
     def profile(cls, profile="paper", recipe=None, **changes):
@@ -167,7 +174,7 @@ class Experiment:
 
         Raises:
             FloatingPointError: training diverged; the other seeds, and what was stored before, stay.
-            OSError: a file cannot be written, or a damaged one not be set aside.
+            OSError: a file cannot be written or read, or a damaged one not be set aside.
             ValueError: the results folder is read-only and something is missing.
         """
         folder, device = results_folder(results), resolve_device(self.device)
@@ -258,7 +265,7 @@ def analysis_key(analysis):
     own, which lambdas have not.
     """
     if not callable(analysis) or not getattr(analysis, "__name__", "<").isidentifier():
-        raise TypeError(f"analysis must be a function made with def, got {analysis!r}; its name is what its results are found by")
+        raise checks.BadType(f"analysis must be a function made with def, got {analysis!r}; its name is what its results are found by")
     key = {"analysis": getattr(analysis, "id", f"{analysis.__module__}.{analysis.__name__}")}
     version = getattr(analysis, "version", 1)
     return key if version == 1 else key | {"analysis_version": version}
@@ -279,13 +286,13 @@ def stored(name, config, make, results=None, **encoding):
         ValueError: a bad name, or a results folder that is read-only; OSError: the file cannot be written.
     """
     if not name.replace("-", "").isalnum() or not name.isascii():
-        raise ValueError(f"name must be made of letters, digits and dashes, got {name!r}")
+        raise checks.BadValue(f"name must be made of letters, digits and dashes, got {name!r}")
     path = results_folder(results) / f"{name}-{content_key(config)}.nc"
     if (dataset := load(path)) is not None:
         return dataset
-    _writable(path.parent)
-    dataset = make()
+    _make_writable(path.parent)
     where = json.dumps(provenance(torch.device("cpu")))
+    dataset = make()
     dataset = dataset.assign_attrs(config=json.dumps(config, sort_keys=True), provenance=where)
     if "failed" in dataset.attrs:
         return dataset
@@ -310,31 +317,28 @@ def seal(path):
         file.write(SEAL + found)
 
 
-def _check_seal(path):
-    # Before anything parses the file: a damaged HDF5 file can keep its library busy for ever.
-    content, size = path.read_bytes(), len(SEAL) + 32
-    if content[-size:] != SEAL + hashlib.sha256(content[:-size]).digest():
-        raise files.Damaged("its content was changed, or it was not written by rgnb")
-
-
 def load(path, **expected):
     """A Dataset that `store` wrote, or None where there is no such file; a file that is damaged is set aside.
 
     Args:
         expected: attributes that the file must have, by name.
+
+    Raises:
+        OSError, MemoryError, ImportError: the file could not be read, which says nothing about it: it is left as it is.
     """
-    if not path.exists():
+    if (content := files.content(path)) is None:
         return None
-    try:
-        _check_seal(path)
-        with xr.open_dataset(path, engine="netcdf4") as file:
-            dataset = file.load()
-        for name, value in expected.items():
-            if dataset.attrs.get(name) != value:
-                raise files.Damaged(f"its {name} is another")
-    except Exception as error:  # the layers below raise many kinds for a damaged file
-        files.set_aside(path, f"{type(error).__name__}: {error}")
+    # The digest comes first: a damaged HDF5 file can keep its library busy for ever. What has the right one was written
+    # like this, so that an error in parsing it is no damage.
+    if content[-len(SEAL) - 32 :] != SEAL + hashlib.sha256(content[: -len(SEAL) - 32]).digest():
+        files.set_aside(path, "its content was changed, or it was not written by rgnb")
         return None
+    with files.reading(path):
+        dataset = xr.load_dataset(xr.backends.NetCDF4DataStore(netCDF4.Dataset(path.name, memory=content)))
+    for name, value in expected.items():
+        if dataset.attrs.get(name) != value:
+            files.set_aside(path, f"its {name} is another")
+            return None
     return dataset
 
 
@@ -352,14 +356,27 @@ def _frozen(chain):
 
 
 def results_folder(results=None):
-    """The folder of stored results: the argument, else $RGNB_RESULTS, else `results/` of the checkout."""
-    return checks.path("results", (os.environ.get("RGNB_RESULTS") or Path(__file__).parent.parent / "results") if results is None else results)
+    """The folder of stored results: the argument, else $RGNB_RESULTS, else `results/` of the checkout.
+
+    Where the package is installed without its checkout, the last is `results/` in the working folder, said on stderr.
+    """
+    if results is not None:
+        return checks.path("results", results)
+    if named := os.environ.get("RGNB_RESULTS"):
+        return checks.path("RGNB_RESULTS", named)
+    root = files.checkout()
+    return root / "results" if root else _said(Path.cwd() / "results")
 
 
-def _writable(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"results folder {folder} is read-only; set RGNB_RESULTS to a folder that can be written")
+@cache
+def _said(folder):
+    # Once a folder.
+    print(f"results are kept in {folder}; set RGNB_RESULTS to keep them elsewhere", file=sys.stderr)
+    return folder
+
+
+def _make_writable(folder):
+    files.make_writable(folder, "results folder", "set RGNB_RESULTS to a folder that can be written")
 
 
 def settle(setting, seeds, folder, device, progress=False, analysis=None, wait=True):
@@ -378,7 +395,7 @@ def settle(setting, seeds, folder, device, progress=False, analysis=None, wait=T
     found = entries(setting, seeds, folder, analysis)
     if len(found) == len(seeds):
         return found
-    _writable(folder)
+    _make_writable(folder)
     weights = setting.weights(folder)
     weights.parent.mkdir(exist_ok=True)
     lock = FileLock(weights.with_suffix(".lock"))
@@ -433,7 +450,7 @@ def entries(setting, seeds, folder, analysis=None):
 
 
 def _compute(setting, seeds, folder, device, progress, analysis):
-    chain, diverged = setting.chain, None
+    chain, diverged, made = setting.chain, None, provenance(device)
     task = evaluation(chain, setting)  # a setting that cannot be measured is not trained
     try:
         trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress)
@@ -445,14 +462,15 @@ def _compute(setting, seeds, folder, device, progress, analysis):
         started = time.monotonic()
         result = (analysis or measure)(task, setting, seed, trained[seed], device)
         result = result.assign_coords(chain=setting.family, correlation_length=setting.correlation_length, seed=seed)
-        made = provenance(device)
-        made["seconds_training"] = round(trained[seed][setting.training.steps]["seconds"].item(), 1)
-        made["seconds_measuring"] = round(time.monotonic() - started, 1)
+        seconds = {
+            "seconds_training": round(trained[seed][setting.training.steps]["seconds"].item(), 1),
+            "seconds_measuring": round(time.monotonic() - started, 1),
+        }
         result.attrs = {
             "setting": json.dumps(setting.config(), sort_keys=True),
             "seed": seed,
             "version": RESULTS_VERSION,
-            "provenance": json.dumps(made),
+            "provenance": json.dumps(made | seconds),
         }
         path = setting.path(folder, seed, analysis)
         files.remove_partial(folder, path.name)
@@ -462,22 +480,32 @@ def _compute(setting, seeds, folder, device, progress, analysis):
 
 
 def provenance(device):
-    """Where and with what something is computed: device, threads, versions, commit and date."""
+    """Where and with what something is computed: device, threads, versions, commit and date. To be made before the work."""
     names = ("torch", "numpy", "scipy", "xarray")
-    commit = subprocess.run(
-        ["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{package: version(package) for package in names},
-        "commit": commit or "unknown",
+        "commit": _commit(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "rules": hashlib.sha256(Path(rules.__file__).read_bytes()).hexdigest(),
     }
+
+
+def _commit():
+    # Of rgnb's own checkout: another repository that the package was installed or copied into says nothing about its code.
+    if (root := files.checkout()) is None:
+        return "unknown"
+    # The repository is named: else git looks for one in the folders above, or takes that of $GIT_DIR.
+    git = ["git", "-C", root, f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+    describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run([*git, *describe], capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return "unknown"
+    return found.stdout.strip() or "unknown"
 
 
 @dataclass
@@ -497,7 +525,7 @@ def evaluation(chain, setting):
     tokens = chain.sample(setting.sequences, setting.model.length, g)
     inputs, selected = corrupt(tokens, n, config.rate, config.scheme, g)
     if not selected.any():
-        raise ValueError(f"no position was selected at rate {config.rate}; use more sequences or a higher rate")
+        raise checks.BadValue(f"no position was selected at rate {config.rate}; use more sequences or a higher rate")
     bayes = bayes_posterior(chain, inputs, config.scheme, config.rate)[selected]
     alone = bayes_posterior(chain, torch.arange(n + 1)[:, None], config.scheme, config.rate)[:, 0]
     return Evaluation(inputs, selected, bayes, bayes if setting.model.mixing == "tokens" else alone[inputs[selected]])

@@ -1,15 +1,46 @@
 """Files that are whole or not there: written aside and moved into place, checked when read, set aside where damaged."""
 
+import errno
 import hashlib
 import json
 import os
 import sys
+import tempfile
+import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 
-class Damaged(ValueError):
-    """A file is not what was written to it."""
+from rgnb import checks
+
+
+def checkout():
+    """The root of the checkout of rgnb that this package lies in; None where it is installed without one."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
+    except (OSError, ValueError):  # there is none, or none in TOML
+        return None
+    return root if project.get("name") == "rgnb" else None
+
+
+def make_writable(folder, what, advice):
+    """Make a folder where there is none, and see that files can be written there: before long work, not after it.
+
+    Args:
+        what, advice: what the folder is for, and what to do where it cannot be written, for the message.
+
+    Raises:
+        ValueError: it is read-only; OSError: it cannot be written for another reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        read_only = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+        kind, why = (checks.BadValue, "is read-only") if read_only else (OSError, f"cannot be written ({error.strerror})")
+        raise kind(f"{what} {folder} {why}; {advice}") from error
 
 
 @contextmanager
@@ -26,7 +57,7 @@ def replacing(path):
         with open(partial, "rb") as file:
             os.fsync(file.fileno())  # before the name is: a power cut must not leave an empty file under it
         os.replace(partial, path)
-    except Exception as error:  # netCDF and safetensors raise their own kinds when a disk is full
+    except (OSError, RuntimeError, SafetensorError) as error:  # netCDF and safetensors raise the others when a disk is full
         advice = "make space, or choose another folder, and run again: what was stored before is whole"
         raise OSError(f"cannot write {path} ({type(error).__name__}: {error}); {advice}") from error
     finally:
@@ -37,6 +68,37 @@ def remove_partial(folder, name="*"):
     """Remove what processes that were killed left half written beside `folder/name`; only for who holds the lock on those files."""
     for partial in Path(folder).glob(f".{name}.[0-9]*"):
         partial.unlink(missing_ok=True)
+
+
+READING = {  # what to do about an error in reading a file
+    errno.EACCES: "get the right to read it",
+    errno.EPERM: "get the right to read it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files (ulimit -n)",
+    MemoryError: "free some memory",
+    ImportError: "install what rgnb needs again",
+}
+
+
+@contextmanager
+def reading(path):
+    """Add to an error that says nothing about the content of the file being read that it was left alone, and what to do."""
+    try:
+        yield
+    except (OSError, MemoryError, ImportError) as error:
+        kinds = (getattr(error, "errno", None), *type(error).__mro__)
+        advice = next((READING[kind] for kind in kinds if kind in READING), "see to the disk, the file server or the library")
+        error.add_note(f"{path} could not be read and was left as it is; {advice} and run again")
+        raise
+
+
+def content(path):
+    """The bytes of a file, None where there is no such file; other errors as in `reading`."""
+    with reading(path):
+        try:
+            return Path(path).read_bytes()
+        except FileNotFoundError:
+            return None
 
 
 def set_aside(path, why):

@@ -30,7 +30,7 @@ class ModelConfig:
 
     def __post_init__(self):
         for name, minimum in {"n_states": 2, "length": 1, "width": 2, "depth": 1}.items():
-            checks.integer(name, getattr(self, name), minimum)
+            object.__setattr__(self, name, checks.integer(name, getattr(self, name), minimum))
         checks.choice("mixing", self.mixing, MIXINGS)
 
 

@@ -13,10 +13,12 @@ import sys
 import time
 import tokenize
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-from rgnb import checks, files
+from rgnb import checks, cores, files
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout
 PROFILES = ("quick", "paper")  # of rgnb.experiment, known here without importing torch
@@ -39,7 +41,7 @@ class Parameter:
             return _like(self.default, ast.literal_eval(text.capitalize() if isinstance(self.default, bool) else text))
         except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
             kind = KINDS[type(self.default)]
-            raise ValueError(f"{self.name} must be {kind}, such as its default {self.default!r}; got {text!r}") from None
+            raise checks.BadValue(f"{self.name} must be {kind}, such as its default {self.default!r}; got {text!r}") from None
 
 
 def _like(default, value):
@@ -57,7 +59,7 @@ def pages(root=None):
     """Every page of the book, in the order of its table of contents, as paths from book/ without a suffix."""
     toc = (root or ROOT) / "_toc.yml"
     if not toc.exists():
-        raise ValueError(f"no book at {toc.parent}; install rgnb from a checkout of its repository: pip install -e '.[book]'")
+        raise checks.BadValue(f"no book at {toc.parent}; install rgnb from a checkout of its repository: pip install -e '.[book]'")
     return re.findall(r"^[\s-]*(?:root|file): *([\w/-]+)", toc.read_text(), re.MULTILINE)
 
 
@@ -105,10 +107,60 @@ def run_path(name, values, output=None, root=None):
         slug += "-" + hashlib.sha256(plain.encode()).hexdigest()[:8]
     path = Path(os.path.abspath(output)) if output else (root or ROOT) / "book" / "runs" / f"{slug}.ipynb"
     if path.suffix != ".ipynb" or "\0" in str(path):
-        raise ValueError(f"the output must be a notebook, a name that ends in .ipynb; got {str(path)!r}")
+        raise checks.BadValue(f"the output must be a notebook, a name that ends in .ipynb; got {str(path)!r}")
     if path.exists() and _run_of(path) != _run_label(name, values):
-        raise ValueError(f"{path} is there already and is not an earlier output of this run; choose another --output")
+        raise checks.BadValue(f"{path} is there already and is not an earlier output of this run; choose another --output")
     return path
+
+
+SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that stand for them, alone or in a list
+    "profile": ("profile", "second_profile", "own_profile", "sizes"),
+    "n_states": ("n_states", "states"),
+    "families": ("family", "control", "families"),
+    "correlation_lengths": ("correlation_length_short", "correlation_length_long", "correlation_lengths"),
+    "seeds": ("seeds", "second_seeds", "control_seeds", "depth_seeds", "own_seeds"),
+    "steps": ("steps", "own_steps"),
+    "rate": ("rate", "rates"),
+    "scheme": ("scheme", "schemes"),
+    "width": ("width", "widths"),
+    "depth": ("depths",),
+    "learning_rate": ("learning_rates",),
+    "length": ("length",),
+    "device": ("device",),
+}
+
+
+def check_settings(name, values, root=None):
+    """Build the Experiments that a notebook's parameters describe, so that what no setting takes is refused before a kernel starts.
+
+    Args:
+        name: of a notebook; one that does not import rgnb has no settings. values: {parameter: value} of what is changed.
+
+    Raises:
+        ValueError: names the parameters that are changed, and says what is wrong.
+    """
+    if not values or not re.search(r"^(from|import) rgnb\b", source(name, root).read_text(encoding="utf-8"), re.MULTILINE):
+        return
+    from rgnb.experiment import Experiment
+
+    given = {p.name: p.default for p in parameters(name, root).values()} | values
+    found = {}
+    for field, names in SETTINGS.items():
+        if own := [given[n] for n in names if n in given]:
+            found[field] = [entry for value in own for entry in (value if isinstance(value, list) else [value])]
+    # Which chains can be built depends on several fields together; the others stand for themselves.
+    together = {field: found.pop(field) for field in ("profile", "n_states") if found.get(field)}
+    if "families" in found:
+        together["families"] = [[family] for family in found.pop("families")] or [[]]
+    if "correlation_lengths" in found:
+        together["correlation_lengths"] = [found.pop("correlation_lengths")]
+    single = [{field: entry} for field, entries in found.items() for entry in entries if (field, entry) != ("steps", 0)]
+    try:
+        for changes in [dict(zip(together, point)) for point in product(*together.values())] + single:
+            Experiment.profile(**changes)
+    except checks.BadInput as error:
+        changed = ", ".join(f"{key} = {value!r}" for key, value in values.items())
+        raise checks.BadValue(f"{name} cannot run with {changed}: {error}") from None
 
 
 def _run_label(name, values):
@@ -137,34 +189,59 @@ def execute(name, output, values=None, root=None, progress=True):
     same cells is left as it is, record and all. What cells print on stderr, training's progress above all, goes to stderr as it happens.
 
     Raises:
+        ValueError: the output's folder is read-only; nothing is executed then.
         RuntimeError: a cell failed or the kernel died; nothing is written then.
     """
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this environment, not one of the user's
-    os.environ.pop("MPLBACKEND", None)  # figures go where the kernel shows them
     import jupytext
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     path, output, started = source(name, root), Path(output), time.monotonic()
-    output.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(output.parent)
+    defaults, made = {p.name: p.default for p in parameters(name, root).values()}, _surroundings()
     try:
-        notebook = papermill.execute_notebook(
-            jupytext.read(path), None, values or {}, kernel_name="python3", cwd=path.parent,
-            progress_bar={"desc": name, "leave": False, "disable": not progress}, stderr_file=_Live(), extra_arguments=["--IPKernelApp.log_level=50"],
-        )  # fmt: skip
+        # The kernel of this environment, not one of the user's; its figures go where it shows them.
+        with _environment(JUPYTER_PREFER_ENV_PATH="1", MPLBACKEND=None):
+            notebook = papermill.execute_notebook(
+                jupytext.read(path), None, values or {}, kernel_name="python3", cwd=path.parent,
+                progress_bar={"desc": name, "leave": False, "disable": not progress}, stderr_file=_Live(),
+                extra_arguments=["--IPKernelApp.log_level=50"],
+            )  # fmt: skip
     except papermill.PapermillExecutionError as error:
-        raise RuntimeError(f"{name} stopped in cell {error.exec_count} with {error.ename}: {error.evalue}") from None
+        raise checks.Failed(f"{name} stopped in cell {error.exec_count} with {error.ename}: {error.evalue}") from None
     except DeadKernelError:
-        raise RuntimeError(f"the kernel of {name} died, for want of memory perhaps; nothing was written") from None
+        raise checks.Failed(f"the kernel of {name} died, for want of memory perhaps; nothing was written") from None
     clean(notebook)
     if _run_of(output) == _run_label(name, values or {}) and nbformat.read(output, as_version=4).cells == notebook.cells:
         return
-    defaults = {p.name: p.default for p in parameters(name, root).values()}
-    made = _surroundings() | {"seconds": round(time.monotonic() - started), "parameters": defaults | (values or {})}
+    made |= {"seconds": round(time.monotonic() - started), "parameters": defaults | (values or {})}
     notebook.metadata["rgnb"] = _run_label(name, values or {}) | {"record": made}
     with files.replacing(output) as partial:
         nbformat.write(notebook, partial)
+
+
+@contextmanager
+def _environment(**changes):
+    # Environment variables for a while, None for those that are not to be there.
+    before = {name: os.environ.get(name) for name in changes}
+
+    def put(values):
+        for name, value in values.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
+
+    put(changes)
+    try:
+        yield
+    finally:
+        put(before)
+
+
+def check_folder(folder):
+    """See that a folder can be written, before anything is executed for it; ValueError says what to do where it cannot."""
+    advice = "choose another, or where it is the checkout's, use a copy of the checkout that can be written"
+    files.make_writable(folder, "the folder", advice)
 
 
 def execute_all(chosen, root=None):
@@ -179,25 +256,26 @@ def execute_all(chosen, root=None):
     Raises:
         RuntimeError: as `execute`; those not begun yet are left.
     """
-    cores = os.cpu_count() or 1
-    workers = max(1, min(4, cores, len(chosen)))
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores // workers))
+    count = cores.available()
+    workers = max(1, min(4, count, len(chosen)))
+    environment = {"OMP_NUM_THREADS": str(count // workers)} | os.environ
     last = names(root)[-1]
     pool = ThreadPoolExecutor(workers)
     try:
         for group in ([name for name in chosen if name != last], [name for name in chosen if name == last]):
-            for done in as_completed([pool.submit(_execute_apart, name, root or ROOT) for name in group]):
+            for done in as_completed([pool.submit(_execute_apart, name, root or ROOT, environment) for name in group]):
                 yield done.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _execute_apart(name, root):
+def _execute_apart(name, root, environment):
     # In a process of its own: two notebooks cannot share one, and each has to be stopped like a single one.
     code = "import sys; from rgnb import notebooks; notebooks._execute_here(*sys.argv[1:])"
-    done = subprocess.run([sys.executable, "-c", code, name, root], stdout=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, "-c", code, name, root]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(done.stdout.strip() or f"the execution of {name} ended with status {done.returncode}")
+        raise checks.Failed(done.stdout.strip() or f"the execution of {name} ended with status {done.returncode}")
     return name
 
 
@@ -206,7 +284,7 @@ def _execute_here(name, root):
     root = Path(root)
     try:
         execute(name, executed(name, root), {}, root, progress=False)
-    except RuntimeError as error:
+    except (checks.Failed, checks.BadInput) as error:
         print(error)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -310,7 +388,7 @@ def build_html(root=None, output=None, builder="html"):
     broken = [page for page in made if not _whole(html / f"{page}.html", started)]
     if done.returncode or broken:
         missing = f"\npages missing or cut short: {', '.join(broken)}" if broken else ""
-        raise RuntimeError(f"jupyter-book failed (exit status {done.returncode}){missing}\n{done.stdout}\n{done.stderr}")
+        raise checks.Failed(f"jupyter-book failed (exit status {done.returncode}){missing}\n{done.stdout}\n{done.stderr}")
     return html / f"{made[0]}.html"
 
 
@@ -326,7 +404,8 @@ def copy_book(into, keep=()):
     """
     into = Path(into).resolve()
     if ROOT.is_relative_to(into) or into.is_relative_to(ROOT / "book"):
-        raise ValueError(f"{into} holds or is inside the book itself; choose another folder, such as build/reproduce")
+        raise checks.BadValue(f"{into} holds or is inside the book itself; choose another folder, such as build/reproduce")
+    check_folder(into)
     ignore = shutil.ignore_patterns("_build", "ipynb", "executed", "runs", "_toc.yml")
     shutil.copytree(ROOT / "book", into / "book", ignore=ignore, dirs_exist_ok=True)
     for name in ("_config.yml", "_toc.yml", "book/_toc.yml"):

@@ -1,4 +1,7 @@
-"""The book as one PDF: Sphinx's single page, printed by Chromium with the print rules of `book/_static/rgnb.css`."""
+"""The book as one PDF: Sphinx's single page, printed by Chromium with the print rules of `book/_static/rgnb.css`.
+
+Needs the extra `pdf` of the package.
+"""
 
 import shutil
 

@@ -7,6 +7,7 @@ its GPU, or on a Dask cluster.
 
 import itertools
 import json
+import traceback
 import uuid
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
-from rgnb import checks, files
+from rgnb import checks, cores, files
 from rgnb.experiment import Experiment, analysis_key, entries, rehearse, results_folder, seconds_measuring, settle, stored
-from rgnb.training import resolve_device, seconds_a_step
+from rgnb.training import Diverged, resolve_device, seconds_a_step
 
 LABELS = (  # of a setting, beside its chain
     *("n_states", "mixing", "width", "blocks", "scheme", "rate"),
@@ -91,8 +92,8 @@ def plan(experiments, results=None, analysis=None, workers=None):
 def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, analysis=None, scheduler=None, partial=False):
     """Run experiments of any sizes and return chosen variables of all of them, one row a (setting, seed).
 
-    What is missing runs in one process for each core that this process may use (`torch.get_num_threads()`); in this one
-    where that is one core, or where it has a GPU. With the address of a Dask scheduler it runs on that cluster, whose workers need
+    What is missing runs in one process for each core that this process may use (`cores.available`, and at most
+    `torch.get_num_threads()`); in this one where that is one core, or where it has a GPU. With the address of a Dask scheduler it runs on that cluster, whose workers need
     this version of rgnb and one thread each (`dask worker --nthreads 1`). They write to the same results folder where they
     see it; else to their own ($RGNB_RESULTS there), and what they computed is sent back and stored here.
 
@@ -137,7 +138,7 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
                 lost = [seed for seed in seeds if (setting, seed) not in new]
                 failed.append(_labels(setting) | {"seeds": lost, "error": error or "its results are gone"})
         if not found:
-            raise RuntimeError(f"every setting failed, the first with: {failed[0]['error']}")
+            raise checks.Failed(f"every setting failed, the first with: {failed[0]['error']}")
         ds = _combined([row for row in rows if row in found], found, rows)
         return ds.assign_attrs(failed=json.dumps(failed)) if failed else ds
 
@@ -146,7 +147,7 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
         failed = json.loads(ds.attrs["failed"])
         lines = [f"    {', '.join(f'{k} {v}' for k, v in row.items() if k != 'error')}\n        {row['error']}" for row in failed]
         first = f"{len(failed)} settings failed; the same sweep tries them again, and with partial=True it returns the {ds.sizes['run']} other networks:"
-        raise RuntimeError("\n".join([first, *lines]))
+        raise checks.Failed("\n".join([first, *lines]))
     return ds
 
 
@@ -159,15 +160,15 @@ def pivot(ds, values, *dims, partial=False):
     checks.results("ds", ds, **dict.fromkeys(dims, "run"))
     values = checks.vector("values", values)
     if len(values) != ds.sizes.get("run"):
-        raise ValueError(f"values must be one number for each of the {ds.sizes.get('run')} rows of ds, got {len(values)}")
+        raise checks.BadValue(f"values must be one number for each of the {ds.sizes.get('run')} rows of ds, got {len(values)}")
     frame = pd.DataFrame({d: ds[d].values for d in dims} | {"value": values})
     if frame.duplicated(list(dims)).any():
-        raise ValueError(f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or name more dims")
+        raise checks.BadValue(f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or name more dims")
     rows = set(frame[list(dims)].itertuples(index=False, name=None))
     missing = [point for point in itertools.product(*(frame[d].unique() for d in dims)) if point not in rows]
     if missing and not partial:
         first = ", ".join(f"{d} {label}" for d, label in zip(dims, missing[0]))
-        raise ValueError(
+        raise checks.BadValue(
             f"ds has no row for {len(missing)} combinations of {', '.join(dims)}, such as {first}; run what is missing, choose rows that have "
             "all with ds.isel(run=...), or pass partial=True for NaN there"
         )
@@ -187,7 +188,7 @@ def _rows(experiments):
             for seed in e.seeds:
                 rows.setdefault((setting, seed), i)
     if not rows:
-        raise ValueError("experiments must hold at least one Experiment, got none")
+        raise checks.BadValue("experiments must hold at least one Experiment, got none")
     return rows
 
 
@@ -201,12 +202,12 @@ def _by_setting(rows):
 def _device(experiments):
     named = {e.device for e in experiments}
     if len(named) > 1:
-        raise ValueError(f"the experiments of a sweep must name the same device, got {sorted(named)}")
+        raise checks.BadValue(f"the experiments of a sweep must name the same device, got {sorted(named)}")
     return resolve_device(named.pop())
 
 
 def _workers(device, settings):
-    return max(1, min(torch.get_num_threads(), settings)) if device.type == "cpu" else 1
+    return max(1, min(torch.get_num_threads(), cores.available(), settings)) if device.type == "cpu" else 1
 
 
 def _known(variables, ds):
@@ -267,13 +268,16 @@ def _here(waiting, folder, device, analysis):
 
 
 def _settled(setting, seeds, folder, device, analysis):
-    # The error of a setting as text, None where it is stored. A disk that is full fails all of them: it ends the sweep.
+    # The error of a setting as text, with its traceback if it is a fault; None where it is stored. A disk that is full fails
+    # all of them: it ends the sweep.
     try:
         settle(setting, seeds, folder, device, analysis=analysis)
     except OSError:
         raise
-    except Exception as error:
+    except (checks.BadInput, Diverged) as error:
         return f"{type(error).__name__}: {error}"
+    except Exception:
+        return traceback.format_exc().rstrip()
 
 
 @contextmanager
@@ -286,7 +290,7 @@ def _cluster(scheduler, workers):
         with Client(scheduler, timeout=10) as client:
             several = sorted(address for address, threads in client.nthreads().items() if threads > 1)
             if several:
-                raise ValueError(f"workers with several threads: {', '.join(several)}; start each with --nthreads 1, more of them instead")
+                raise checks.BadValue(f"workers with several threads: {', '.join(several)}; start each with --nthreads 1, more of them instead")
             yield client
     else:
         limits = {"memory_limit": 0}
@@ -315,8 +319,10 @@ def _there(client, waiting, folder, device, analysis):
                     if not (folder / file).exists():
                         with files.replacing(folder / file) as partial:
                             partial.write_bytes(content)
+            else:
+                error = "".join(traceback.format_exception(error.with_traceback(future.traceback()))).rstrip()
             future.release()
-            yield setting, seeds, error and str(error)
+            yield setting, seeds, error
     finally:
         client.cancel(list(futures))
         token.unlink(missing_ok=True)

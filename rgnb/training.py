@@ -53,21 +53,26 @@ class TrainConfig:
     gradient: str = added("sampled")  # "expected": the exact expected gradient, without mixing alone; `batch` then has no effect
 
     def __post_init__(self):
-        checks.choice("scheme", self.scheme, SCHEMES)
-        checks.choice("schedule", self.schedule, SCHEDULES)
-        checks.choice("gradient", self.gradient, GRADIENTS)
-        if checks.number("weight_decay", self.weight_decay) < 0:
-            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
-        checks.fraction("rate", self.rate)
-        checks.positive("learning_rate", self.learning_rate)
-        for name, value in {"batch": self.batch, "steps": self.steps}.items():
-            checks.integer(name, value, 1)
-        object.__setattr__(self, "snapshots", checks.sequence("snapshots", self.snapshots, 0))
+        values = {
+            "scheme": checks.choice("scheme", self.scheme, SCHEMES),
+            "rate": checks.fraction("rate", self.rate),
+            "batch": checks.integer("batch", self.batch, 1),
+            "steps": checks.integer("steps", self.steps, 1),
+            "learning_rate": checks.positive("learning_rate", self.learning_rate),
+            "snapshots": tuple(checks.integer("snapshots", s, 1) for s in checks.sequence("snapshots", self.snapshots, 0)),
+            "schedule": checks.choice("schedule", self.schedule, SCHEDULES),
+            "weight_decay": checks.number("weight_decay", self.weight_decay),
+            "gradient": checks.choice("gradient", self.gradient, GRADIENTS),
+        }
+        for name, value in values.items():  # plain numbers, whatever kind they came as: results are found by them
+            object.__setattr__(self, name, value)
+        if self.weight_decay < 0:
+            raise checks.BadValue(f"weight_decay must be at least 0, got {self.weight_decay}")
         for step in (*self.snapshots, self.steps):
-            if checks.integer("snapshots", step, 1) % BLOCK:
-                raise ValueError(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
+            if step % BLOCK:
+                raise checks.BadValue(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
         if self.schedule == "cosine" and self.steps <= WARM_UP:
-            raise ValueError(f"steps must exceed the {WARM_UP} of the cosine schedule's warm-up, got {self.steps}")
+            raise checks.BadValue(f"steps must exceed the {WARM_UP} of the cosine schedule's warm-up, got {self.steps}")
 
     def learning_rate_at(self, step):
         """The learning rate of a step (0, 1, ...): constant, or raised linearly over `WARM_UP` steps, then along a half cosine to 0."""
@@ -93,7 +98,7 @@ def resolve_device(device="auto"):
         ValueError: the device is unknown or not on this machine.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
+    if str(device) == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     kind = checks.choice("device", str(device).split(":")[0], available)
     try:
@@ -101,7 +106,7 @@ def resolve_device(device="auto"):
     except RuntimeError:
         found = None
     if not available[kind] or found is None or kind == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r} is not on this machine; use device='auto' or 'cpu'")
+        raise checks.BadValue(f"device {device!r} is not on this machine; use device='auto' or 'cpu'")
     return found
 
 

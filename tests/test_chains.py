@@ -1,5 +1,7 @@
+import copy
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -411,8 +413,56 @@ def test_estimate_recovers_a_chain_within_its_standard_error():
         ([[0, 1]], {"pseudocount": -1}, ValueError, "pseudocount"),
         ([[]], {}, ValueError, "never left"),
         ("0101", {}, TypeError, "sequence"),
+        ([[0, 7, 0, 7, 7]], {}, ValueError, r"state 1 of 0, ..., 7 never occurs .* relabel the 2 that do 0, ..., 1"),
+        ([[0, 7, 0, 7, 7]], {"pseudocount": 0.5}, ValueError, "state 1 .* relabel"),  # it would invent six states
+        ([[5, 50256, 5, 5]], {}, ValueError, "state 0 of 0, ..., 50256 never occurs .* relabel"),
+        ([[0, 1, 0, 0]], {"n_states": 3}, ValueError, "state 2 of 0, ..., 2 never occurs .*give n_states and a pseudocount"),
+        ([[3, 3, 3]], {"pseudocount": 0.5}, ValueError, "the state 3 alone"),
     ],
 )  # fmt: skip
 def test_estimate_rejects_bad_input(sequences, arguments, error, message):
     with pytest.raises(error, match=message):
         chains.estimate(sequences, **arguments)
+
+
+def test_relabelled_ids_with_gaps_give_the_chain_of_those_ids():
+    chain = chains.sticky(3, 2.0, [3, 2, 1])
+    tokens = chain.sample(50, 200, torch.Generator().manual_seed(0))
+    ids = torch.tensor([4, 17, 900])[tokens].numpy()
+    found = chains.estimate(np.unique(ids, return_inverse=True)[1].reshape(ids.shape))
+    assert torch.equal(found.transition_matrix, chains.estimate(tokens).transition_matrix)
+    assert found.correlation_length == pytest.approx(2.0, rel=0.1)
+    declared = chains.estimate([[0, 1, 1, 0]], n_states=3, pseudocount=1)  # a third state that is one, by the caller's word
+    assert declared.n_states == 3
+
+
+# --- what a chain gives out ---
+
+
+def test_a_chain_cannot_be_changed_in_place():
+    chain = chains.hierarchical(8, 3.0)
+    whole = {name: getattr(chain, name) for name in ("transition_matrix", "stationary_distribution", "eigenvalues")}
+    g = torch.Generator().manual_seed(0)
+    before = chain.sample(4, 9, g)
+    for name, value in whole.items():
+        getattr(chain, name).zero_()
+        getattr(chain, name)[0] = 1
+        assert torch.equal(getattr(chain, name), value)
+        with pytest.raises(AttributeError):
+            setattr(chain, name, value)
+    for name in ("n_states", "correlation_length"):
+        with pytest.raises(AttributeError):
+            setattr(chain, name, 2)
+    assert torch.equal(chain.sample(4, 9, g.manual_seed(0)), before)
+    matrix = whole["transition_matrix"].clone()
+    mine = chains.MarkovChain(matrix)
+    matrix.zero_()
+    assert torch.equal(mine.transition_matrix, whole["transition_matrix"])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda chain: pickle.loads(pickle.dumps(chain))], ids=["deepcopy", "pickle"])
+def test_a_copy_of_a_chain_is_the_same_chain(copied):
+    chain = chains.ring(5, 3.0)
+    twin = copied(chain)
+    assert torch.equal(twin.transition_matrix, chain.transition_matrix) and twin.correlation_length == chain.correlation_length
+    assert torch.equal(twin.sample(2, 5, torch.Generator().manual_seed(1)), chain.sample(2, 5, torch.Generator().manual_seed(1)))

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -6,7 +8,7 @@ import time
 
 import pytest
 
-from rgnb import cli, notebooks
+from rgnb import cli, cores, files, notebooks
 from rgnb.cli import main
 from rgnb.notebooks import Parameter
 
@@ -116,6 +118,23 @@ def test_light_commands_import_nothing_heavy():
         (["run", "chains", "--profile", "quick"], "unknown parameter of chains 'profile'"),
         (["show", "chain"], "did you mean 'chains'?"),
         (["run", "chains", "--output", "page.html"], "ends in .ipynb"),
+        (["run", "selectivity", "-p", "correlation_length_long", "-3"], "correlation_length_long = -3.0: correlation_length must be finite and gr"),
+        (["run", "selectivity", "-p", "correlation_length_long", "-1e-3"], "correlation_length must be finite and greater than 0, got -0.001"),
+        (["run", "selectivity", "-p", "correlation_length_long", "-.5e1"], "got -5.0"),
+        (["run", "selectivity", "-p", "correlation_length_short", "7"], "none twice, got (7.0, 7.0)"),
+        (["run", "selectivity", "-p", "family", "rings"], "did you mean 'ring'?"),
+        (["run", "selectivity", "-p", "control", "stick"], "did you mean 'sticky'?"),
+        (["run", "selectivity", "-p", "seeds", "0"], "seeds must be at least 1, got 0"),
+        (["run", "selectivity", "-p", "rate", "1"], "rate must lie strictly between 0 and 1, got 1.0"),
+        (["run", "selectivity", "-p", "steps", "120"], "multiples of 50, got 120"),
+        (["run", "selectivity", "-p", "device", "gpu"], "unknown device 'gpu'"),
+        (["run", "network", "-p", "scheme", "masks"], "did you mean 'mask'?"),
+        (["run", "fixed-point", "-p", "depths", "[6, 0]"], "depth must be at least 1, got 0"),
+        (["run", "blind", "-p", "second_profile", "papers"], "did you mean 'paper'?"),
+        (["run", "blind", "-p", "correlation_lengths", "[]"], "correlation_lengths must hold at least one"),
+        (["run", "robustness", "-p", "states", "[6]"], "power of two for the hierarchical family, got 6"),
+        (["run", "explorer", "-p", "families", "[]"], "families must hold at least one"),
+        (["run", "own", "-p", "own_steps", "-50"], "steps must be at least 1, got -50"),
         (["build", "selectivty"], "did you mean 'selectivity'?"),
         (["build", "--into", str(notebooks.ROOT / "book" / "copy")], "choose another folder"),
     ],
@@ -127,6 +146,102 @@ def test_bad_input_ends_with_one_helpful_line(arguments, wanted, capsys):
     assert wanted in shown.err and shown.err.startswith("rgnb: ") and shown.err.count("\n") == 1
     assert not shown.out
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_values_that_settings_take_are_not_refused(name):
+    defaults = {p.name: p.default for p in notebooks.parameters(name).values()}
+    notebooks.check_settings(name, defaults)
+    others = {"family": "ring", "correlation_length_long": 9.0, "seeds": 2, "steps": 100, "rates": [], "profile": "quick", "device": "cpu"}
+    notebooks.check_settings(name, {key: value for key, value in others.items() if key in defaults})
+
+
+def test_which_chains_can_be_built_depends_on_several_parameters_together():
+    notebooks.check_settings("robustness", {"states": [6], "families": ["ring", "cycle"]})
+    with pytest.raises(ValueError, match=r"states = \[6\], families = \['ring', 'block'\]: n_blocks must divide n_states"):
+        notebooks.check_settings("robustness", {"states": [6], "families": ["ring", "block"]})
+
+
+def test_settings_are_refused_before_a_kernel_starts(monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "execute", lambda *a: pytest.fail("started a kernel"))
+    assert main(["run", "chains", "-p", "correlation_length_short", "-1"]) == 2
+    assert "chains cannot run with correlation_length_short = -1.0" in capsys.readouterr().err
+
+
+# --- faults ---
+
+
+@pytest.mark.parametrize("error", [TypeError("unhashable"), ValueError("a shape"), RuntimeError("mat1 and mat2"), KeyError("x")])
+def test_a_fault_is_no_bad_input_and_keeps_its_traceback(monkeypatch, error):
+    def fault(args):
+        raise error
+
+    monkeypatch.setattr(cli, "_list", fault)
+    with pytest.raises(type(error)) as raised:
+        main(["list"])
+    assert raised.value is error and raised.traceback[-1].name == "fault"
+
+
+def test_what_an_error_in_reading_advises_is_shown(monkeypatch, capsys):
+    def unreadable(args):
+        with files.reading("/results/x.nc"):
+            raise OSError(errno.ESTALE, "Stale file handle", "/results/x.nc")
+
+    monkeypatch.setattr(cli, "_list", unreadable)
+    assert main(["list"]) == 1
+    shown = capsys.readouterr().err
+    assert "Stale file handle" in shown and "/results/x.nc could not be read and was left as it is" in shown
+
+
+# --- before the work ---
+
+
+def test_without_git_a_run_is_written(book, monkeypatch):
+    monkeypatch.setenv("PATH", str(book))
+    assert main(["run", "tiny"]) == 0
+    assert len(list((book / "book" / "runs").iterdir())) == 1
+
+
+def test_where_a_run_was_made_is_found_out_before_it(book, monkeypatch):
+    def nowhere():
+        raise RuntimeError("nowhere")
+
+    monkeypatch.setattr(notebooks, "_surroundings", nowhere)
+    monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: pytest.fail("executed before"))
+    with pytest.raises(RuntimeError, match="nowhere"):
+        main(["run", "tiny"])
+
+
+@pytest.mark.parametrize("command", [["run", "tiny"], ["build"], ["build", "--into", "copy"]])
+def test_a_read_only_checkout_says_what_to_do_before_anything_runs(book, monkeypatch, capsys, command):
+    def read_only(**kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.chdir(book.parent)
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    monkeypatch.setattr("papermill.execute_notebook", lambda *a, **k: pytest.fail("executed"))
+    monkeypatch.setattr(notebooks, "execute_all", lambda *a: pytest.fail("executed"))
+    assert main(command) == 2
+    shown = capsys.readouterr().err
+    assert "is read-only" in shown and "use a copy of the checkout that can be written" in shown and shown.count("\n") == 1
+
+
+def test_the_environment_is_as_it_was(book, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.delenv("JUPYTER_PREFER_ENV_PATH", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    page = notebooks.executed("tiny")
+    source = book / "book" / "notebooks" / "tiny.md"
+    source.write_text(source.read_text() + "\n```{code-cell} ipython3\nprint('backend', os.environ['MPLBACKEND'])\n```\n")
+    notebooks.execute("tiny", page)
+    assert "backend agg" not in printed(page) and "backend module://" in printed(page)
+    assert dict(os.environ) == before
+    monkeypatch.setattr(cores, "available", lambda: 6)
+    seen = []
+    monkeypatch.setattr(notebooks, "_execute_apart", lambda name, root, environment: seen.append(environment) or name)
+    assert list(notebooks.execute_all(["tiny"])) == ["tiny"]
+    assert seen == [before | {"OMP_NUM_THREADS": "6"}] and dict(os.environ) == before
 
 
 def test_bad_input_from_a_shell():
@@ -289,6 +404,12 @@ def test_a_sweep_says_its_plan_and_lists_what_failed(tmp_path, monkeypatch, caps
         (["-p", "rate", "0.2", "-p", "rate", "0.3"], "rate is set twice; give one list"),
         (["--profile", "quik"], "did you mean 'quick'"),
         (["-p", "rate", "[]"], "at least one Experiment"),
+        (["-p", "rate", "-1e-3"], "rate must be finite and greater than 0, got -0.001"),
+        (["-p", "correlation_lengths", "7.0"], "correlation_lengths must be a sequence, got 7.0; pass a list such as [7.0]"),
+        (["-p", "families", "ring"], "families must be a sequence, got 'ring'; pass a list such as ['ring']"),
+        (["-p", "own", "ring"], "own must be a sequence, got 'ring'"),
+        (["-p", "snapshots", "100"], "snapshots must be a sequence, got 100; pass a list such as [100]"),
+        (["-p", "seeds", "many"], "seeds must be an integer, got 'many'"),
     ],
 )
 def test_bad_sweeps(arguments, wanted, capsys):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 import torch
 import xarray as xr
 
-from rgnb import chains, experiment, findings, metrics
+from rgnb import chains, checks, experiment, findings, metrics
 from rgnb.experiment import Experiment
 from rgnb.masking import bayes_posterior
+from rgnb.model import ModelConfig
+from rgnb.training import TrainConfig
 
 SMALL = {"n_states": 4, "length": 8, "width": 12, "depth": 5, "batch": 16, "steps": 100, "snapshots": (50,), "sequences": 256}
 
@@ -206,6 +209,50 @@ def test_processes_share_the_settings_out(tmp_path):
 def test_bad_input_fails_before_any_work(changes, error, message):
     with pytest.raises(error, match=message):
         small(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"correlation_lengths": 7.0}, "correlation_lengths must be a sequence, got 7.0; pass a list such as [7.0]"),
+        ({"families": "ring"}, "families must be a sequence, got 'ring'; pass a list such as ['ring']"),
+        ({"own": chains.sticky(4, 2.0)}, "own must be a sequence, got MarkovChain(n_states=4, correlation_length=2)"),
+        ({"snapshots": 50}, "snapshots must be a sequence, got 50; pass a list such as [50]"),
+        ({"seeds": "3"}, "seeds must be an integer, got '3'; pass a whole number"),
+    ],
+)
+def test_one_value_in_the_place_of_a_list(changes, message):
+    with pytest.raises(TypeError) as raised:
+        small(**changes)
+    assert message in str(raised.value)
+
+
+FIELDS = [f.name for kind in (Experiment, ModelConfig, TrainConfig) for f in fields(kind) if f.name not in ("model", "training")]
+WRONG = [None, "x", -1.5, {"a": 1}, [None], object(), np.array([1.5, -2.0]), np.array(["a", "b"]), torch.tensor(-1.5)]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("value", WRONG, ids=lambda v: type(v).__name__)
+def test_every_field_names_itself_and_what_it_got(name, value):
+    with pytest.raises(checks.BadInput) as raised:
+        small(**{name: value})
+    said = str(raised.value)
+    assert name in said or {"families": "family", "correlation_lengths": "correlation_length"}.get(name, name) in said
+    assert " got " in said or "choose from" in said
+
+
+@pytest.mark.parametrize("name", ["model", "training"])
+def test_parts_of_another_kind(name):
+    with pytest.raises(TypeError, match=f"{name} must be a rgnb .*, got str; Experiment.profile makes one"):
+        Experiment(**{name: "quick"})
+
+
+def test_valid_values_of_every_kind_are_the_same_setting(folder):
+    plain = small(families=["ring"], correlation_lengths=[1, 7], seeds=2, rate=0.5, snapshots=[50], width=12)
+    kinds = {"families": np.array(["ring"]), "correlation_lengths": np.array([1, 7]), "seeds": range(2), "rate": np.float32(0.5)}
+    others = small(**kinds, snapshots=np.array([50]), width=np.int64(12), batch=np.int32(16), device=torch.device("cpu"))
+    assert (others.settings(), others.seeds) == (plain.settings(), (0, 1))
+    assert others.settings()[0].path(folder, 0) == plain.settings()[0].path(folder, 0)
 
 
 def test_unknown_profile():

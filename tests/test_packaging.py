@@ -1,6 +1,9 @@
+import ast
 import re
+import subprocess
+import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-RANGES = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["test"], *EXTRAS["bench"]]]
+RANGES = [Requirement(line) for line in [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]]
 PINS = {
     canonicalize_name(name): Version(version)
     for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
@@ -57,6 +60,33 @@ def test_conda_and_make_install_the_same():
     (through_pip,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
     assert through_pip == ["--constraint constraints.txt", "--editable .[book,test]"]
     assert "--constraint constraints.txt --editable '.[book,test]'" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize(
+    "command, extras",
+    [("book", ["book"]), ("notebooks", ["book"]), ("reproduce", ["book"]), ("pdf", ["book", "book,pdf"]), ("test", ["book", "book,test"]),
+     ("reliability", ["book", "book,test"]), ("bench", ["book", "book,bench"])],
+)  # fmt: skip
+def test_make_installs_what_a_command_needs_and_no_more(command, extras):
+    done = subprocess.run(["make", "--dry-run", "--always-make", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.findall(r"--constraint constraints.txt --editable '\.\[(.*?)\]'", done.stdout) == extras
+
+
+def installed_with(*extras):
+    """The distributions that the package and some extras name."""
+    return {canonicalize_name(Requirement(line).name) for line in [*PROJECT["dependencies"], *(line for e in extras for line in EXTRAS[e])]}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "rgnb").glob("*.py")), ids=lambda path: path.stem)
+def test_every_room_imports_what_its_extras_install(path):
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    tops = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"rgnb"}
+    through = {"dask": "distributed", "matplotlib_inline": "ipykernel", "nbclient": "papermill"}  # which require them
+    found = packages_distributions()
+    wanted = {canonicalize_name(through.get(top) or found[top][0]) for top in tops}
+    assert wanted <= installed_with("book", *(["pdf"] if path.stem == "pdf" else []))
 
 
 def test_the_workflow_runs_what_the_readme_says_with_pinned_actions():

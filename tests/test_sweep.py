@@ -1,7 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 
-from rgnb import chains, experiment
+from rgnb import chains, cores, experiment
+from rgnb import sweep as module
 from rgnb.experiment import Experiment
 from rgnb.probes import mode_retention
 from rgnb.sweep import pivot, sweep
@@ -77,6 +80,32 @@ def test_bad_input_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
         sweep("x", [small()], analysis=lambda *a: None, results=tmp_path, progress=False)
     with pytest.raises(ValueError, match="too few to read from; use more sequences, a length greater than 2"):
         experiment.rehearse(small(length=2).settings()[0], 64, experiment.resolve_device("cpu"), mode_retention)
+
+
+def test_a_fault_is_listed_with_its_traceback_and_bad_input_in_one_line(tmp_path, monkeypatch):
+    train = experiment.train
+
+    def faulty(model, training, chain, seeds, *rest):
+        if chain.correlation_length > 3:
+            return len(7)
+        return train(model, training, chain, seeds, *rest)
+
+    monkeypatch.setattr(experiment, "train", faulty)
+    monkeypatch.setattr(module, "_workers", lambda *a: 1)  # in this process
+    experiments = [small(correlation_lengths=[1.0, 7.0], seeds=1), small(correlation_lengths=[1.0], learning_rate=1e30, seeds=1)]
+    experiments.append(small(correlation_lengths=[2.0], rate=1e-9, seeds=1))
+    ds = sweep("faults", experiments, KEPT, tmp_path, progress=False)
+    fault, diverged, refused = (row["error"] for row in json.loads(ds.attrs["failed"]))
+    assert fault.startswith("Traceback") and "in faulty" in fault and fault.endswith("TypeError: object of type 'int' has no len()")
+    assert diverged.startswith("Diverged: the loss of seed 0") and "\n" not in diverged
+    assert refused.startswith("BadValue: no position was selected at rate 1e-09") and "\n" not in refused
+
+
+def test_workers_are_at_most_the_cores_that_there_are(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 64)  # of the machine that a container is on
+    monkeypatch.setattr(cores, "available", lambda: 3)
+    assert module._workers(experiment.resolve_device("cpu"), 10) == 3
+    assert module._workers(experiment.resolve_device("cpu"), 2) == 2
 
 
 def test_bad_input(folder, tmp_path):
