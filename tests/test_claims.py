@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from test_findings import CONCENTRATED, EVEN, FALLING, FLAT, results
+from test_findings import EVEN, FALLING, FLAT, results
 
 from rgnb import claims, rules
 

@@ -94,7 +94,7 @@ def test_a_fault_is_listed_with_its_traceback_and_bad_input_in_one_line(tmp_path
     monkeypatch.setattr(module, "_workers", lambda *a: 1)  # in this process
     experiments = [small(correlation_lengths=[1.0, 7.0], seeds=1), small(correlation_lengths=[1.0], learning_rate=1e30, seeds=1)]
     experiments.append(small(correlation_lengths=[2.0], rate=1e-9, seeds=1))
-    ds = sweep("faults", experiments, KEPT, tmp_path, progress=False)
+    ds = sweep("faults", experiments, KEPT, tmp_path, progress=False, partial=True)
     fault, diverged, refused = (row["error"] for row in json.loads(ds.attrs["failed"]))
     assert fault.startswith("Traceback") and "in faulty" in fault and fault.endswith("TypeError: object of type 'int' has no len()")
     assert diverged.startswith("Diverged: the loss of seed 0") and "\n" not in diverged
