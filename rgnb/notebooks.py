@@ -21,7 +21,7 @@ from pathlib import Path
 from rgnb import checks, cores, files
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout
-PROFILES = ("quick", "paper")  # of rgnb.experiment, known here without importing torch
+PROFILES = ("quick", "small", "paper")  # of rgnb.experiment, known here without importing torch
 KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "text", list: "a list", tuple: "a tuple"}
 
 

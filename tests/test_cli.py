@@ -114,7 +114,7 @@ def test_light_commands_import_nothing_heavy():
         (["run", "selectivity", "-p", "seeds", "2.5"], "seeds must be an integer"),
         (["run", "selectivity", "-p", "correlation_length_long", "long"], "correlation_length_long must be a number"),
         (["run", "selectivity", "--profile", "quik"], "did you mean 'quick'?"),
-        (["run", "selectivity", "-p", "profile", "fast"], "choose from quick, paper"),
+        (["run", "selectivity", "-p", "profile", "fast"], "choose from quick, small, paper"),
         (["run", "chains", "--profile", "quick"], "unknown parameter of chains 'profile'"),
         (["show", "chain"], "did you mean 'chains'?"),
         (["run", "chains", "--output", "page.html"], "ends in .ipynb"),

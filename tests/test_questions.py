@@ -1,0 +1,76 @@
+"""The runs of the second round: what is asked for, and training that shares, resumes and skips."""
+
+import pytest
+import torch
+
+from rgnb import experiment, questions
+from rgnb.anatomy import anatomy
+from rgnb.cli import main
+from rgnb.experiment import Experiment
+
+TINY = {"n_states": 4, "length": 8, "width": 12, "depth": 2, "batch": 16, "steps": 250, "snapshots": (50,), "sequences": 128}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    kinds = {
+        "apart": ("?", lambda: [Experiment.profile("quick", recipe="cosine", seeds=(2, 3), device="cpu", **TINY)], False),
+        "together": ("?", lambda: [Experiment.profile("quick", correlation_lengths=(1.0,), seeds=(2, 3), device="cpu", **TINY)], True),
+    }
+    monkeypatch.setattr(questions, "QUESTIONS", kinds)
+    return [(e, together) for _, make, together in kinds.values() for e in make()]
+
+
+def test_everything_asked_for_is_trained_measured_and_dissected_once(asked, tmp_path, monkeypatch):
+    questions.train((), tmp_path, progress=False)
+    for e, together in asked:
+        folder = tmp_path / "entries" if together else tmp_path
+        assert not e.missing(folder) and not e.missing(folder, anatomy)
+    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained again"))
+    questions.train((), tmp_path, progress=False)
+    # What was measured but not dissected is dissected with the weights that are kept.
+    for path in tmp_path.glob("*anatomy*"):
+        path.unlink()
+    monkeypatch.undo()
+    questions.train((), tmp_path, progress=False)
+    assert not asked[0][0].missing(tmp_path, anatomy)
+
+
+def test_the_runs_are_those_that_the_rules_name():
+    findings = questions.findings()
+    assert findings.training.learning_rate_at(199) == 1e-3 and findings.training.steps == 10_000
+    assert (findings.seeds, findings.correlation_lengths) == (tuple(range(2, 14)), (1.0, 7.0))
+    assert findings.model == experiment.ModelConfig()
+    rates = {(e.training.learning_rate, e.training.schedule): e for e in questions.optimisers()}
+    assert len(rates) == 8 and {e.seeds for e in rates.values()} == {(2, 3, 4, 5)}
+    # The two recipes are not trained a second time under other names.
+    assert set(rates[1e-3, "cosine"].settings()) == set(findings.settings())
+    assert rates[3e-4, "constant"].settings()[0] in questions.findings("sequel").settings()
+    small = {(e.training.learning_rate, e.training.batch, e.training.weight_decay) for e in questions.small_optimisers()}
+    assert len(small) == 24
+    forms = {(e.training.batch, e.training.gradient, e.training.schedule) for e in questions.gradient_noise()}
+    assert len(forms) == 6 and all(e.model.mixing == "none" for e in questions.gradient_noise())
+
+
+def test_first_steps_of_the_first_round_are_the_same_steps(tmp_path):
+    # A constant rate knows nothing of the end: 1500 steps are the first of 10 000.
+    short, long = questions.markers()[0].training, questions.findings("sequel").training
+    assert {step: short.learning_rate_at(step) for step in (0, 700, 1499)} == {s: long.learning_rate_at(s) for s in (0, 700, 1499)}
+    assert (short.batch, short.rate, short.scheme) == (long.batch, long.rate, long.scheme)
+
+
+def test_the_command_lists_and_refuses(capsys):
+    assert main(["train", "--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in questions.QUESTIONS)
+    assert main(["train", "optimizer"]) == 2
+    assert "did you mean 'optimiser'" in capsys.readouterr().err
+
+
+def test_recipes_change_how_a_profile_is_trained():
+    quick, cosine = Experiment.profile("quick"), Experiment.profile("quick", recipe="cosine", batch=8)
+    assert cosine.model == quick.model and cosine.training.steps == quick.training.steps
+    assert (cosine.training.schedule, cosine.training.batch) == ("cosine", 8)
+    with pytest.raises(ValueError, match="did you mean 'cosine'"):
+        Experiment.profile("quick", recipe="cosin")
+    assert torch.equal(torch.tensor(cosine.training.learning_rate), torch.tensor(1e-3))
