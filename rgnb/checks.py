@@ -176,7 +176,11 @@ def results(name, ds, **variables):
 
 
 def complete(name, values):
-    """Return `values`, a DataArray chosen from the results `name`. ValueError that names the first entry without a value (NaN), and what to do."""
+    """Return `values`, a DataArray chosen from the results `name`.
+
+    Raises:
+        ValueError: an entry has no value (NaN); says which one, and what to do.
+    """
     import numpy as np
 
     missing = values.isnull().values
@@ -192,11 +196,12 @@ def complete(name, values):
     elif "seed" in values.dims:
         lost = missing.any(tuple(i for i, dim in enumerate(values.dims) if dim != "seed"))
         if not lost.all():
-            advice = f"choose seeds that are there, {name}.sel(seed={values['seed'].values[~lost].tolist()}), or {advice}"
+            there = values["seed"].values[~lost].tolist()
+            advice = f"choose seeds that are there, {name}.sel(seed={there}), or {advice}"
     what = f"{name}: {values.name}" if values.name else name
     raise ValueError(
-        f"{what} has no value (NaN) at {where}; {missing.sum()} of {missing.size} are missing, and nothing is judged "
-        f"without them: {advice}"
+        f"{what} has no value (NaN) at {where}; {missing.sum()} of {missing.size} are missing, and nothing "
+        f"is judged without them: {advice}"
     )
 
 

@@ -49,7 +49,8 @@
   }
 
   const finite = (values) => values.filter((v) => v !== null);
-  const whole = (values) => finite(values).length === values.length; // where a seed has no value there is no mean
+  // Where a seed has no value there is no mean.
+  const whole = (values) => finite(values).length === values.length;
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 
   // One value of t for 95 % two-sided intervals by degrees of freedom, from the page's data.
@@ -101,7 +102,8 @@
       const edge = (k) => known.map(([b, i]) => `${x(i).toFixed(1)},${y(clip(b[k])).toFixed(1)}`);
       element(svg, "polygon", { points: [...edge(0), ...edge(1).reverse()].join(" "), class: `explorer-band ${style}` });
       for (const row of rows) element(svg, "path", { d: path(row), class: `explorer-seed ${style}` });
-      element(svg, "path", { d: path(columns.map((c) => (whole(c) ? mean(c) : null))), class: `explorer-mean ${style}` });
+      const means = columns.map((c) => (whole(c) ? mean(c) : null));
+      element(svg, "path", { d: path(means), class: `explorer-mean ${style}` });
     }
   }
 

@@ -1,8 +1,8 @@
 """The three findings as verdicts: statistics on per-seed values, fixed rules, 95 % t intervals over seeds.
 
 Each function takes results as `Experiment.run` returns them (one chain family; several need
-`.sel(chain=...)`) and returns a `Verdict`. Nothing is judged on missing values: where one that is read is NaN, each raises a
-ValueError that names it. The rules:
+`.sel(chain=...)`) and returns a `Verdict`. Nothing is judged on missing values: where one that is read is
+NaN, each raises a ValueError that names it. The rules:
 
 - Gate. Every seed's excess loss over the floor that its architecture can reach is at most 5 % of what it
   can learn, `H(pi) - floor`, or 0.01 nats where nothing can be learned; else "not trained".
@@ -13,8 +13,8 @@ ValueError that names it. The rules:
   Only the difference, above 0: partly supported.
 - Kernel drift: at least 5 transitions; the interval of total drift lies above 0.1; the same one or two
   transitions lead in at least 7 of 8 seeds, hold a share whose interval lies above 0.8 and above the
-  untrained network's own leading share; the median of the others is at most 0.05. Next to a depth where all rows are
-  alike, such as the masked view's embedding, drift is not defined; it counts as 0.
+  untrained network's own leading share; the median of the others is at most 0.05. Next to a depth where all
+  rows are alike, such as the masked view's embedding, drift is not defined; it counts as 0.
 """
 
 from collections import Counter
@@ -174,7 +174,8 @@ def gate(ds, correlation_length, step=None):
     """Whether every seed at this correlation length is trained, as a `Condition`."""
     limit = gate_limit(ds, correlation_length)
     excess = chosen(one_chain(ds, **GATE).excess_loss, correlation_length=correlation_length)
-    worst = float(checks.complete("ds", excess.isel(step=-1) if step is None else chosen(excess, step=step)).max())
+    excess = excess.isel(step=-1) if step is None else chosen(excess, step=step)
+    worst = float(checks.complete("ds", excess).max())
     text = f"largest excess loss at correlation length {correlation_length:g}, {worst:.4f} nats, is at most {limit:.4f}"
     return Condition(text, worst <= limit)
 
@@ -268,7 +269,8 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
 
     Args:
         ds: results of one chain family with variables kernel_drift (step_drift where a step is given),
-            excess_loss, marginal_entropy and reachable_loss; and the ranks that say where drift is not defined, see `defined_drift`.
+            excess_loss, marginal_entropy and reachable_loss; and the ranks that say where drift is not
+            defined, see `defined_drift`.
         correlation_length: which to judge; None is the shortest.
         start: first transition that counts; 1 leaves out the one from the embedding.
         view, step: as in `rank_collapse`.
@@ -284,9 +286,11 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
     if checks.integer("start", start, 0) >= ds.sizes["transition"]:
         raise ValueError(f"start must leave one transition of {ds.sizes['transition']}, got {start}")
     # Debiased drift scatters around 0 where nothing changes.
+    after = {"view": view, "state": "trained"} if step is None else {"step": step}
+    before = {"view": view, "state": "init"}
     drift, untrained = (
-        defined_drift(ds, correlation_length=xi, **labels).isel(transition=slice(start, None)).values.clip(min=0)
-        for labels in ({"view": view, "state": "trained"} if step is None else {"step": step}, {"view": view, "state": "init"})
+        defined_drift(ds, correlation_length=xi, **labels).values[:, start:].clip(min=0)
+        for labels in (after, before)
     )
     total = Interval.of(drift.sum(-1))
     seeds, transitions = drift.shape
@@ -310,15 +314,17 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
             break
     status = "supported" if all(c.holds for c in conditions) else "not supported"
     numbers = {"total": total, "leading share": share, "leading share, untrained": control}
-    return _decide(f"Kernel drift at correlation length {xi:g}", [gate(ds, xi, step)], status, conditions, numbers, seeds)
+    name = f"Kernel drift at correlation length {xi:g}"
+    return _decide(name, [gate(ds, xi, step)], status, conditions, numbers, seeds)
 
 
 def defined_drift(ds, **labels):
     """Kernel drift of one chain family's networks, 0 where it is not defined.
 
     Args:
-        ds: results of one chain family with the variable kernel_drift, or step_drift where a step is chosen. Where drift is
-            NaN, effective_rank (step_rank) says whether one of the two depths is constant, of rank 0.
+        ds: results of one chain family with the variable kernel_drift, or step_drift where a step is chosen.
+            Where drift is NaN, effective_rank (step_rank) says whether one of the two depths is constant, of
+            rank 0.
         labels: correlation_length and, by name, either view and state or step.
 
     Returns:
@@ -328,14 +334,16 @@ def defined_drift(ds, **labels):
         ValueError: a drift is missing: NaN though neither depth is constant, or nothing says so.
     """
     if "step" in labels:
-        drift, rank, read, definition = "step_drift", "step_rank", STEP_DRIFT | STEP_RANK, {"spectrum": "singular"}
+        drift, rank, definition = "step_drift", "step_rank", {}
     else:
-        drift, rank, read, definition = "kernel_drift", "effective_rank", DRIFT | RANK, {"centring": "centred", "spectrum": "singular"}
+        drift, rank, definition = "kernel_drift", "effective_rank", {"centring": "centred"}
+    read = RANK | STEP_RANK | STEP_DRIFT
     ds = one_chain(ds, **{drift: read[drift]})
     found = chosen(ds[drift], **labels).transpose("seed", "transition")
     if found.isnull().any() and rank in ds:
         ds = one_chain(ds, **{rank: read[rank]})
-        constant = (chosen(ds[rank], **labels, **definition).transpose("seed", "depth") == 0).values
+        ranks = chosen(ds[rank], **labels, **definition, spectrum="singular").transpose("seed", "depth")
+        constant = (ranks == 0).values
         found = found.copy(data=np.where(constant[:, 1:] | constant[:, :-1], 0, found))
     return checks.complete("ds", found)
 

@@ -1,7 +1,7 @@
 """The hypotheses of the book's second part, judged by the rules of its page "Hypotheses".
 
-Each takes a sweep's Dataset (`rgnb.sweep`) or an analysis' (`rgnb.probes`) and returns a `findings.Verdict`. Nothing is judged on
-missing values: where one that is read is NaN, each raises a ValueError that names it.
+Each takes a sweep's Dataset (`rgnb.sweep`) or an analysis' (`rgnb.probes`) and returns a `findings.Verdict`.
+Nothing is judged on missing values: where one that is read is NaN, each raises a ValueError that names it.
 """
 
 import numpy as np
@@ -20,7 +20,13 @@ RANK = {"effective_rank": "run state view centring spectrum depth"}
 
 
 def judge(finding, conditions, statistics, gates=(), networks=0):
-    """A Verdict over a number of networks that is supported if every condition holds, and not trained if a gate does not."""
+    """A Verdict that is supported if every condition holds, and not trained if a gate does not.
+
+    Args:
+        conditions, gates: sequences of Condition.
+        statistics: {name: Interval}.
+        networks: how many trained networks it is taken over; 0: not counted.
+    """
     failed = [c for c in conditions if not c.holds]
     status, ungated = "not supported" if failed else "supported", ""
     reasons = failed or conditions
@@ -59,12 +65,14 @@ def gate(ds):
 def collapse(ds, view="position", centring="centred", spectrum="singular"):
     """C = 1 - r_L / r_0 of every row of a sweep, each at its own last depth: (run,) array."""
     checks.results("ds", ds, **RANK)
-    rank = _whole(findings.chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum))
+    rank = _whole(
+        findings.chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
+    )
     return 1 - last(rank) / rank.isel(depth=0).values
 
 
 def _whole(rank):
-    # Ranks of a sweep's rows, none missing: only beyond a row's own depth, its number of blocks, they are padded with NaN.
+    # Ranks of a sweep's rows, none missing: NaN is padding only beyond a row's own depth, its blocks.
     if "blocks" in rank.coords:
         padding = xr.DataArray(np.arange(rank.sizes["depth"]), dims="depth") > rank.blocks
         checks.complete("ds", rank.where(~padding, 0))
@@ -108,17 +116,22 @@ def blind(ds, reference=1.0, margin=0.05, comparisons=None):
         name = f"{view} view, {scheme}: C at ξ = {xi:g} minus C at ξ = {reference:g},"
         conditions.append(equivalent(name, d, margin, m))
         differences[view, str(scheme), float(xi)] = _equivalence_interval(d, m)
-    return judge("The correlation length does not matter", conditions, differences, [gate(ds)], ds.sizes["run"])
+    return judge(
+        "The correlation length does not matter", conditions, differences, [gate(ds)], ds.sizes["run"]
+    )
 
 
 def _paired(ds, scheme, lengths):
-    # A sweep's rows under a scheme at each of two correlation lengths, in the order of their seeds, which are the same.
-    found = [ds.isel(run=((ds.scheme == scheme) & (ds.correlation_length == xi)).values).sortby("seed") for xi in lengths]
+    # A sweep's rows under a scheme at each of two correlation lengths, by their seeds, the same in both.
+    found = [
+        ds.isel(run=((ds.scheme == scheme) & (ds.correlation_length == xi)).values).sortby("seed")
+        for xi in lengths
+    ]
     one, other = (rows.seed.values.tolist() for rows in found)
     if one != other:
         raise ValueError(
-            f"the seeds at correlation lengths {lengths[0]:g} and {lengths[1]:g} differ; run the same ones, or choose those that both have: "
-            f"under scheme {scheme} there are {one} and {other}"
+            f"the seeds at correlation lengths {lengths[0]:g} and {lengths[1]:g} differ; run the same ones, "
+            f"or choose those that both have: under scheme {scheme} there are {one} and {other}"
         )
     return found
 
@@ -140,7 +153,10 @@ def embedding_artifact(ds, short, long):
     level = 1 - (1 - CONFIDENCE) / (2 * len(schemes))
     for view in ("pooled", "sequence", "position"):
         for scheme, pair in pairs.items():
-            at = [checks.complete("ds", findings.chosen(rows.effective_rank, view=view, **labels)).values for rows in pair]
+            at = [
+                checks.complete("ds", findings.chosen(rows.effective_rank, view=view, **labels)).values
+                for rows in pair
+            ]
             ratio = Interval.of(at[1] / at[0], level)
             ratios[view, scheme] = ratio
             if view != "position":
@@ -154,7 +170,8 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
     """1c: the corruption scheme and the stationary law change the collapse in the token view.
 
     Args:
-        by_scheme: two arrays of C, none missing, paired by seed, under the two schemes; by_law: the same for two stationary laws.
+        by_scheme: two arrays of C, none missing, paired by seed, under the two schemes.
+        by_law: the same for two stationary laws.
         bound: what their mean difference has to exceed, in either direction.
     """
     level = 1 - (1 - CONFIDENCE) / 2
@@ -162,7 +179,10 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
     for name, (one, other) in {"schemes": by_scheme, "stationary laws": by_law}.items():
         one, other = checks.paired(checks.vector, one=one, other=other)
         if np.isnan([one, other]).any():
-            raise ValueError(f"one and other of the {name} must hold no missing value (NaN), got {one[:20]} and {other[:20]}; leave those pairs out")
+            raise ValueError(
+                f"one and other of the {name} must hold no missing value (NaN), got {one[:20]} and "
+                f"{other[:20]}; leave those pairs out"
+            )
         networks += 2 * len(one)
         d = Interval.of(one - other, level)
         numbers[name] = d
@@ -231,7 +251,8 @@ def relevant_modes(ds):
     networks = int(table["networks"].sum())
     enough = Condition(f"{len(table)} of {asked} settings pass the gate, at least 5", len(table) >= 5)
     if not enough.holds:
-        return findings.Verdict("Relevant modes set the rank", "not trained", f"Decided by: {enough}.", (enough,), {}, networks=networks)
+        reason = f"Decided by: {enough}."
+        return Verdict("Relevant modes set the rank", "not trained", reason, (enough,), {}, "", networks)
     numbers = explained_variances(table)
     conditions = [
         above(f"{spectrum} values: R² of relevant modes minus R² of the correlation length,", numbers[spectrum, "difference"], 0)
@@ -275,7 +296,7 @@ def no_selectivity(results, family="sticky", margin=0.1):
 
 
 def settings_table(ds):
-    """One line a setting of a sweep, seeds averaged: its labels, number of networks, relevant modes, and rank at the last depth."""
+    """One line a setting of a sweep, seeds averaged: its labels, networks, relevant modes and last rank."""
     checks.results("ds", ds, relevant_modes="run floor", family="run", mixing="run", rate="run", **RANK, **GATE, **LABELS)
     rank = _whole(findings.chosen(ds.effective_rank, state="trained", view="position", centring="centred"))
     columns = {
@@ -289,7 +310,8 @@ def settings_table(ds):
     frame.columns = list(labels)
     frame = frame.assign(**columns)
     grouped = frame.groupby(list(labels), sort=False, dropna=False)
-    return grouped.agg({c: {"networks": "sum", "trained": "all"}.get(c, "mean") for c in columns}).reset_index()
+    how = dict.fromkeys(columns, "mean") | {"networks": "sum", "trained": "all"}
+    return grouped.agg(how).reset_index()
 
 
 def by_modulus(ds, variable):
@@ -359,9 +381,9 @@ def kept(retention, correlation_length, gates=()):
     r2 = checks.complete("retention", r2).mean("target").transpose("seed", "eigenmode", "depth")
     top, bottom = r2.isel(eigenmode=0), r2.isel(eigenmode=-1)
     lost = {name: Interval.of(r.isel(depth=-1) - r.max("depth")) for name, r in (("most", top), ("least", bottom))}
-    middle = here.loss_increase.isel(removed=0).sel(depth=here.sizes["depth"] // 2, direction=["relevant", "irrelevant", "random, by variance"])
-    middle = checks.complete("retention", middle).transpose("direction", "seed")
-    relevant, irrelevant, random = middle
+    directions = ["relevant", "irrelevant", "random, by variance"]
+    middle = here.loss_increase.isel(removed=0).sel(depth=here.sizes["depth"] // 2, direction=directions)
+    relevant, irrelevant, random = checks.complete("retention", middle).transpose("direction", "seed")
     more = Interval.of((relevant - random).values)
     little = Interval.of((irrelevant / checks.complete("retention", here.learnable)).values)
     conditions = (
@@ -371,7 +393,8 @@ def kept(retention, correlation_length, gates=()):
         below("3c: loss from removing a least relevant direction, share of the learnable,", little, 0.05),
     )
     numbers = {"kept": lost["most"], "integrated out": lost["least"], "relevant minus random": more, "irrelevant": little}
-    return judge(f"Exactly the relevant modes are kept, ξ = {correlation_length:g}", conditions, numbers, gates, r2.sizes["seed"])
+    name = f"Exactly the relevant modes are kept, ξ = {correlation_length:g}"
+    return judge(name, conditions, numbers, gates, r2.sizes["seed"])
 
 
 def fixed_point(ds, drift, correlation_length, gates=()):
@@ -390,18 +413,20 @@ def fixed_point(ds, drift, correlation_length, gates=()):
     order = np.argsort(checks.complete("drift", drift).transpose("seed", "transition").mean("seed").values)
     plateau = sorted(map(int, order[:-2]))
     level = 1 - (1 - CONFIDENCE) / len(plateau)
-    growth = here.growth.sel(state="trained", perturbation="random", transition=plateau).transpose("seed", "transition")
-    growth = checks.complete("ds", growth)
+    growth = here.growth.sel(state="trained", perturbation="random", transition=plateau)
+    growth = checks.complete("ds", growth).transpose("seed", "transition")
     conditions, numbers = [], {}
     for t in plateau:
         factor = Interval.of(growth.sel(transition=t).values, level)
         numbers[f"growth {t}"] = factor
         conditions.append(below(f"4a: growth of random perturbations from depth {t} to {t + 1},", factor, 1))
-    scaled = checks.complete("ds", here.scaled_drift.sel(transition=plateau, scale=[0.25, 1.0])).mean("transition").transpose("scale", "seed")
-    ratio = Interval.of((scaled[0] / scaled[1]).values)
+    scaled = checks.complete("ds", here.scaled_drift.sel(transition=plateau, scale=[0.25, 1.0]))
+    small, own = scaled.mean("transition").transpose("scale", "seed").values
+    ratio = Interval.of(small / own)
     numbers["ratio"] = ratio
     conditions.append(below("4b: drift of the stream scaled by 1/4 over that at its own scale,", ratio, 2))
-    return judge(f"Near an attracting fixed point, ξ = {correlation_length:g}", conditions, numbers, gates, growth.sizes["seed"])
+    name = f"Near an attracting fixed point, ξ = {correlation_length:g}"
+    return judge(name, conditions, numbers, gates, growth.sizes["seed"])
 
 
 DEFINITIONS = {
@@ -468,17 +493,20 @@ def robustness(ds, variants, short, long):
 def _check_whole(rows, name, short, long):
     # A row that is missing would become NaN among the others, without its labels.
     lengths = rows.correlation_length.values
-    seeds = {xi: sorted(rows.seed.values[lengths == xi].tolist()) for xi in dict.fromkeys([short, long, *lengths.tolist()])}
+    seeds = {
+        xi: sorted(rows.seed.values[lengths == xi].tolist())
+        for xi in dict.fromkeys([short, long, *lengths.tolist()])
+    }
     if any(found != seeds[short] for found in seeds.values()):
         found = ", ".join(f"{xi:g}: {s}" for xi, s in seeds.items())
         raise ValueError(
-            f"ds: {name}: the seeds must be the same at all correlation lengths, got {found}; run the missing ones, or choose rows with "
-            "seeds that all have, ds.isel(run=...)"
+            f"ds: {name}: the seeds must be the same at all correlation lengths, got {found}; run the "
+            "missing ones, or choose rows with seeds that all have, ds.isel(run=...)"
         )
 
 
 def _as_results(rows):
-    # A sweep's rows of one family as `Experiment.run` returns them, without the padding to the depth of other variants.
+    # A sweep's rows of one family as `Experiment.run` returns them, not padded to other variants' depth.
     rows = rows.dropna("depth", how="all").dropna("transition", how="all")
     values = rows.drop_vars([c for c in rows.coords if c not in (*rows.dims, "correlation_length", "seed") and rows[c].dims == ("run",)])
     ds = values.set_index(run=("correlation_length", "seed")).unstack("run")

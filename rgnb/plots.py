@@ -73,7 +73,8 @@ def _say_missing(ax, *values):
     values = np.concatenate([[], *(np.ravel(np.asarray(v, dtype=float)) for v in values)])
     if missing := np.isnan(values).sum():
         text = f"{missing} of {values.size} values are NaN"
-        ax.text(0.98, 0.98, text, ha="right", va="top", fontsize=8, transform=ax.transAxes, bbox={"color": "white", "alpha": 0.8, "pad": 1})
+        box = {"color": "white", "alpha": 0.8, "pad": 1}
+        ax.text(0.98, 0.98, text, ha="right", va="top", fontsize=8, transform=ax.transAxes, bbox=box)
 
 
 def transition_matrices(chains):
@@ -141,7 +142,9 @@ def lines(panels, xlabel, log=""):
 
 
 def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True, own_legends=False):
-    """Per-seed lines under their mean with its 95 % t interval; where a seed has no value (NaN) there is no mean, and the panel says so.
+    """Per-seed lines under their mean with its 95 % t interval.
+
+    Where a seed has no value (NaN) there is no mean, and the panel says how many are lacking.
 
     Args:
         panels: {panel title: {label: DataArray with dims (seed, `dim`)}}; a label that starts with
@@ -193,9 +196,10 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
 
 
 def effects(rows, bounds, xlabel):
-    """Effect sizes with intervals: {row label: {series label: Interval}}, dots side by side; `bounds` as dotted lines.
+    """Effect sizes with intervals: {row label: {series label: Interval}}, side by side; `bounds` dotted.
 
-    Of an unbounded interval the bar ends 9 beyond 0 and the mean; an effect without a value (NaN) is said to be undefined.
+    Of an unbounded interval the bar ends 9 beyond 0 and the mean; an effect without a value (NaN) is named
+    undefined.
     """
     _check("rows", rows, dict, Interval)
     series = list(dict.fromkeys(label for intervals in rows.values() for label in intervals))
@@ -212,7 +216,8 @@ def effects(rows, bounds, xlabel):
                 low = i.low if np.isfinite(i.low) else min(mean, 0) - 9
                 high = i.high if np.isfinite(i.high) else max(mean, 0) + 9
                 first = label if y == next(r for r, v in enumerate(rows.values()) if label in v) else None
-                ax.errorbar(mean, offset, xerr=[[mean - low], [high - mean]], fmt="os"[k % 2], ms=4.5, color=color, lw=1.4, label=first)
+                style = {"fmt": "os"[k % 2], "ms": 4.5, "color": color, "lw": 1.4, "label": first}
+                ax.errorbar(mean, offset, xerr=[[mean - low], [high - mean]], **style)
     for bound in bounds:
         ax.axvline(bound, color="black", lw=1, ls=":")
     ax.axvline(0, color=GREY, lw=0.8)
@@ -310,7 +315,10 @@ def statistics_table(verdicts):
     """Verdicts side by side: {column title: Verdict} -> DataFrame of words, the verdict and its statistics; in brackets where the gate fails."""
     _check("verdicts", verdicts, Verdict)
     table = {
-        title: {"verdict": f"not trained [{v.ungated}]" if v.ungated else v.status, "networks": str(v.networks or "")}
+        title: {
+            "verdict": f"not trained [{v.ungated}]" if v.ungated else v.status,
+            "networks": str(v.networks or ""),
+        }
         | {k: str(i) for k, i in v.statistics.items()}
         for title, v in verdicts.items()
     }
@@ -325,7 +333,8 @@ def modes_table(results):
     rows = []
     for (family, size), ds in results.items():
         ds = findings.one_chain(ds, relevant_modes="correlation_length floor", effective_rank=findings.RANK["effective_rank"])
-        last = checks.complete("results", ds.isel(depth=-1).effective_rank.sel(state="trained", view="position", centring="centred"))
+        last = ds.isel(depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
+        last = checks.complete("results", last)
         relevant = checks.complete("results", ds.isel(floor=0).relevant_modes)
         for xi in ds.correlation_length.values:
             ranks = [str(Interval.of(last.sel(correlation_length=xi, spectrum=s).values)) for s in ("eigen", "singular")]
@@ -471,8 +480,9 @@ def _finish(ax, title, xlabel, log):
 
 def _drawn(ax, axis):
     # The values of a panel's lines along an axis, sorted; without any there is no log scale.
-    values = [getattr(line, f"get_{axis}data")() for line in ax.lines if line.get_transform() == ax.transData]
-    values = np.unique(np.concatenate([[], *values]).astype(float))
+    lines = [line for line in ax.lines if line.get_transform() == ax.transData]
+    values = np.concatenate([[], *(getattr(line, f"get_{axis}data")() for line in lines)])
+    values = np.unique(values.astype(float))
     return values[np.isfinite(values)]
 
 

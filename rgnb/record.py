@@ -102,8 +102,8 @@ def deviations(again, results=None):
         again, results: folders of results; None: as in `Experiment.run`.
 
     Returns:
-        DataFrame, one line a variable: in how many files it was compared, its largest absolute difference, infinite where only one of the
-        two has a value, and its largest size.
+        DataFrame, one line a variable: in how many files it was compared, its largest absolute difference,
+        infinite where only one of the two has a value, and its largest size.
     """
     lines = {}
     for path in sorted(results_folder(again).glob("*.nc")):
@@ -113,8 +113,9 @@ def deviations(again, results=None):
         for name in ours.data_vars:
             if ours[name].dtype.kind in "fi":
                 files, difference, size = lines.get(name, (0, 0.0, 0.0))
-                one_sided = not ours[name].isnull().equals(theirs[name].isnull())
-                difference = max(difference, math.inf if one_sided else float(abs(ours[name] - theirs[name]).max()))
+                both = ours[name].isnull().equals(theirs[name].isnull())
+                here = float(abs(ours[name] - theirs[name]).max()) if both else math.inf
+                difference = max(difference, here)
                 lines[name] = files + 1, difference, max(size, float(abs(ours[name]).max()))
     return pd.DataFrame.from_dict(lines, orient="index", columns=["files", "largest difference", "largest size"]).rename_axis("variable")
 

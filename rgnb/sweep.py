@@ -89,7 +89,16 @@ def plan(experiments, results=None, analysis=None, workers=None):
     return Plan(len(rows), len(rows) - sum(map(len, waiting.values())), tuple(waiting.items()), workers, seconds / workers)
 
 
-def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, analysis=None, scheduler=None, partial=False):
+def sweep(
+    name,
+    experiments,
+    variables=VARIABLES,
+    results=None,
+    progress=True,
+    analysis=None,
+    scheduler=None,
+    partial=False,
+):
     """Run experiments of any sizes and return chosen variables of all of them, one row a (setting, seed).
 
     What is missing runs in one process for each core that this process may use (`cores.available`, and at most
@@ -105,8 +114,8 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
         results, progress, analysis: as in `Experiment.run`; entries are kept in the folder `<results>/entries`,
             unless a (setting, seed) is stored in `<results>` itself.
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
-        partial: where settings failed, return the networks that are there all the same. The attribute `failed` lists the others
-            with their errors (JSON), and the sweep has no file of its own yet.
+        partial: where settings failed, return the networks that are there all the same. The attribute
+            `failed` lists the others with their errors (JSON), and the sweep has no file of its own yet.
 
     Returns:
         xarray.Dataset with a dimension `run` and along it the coordinates family, correlation_length, seed, provenance,
@@ -115,7 +124,8 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
     Raises:
         ValueError: a bad name, an unknown variable, no experiment, or workers with several threads.
         OSError: a file cannot be written, or no scheduler answers.
-        RuntimeError: settings failed, each with its error; all others were computed and stored first. With `partial`: every setting failed.
+        RuntimeError: settings failed, listed with their errors; all others were computed and stored first.
+            With `partial`: every setting failed.
     """
     rows, variables = _rows(experiments), checks.sequence("variables", variables)
     asked = [[setting.config() | {"seed": seed} for setting in e.settings() for seed in e.seeds] for e in experiments]
@@ -145,8 +155,12 @@ def sweep(name, experiments, variables=VARIABLES, results=None, progress=True, a
     ds = stored(f"sweep-{name}", config, make, results, dtype="float32")
     if "failed" in ds.attrs and not partial:
         failed = json.loads(ds.attrs["failed"])
-        lines = [f"    {', '.join(f'{k} {v}' for k, v in row.items() if k != 'error')}\n        {row['error']}" for row in failed]
-        first = f"{len(failed)} settings failed; the same sweep tries them again, and with partial=True it returns the {ds.sizes['run']} other networks:"
+        lines = [
+            f"    {', '.join(f'{k} {v}' for k, v in row.items() if k != 'error')}\n        {row['error']}"
+            for row in failed
+        ]
+        again = f"with partial=True it returns the {ds.sizes['run']} other networks"
+        first = f"{len(failed)} settings failed; the same sweep tries them again, and {again}:"
         raise checks.Failed("\n".join([first, *lines]))
     return ds
 
@@ -155,7 +169,7 @@ def pivot(ds, values, *dims, partial=False):
     """Values of a sweep's rows, (run,), arranged by coordinates of theirs: DataArray with `dims`.
 
     Raises:
-        ValueError: a combination of the coordinates has several rows; or none, unless `partial`: it is NaN then.
+        ValueError: a combination of the coordinates has several rows, or none unless `partial`: NaN then.
     """
     checks.results("ds", ds, **dict.fromkeys(dims, "run"))
     values = checks.vector("values", values)
@@ -169,8 +183,8 @@ def pivot(ds, values, *dims, partial=False):
     if missing and not partial:
         first = ", ".join(f"{d} {label}" for d, label in zip(dims, missing[0]))
         raise checks.BadValue(
-            f"ds has no row for {len(missing)} combinations of {', '.join(dims)}, such as {first}; run what is missing, choose rows that have "
-            "all with ds.isel(run=...), or pass partial=True for NaN there"
+            f"ds has no row for {len(missing)} combinations of {', '.join(dims)}, such as {first}; run what "
+            "is missing, choose rows that have all with ds.isel(run=...), or pass partial=True for NaN there"
         )
     return xr.DataArray.from_series(frame.set_index(list(dims))["value"])
 

@@ -51,8 +51,10 @@ def test_every_choice_leads_to_numbers(page):
 
 def test_a_mean_over_seeds_needs_all_of_them(results):
     ds = results["none"][1].copy(deep=True)
-    ds.cka.loc[{"seed": 1, "view": "position", "state": "trained", "depth": 0, "other_depth": 2, "correlation_length": 7.0}] = np.nan
-    data = json.loads(BeautifulSoup(explorer.html({"none": [ds]}), "html.parser").find(id="explorer-data").text)
+    one = {"seed": 1, "view": "position", "state": "trained", "correlation_length": 7.0}
+    ds.cka.loc[one | {"depth": 0, "other_depth": 2}] = np.nan
+    page = BeautifulSoup(explorer.html({"none": [ds]}), "html.parser")
+    data = json.loads(page.find(id="explorer-data").text)
     found = np.array(data["results"]["sticky|7|none"]["trained"]["position"]["cka"], float)
     assert np.argwhere(np.isnan(found)).tolist() == [[0, 2]]
 

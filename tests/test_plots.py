@@ -110,7 +110,10 @@ def test_effects_of_any_size_are_drawn_with_their_intervals(values):
 
 
 def test_effects_that_are_unbounded_or_undefined():
-    rows = {"one": {"a": findings.Interval.of([-20.0])}, "none": {"b": findings.Interval.of([np.nan, np.nan])}}
+    rows = {
+        "one": {"a": findings.Interval.of([-20.0])},
+        "none": {"b": findings.Interval.of([np.nan, np.nan])},
+    }
     figure = plots.effects(rows, [0.2], "C")
     assert figure.axes[0].collections[0].get_segments()[0][:, 0].tolist() == [-29, 9]
     assert {"a", "b", " undefined"} <= texts(figure)
@@ -122,7 +125,9 @@ def test_effects_that_are_unbounded_or_undefined():
 def test_panels_say_what_they_lack(log, shared):
     nothing, part = data() * np.nan, data().where(lambda d: (d.seed > 0) | (d.depth != 2))
     figures = [
-        plots.seed_lines({"a": {"x": nothing}, "b": {"x": nothing}}, "depth", "depth", "rank", log=log, shared=shared),
+        plots.seed_lines(
+            {"a": {"x": nothing}, "b": {"x": nothing}}, "depth", "depth", "rank", log=log, shared=shared
+        ),
         plots.lines({"a": {"x": ([1, 2], [np.nan] * 2)}}, "xi", log),
         plots.scatter({"a": {"x": ([1, 2], [np.nan] * 2)}, "b": {"x": ([1, 2], [1, 3])}}, "k", "rank", log),
     ]
@@ -139,7 +144,9 @@ def test_panels_say_what_they_lack(log, shared):
 def test_heat_maps_and_correlations_say_what_they_lack():
     cka = xr.DataArray(np.full((3, 3), np.nan), dims=("depth", "other_depth"), coords={"depth": range(3)})
     assert "9 of 9 values are NaN" in texts(plots.cka_matrices({"a": cka}))
-    assert "1 of 6 values are NaN" in texts(plots.autocorrelation({"ring": ([0, 1], [1.0, 0.5], [1.0, np.nan], [0.1, 0.1])}))
+    assert "1 of 6 values are NaN" in texts(
+        plots.autocorrelation({"ring": ([0, 1], [1.0, 0.5], [1.0, np.nan], [0.1, 0.1])})
+    )
 
 
 def stack(constant=False):
@@ -147,9 +154,18 @@ def stack(constant=False):
     drift = np.tile([0.5, 0.01, 0.3, 0.02], (1, 1, 3, 1, 1, 1))
     if constant:
         rank[..., 4], drift[..., 3] = 0.0, np.nan
-    names = {"correlation_length": [1.0], "state": ["trained"], "view": ["position"], "centring": ["centred"], "spectrum": ["singular"]}
+    names = {
+        "correlation_length": [1.0],
+        "state": ["trained"],
+        "view": ["position"],
+        "centring": ["centred"],
+        "spectrum": ["singular"],
+    }
     head = ("chain", "correlation_length", "seed", "state", "view")
-    variables = {"effective_rank": ((*head, "centring", "spectrum", "depth"), rank), "kernel_drift": ((*head, "transition"), drift)}
+    variables = {
+        "effective_rank": ((*head, "centring", "spectrum", "depth"), rank),
+        "kernel_drift": ((*head, "transition"), drift),
+    }
     return xr.Dataset(variables, names)
 
 
@@ -194,8 +210,14 @@ def test_tables():
     assert table.loc[("tokens", "centred", "singular", 0), "pooled"] == "partly"
     assert set(table.values.ravel()) == {"partly"}
     assert plots.step_table({"tokens": {100: verdict}}).loc[100, "tokens"] == "partly supported"
-    counted = findings.Verdict("Selectivity", "supported", "", (), {"difference": findings.Interval.of([0.1, 0.3])}, networks=16)
-    assert plots.statistics_table({"tokens": counted})["tokens"].tolist() == ["supported", "16", str(counted.statistics["difference"])]
+    counted = findings.Verdict(
+        "Selectivity", "supported", "", (), {"difference": findings.Interval.of([0.1, 0.3])}, networks=16
+    )
+    assert plots.statistics_table({"tokens": counted})["tokens"].tolist() == [
+        "supported",
+        "16",
+        str(counted.statistics["difference"]),
+    ]
 
 
 def test_verdicts_over_settings():

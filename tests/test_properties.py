@@ -514,9 +514,9 @@ drifts = xr.DataArray(np.ones((2, 3)), dims=("seed", "transition"))
 READERS = {
     "results": [
         findings.rank_collapse, findings.selectivity, findings.kernel_drift, lambda ds: findings.by_definition(findings.selectivity, ds),
-        lambda ds: findings.by_step(findings.kernel_drift, ds), lambda ds: findings.gate(ds, 1.0), lambda ds: findings.gate_limit(ds, 1.0),
-        lambda ds: findings.defined_drift(ds, correlation_length=1.0, view="position", state="trained"), lambda ds: hypotheses.no_selectivity({"quick": ds}),
+        lambda ds: findings.by_step(findings.kernel_drift, ds), lambda ds: findings.gate(ds, 1.0), lambda ds: findings.gate_limit(ds, 1.0), lambda ds: hypotheses.no_selectivity({"quick": ds}),
         lambda ds: plots.modes_table({("ring", "quick"): ds}), lambda ds: plots.stack_table({3: ds}),
+        lambda ds: findings.defined_drift(ds, correlation_length=1.0, view="position", state="trained"),
     ],
     "rows": [
         hypotheses.trained, hypotheses.gate, hypotheses.collapse, hypotheses.blind, lambda ds: hypotheses.embedding_artifact(ds, 1.0, 7.0),

@@ -26,12 +26,12 @@ def test_everything_asked_for_is_trained_measured_and_dissected_once(asked, tmp_
     for e, together in asked:
         folder = tmp_path / "entries" if together else tmp_path
         assert not e.missing(folder) and not e.missing(folder, anatomy)
-    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained again"))
-    questions.train((), tmp_path, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "train", lambda *a: pytest.fail("trained again"))
+        questions.train((), tmp_path, progress=False)
     # What was measured but not dissected is dissected with the weights that are kept.
     for path in tmp_path.glob("*anatomy*"):
         path.unlink()
-    monkeypatch.undo()
     questions.train((), tmp_path, progress=False)
     assert not asked[0][0].missing(tmp_path, anatomy)
 

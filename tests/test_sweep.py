@@ -137,10 +137,12 @@ def test_rows_are_arranged_by_their_labels(dataset):
         one = ds.isel(run=row)
         assert found.sel(family=one.family, correlation_length=one.correlation_length, seed=one.seed) == row
     lost = ds.isel(run=slice(1, None))
-    with pytest.raises(ValueError, match="no row for 1 combinations .* family hierarchical, correlation_length 1.0, seed 0; .*partial=True"):
+    named = "no row for 1 combinations .* family hierarchical, correlation_length 1.0, seed 0; "
+    with pytest.raises(ValueError, match=named + ".*partial=True"):
         pivot(lost, values[1:], "family", "correlation_length", "seed")
     found = pivot(lost, values[1:], "family", "correlation_length", "seed", partial=True)
-    assert np.isnan(found).sum() == 1 and np.isnan(found.sel(family="hierarchical", correlation_length=1.0, seed=0))
+    assert np.isnan(found).sum() == 1
+    assert np.isnan(found.sel(family="hierarchical", correlation_length=1.0, seed=0))
 
 
 def test_measuring_at_a_low_rate_can_be_timed():
