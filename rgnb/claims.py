@@ -5,7 +5,7 @@ Every function takes results of one chain family as `Experiment.run` returns the
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,17 +52,11 @@ def excess_share(ds):
     return ds.excess_loss.isel(step=-1) / (ds.marginal_entropy - ds.reachable_loss)
 
 
-def _whole(name, values):
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds missing values; choose the seeds that are there with ds.sel(seed=[...]), or run those that are not")
-    return values
-
-
 def _gate(ds, xi, seeds):
     # The gate at one correlation length, over chosen seeds (positions).
     here = chosen(ds, correlation_length=xi)
-    excess = _whole("excess_loss", here.excess_loss.isel(step=-1).values[seeds])
-    learnable = _whole("what can be learned", (here.marginal_entropy - here.reachable_loss).values.ravel())
+    excess = checks.complete("ds", here.excess_loss.isel(step=-1)).values[seeds]
+    learnable = checks.complete("ds", here.marginal_entropy - here.reachable_loss).values
     if learnable.mean() <= 1e-9:
         text = f"no excess loss at correlation length {xi:g} lies above {rules.GATE_NATS:g} nats; the largest is {excess.max():.4f}"
         return Condition(text, excess.max() <= rules.GATE_NATS)
@@ -78,14 +72,15 @@ def _gate(ds, xi, seeds):
 def _profiles(ds, centring, start, xi, seeds):
     # (seed, depth) ranks of the primary view by singular values.
     labels = {"state": "trained", "view": "position", "centring": centring, "spectrum": "singular", "correlation_length": xi}
-    ranks = chosen(ds.effective_rank, **labels).transpose("seed", "depth").values
-    return _whole("effective_rank", ranks[seeds, start:])
+    ranks = checks.complete("ds", chosen(ds.effective_rank, **labels)).transpose("seed", "depth").values
+    return ranks[seeds, start:]
 
 
 def _verdict(finding, conditions, statistics):
     status = "supported" if all(c.holds for c in conditions) else "not supported"
     failed = [c for c in conditions if not c.holds]
-    return Verdict(finding, status, "Decided by: " + "; ".join(map(str, failed or conditions)) + ".", tuple(conditions), statistics)
+    reason = "Decided by: " + "; ".join(map(str, failed or conditions)) + "."
+    return Verdict(finding, status, reason, tuple(conditions), statistics)
 
 
 def _rank_collapse(ds, seeds, centring, start):
@@ -130,7 +125,8 @@ def noise_share(transitions):
 
 def _kernel_drift(ds, seeds, xi, start):
     drifts = chosen(ds.kernel_drift, view="position", correlation_length=xi).transpose("state", "seed", "transition")
-    trained, untrained = (_whole("kernel_drift", chosen(drifts, state=s).values[seeds, start:]) for s in ("trained", "init"))
+    checks.complete("ds", drifts)
+    trained, untrained = (chosen(drifts, state=s).values[seeds, start:] for s in ("trained", "init"))
     total = Interval.of(np.clip(trained, 0, None).sum(-1))
     share, control = leading_share(trained), leading_share(untrained)
     numbers = {"share": Interval.of(share), "gain": Interval.of(share - control), "total": total}
@@ -141,7 +137,7 @@ def _kernel_drift(ds, seeds, xi, start):
     ]
     verdict = _verdict("Kernel drift", conditions, numbers)
     if start and total.mean < rules.TOTAL_DRIFT:
-        return Verdict("Kernel drift", NOTHING_LEFT, f"Decided by: total drift {total}.", tuple(conditions), numbers)
+        return replace(verdict, status=NOTHING_LEFT, reason=f"Decided by: total drift {total}.")
     return verdict
 
 
@@ -187,7 +183,7 @@ def judge_selectivity(ds):
     ds = one_chain(ds, **RANK)
     lengths = _lengths(ds)
     if len(lengths) < 2:
-        raise ValueError(f"selectivity needs two correlation lengths, the results hold {lengths.tolist()}")
+        raise checks.BadValue(f"selectivity needs two correlation lengths, the results hold {lengths.tolist()}")
     forms = {definition_name(c, s): lambda ds, seeds, c=c, s=s: _selectivity(ds, seeds, c, s) for c, s in DEFINITIONS}
     return _answer("The collapse is selective", ds, lengths[[0, -1]], forms)
 
@@ -211,9 +207,7 @@ def coupling_sign(dissected):
         DataArray of the last training step.
     """
     last = chosen(dissected.coupling.isel(step=-1), block=1)
-    neighbours = last.sel(offset=[-1, 1]).mean("offset", skipna=False)
-    _whole("coupling", neighbours.values)
-    return np.sign(neighbours)
+    return np.sign(checks.complete("dissected", last.sel(offset=[-1, 1])).mean("offset"))
 
 
 def by_group(judge, ds, signs, *arguments):
@@ -261,12 +255,13 @@ def slopes(outcome, **covariates):
     Raises:
         ValueError: missing values, or fewer recipes than unknowns.
     """
-    outcome = _whole("outcome", np.asarray(outcome, dtype=float))
+    outcome = checks.matrix("outcome", outcome).numpy()
     n, seeds = outcome.shape
-    columns = [np.broadcast_to(np.asarray(v, dtype=float).reshape(n, -1), outcome.shape) for v in covariates.values()]
+    columns = {k: np.asarray(v, dtype=float).reshape(n, -1) for k, v in covariates.items()}
+    columns = [checks.matrix(name, np.broadcast_to(v, outcome.shape)).numpy() for name, v in columns.items()]
     if n <= len(columns) + 1:
-        raise ValueError(f"{n} recipes cannot give {len(columns) + 1} unknowns; pass more")
-    design = np.stack([np.ones_like(outcome), *(_whole("covariates", c) for c in columns)], -1)
+        raise checks.BadValue(f"{n} recipes cannot give {len(columns) + 1} unknowns; pass more")
+    design = np.stack([np.ones_like(outcome), *columns], -1)
     found = np.array([np.linalg.lstsq(design[:, s], outcome[:, s], rcond=None)[0] for s in range(seeds)])
     return {name: found[:, k + 1] for k, name in enumerate(covariates)}
 

@@ -129,7 +129,7 @@ def test_nothing_is_judged_on_missing_values(variable):
     values[:, :, 3] = np.nan
     broken = ds.assign({variable: (ds[variable].dims, values)})
     judge = (lambda x: claims.judge_kernel_drift(x, 1.0)) if variable == "kernel_drift" else claims.judge_selectivity
-    with pytest.raises(ValueError, match="missing values"):
+    with pytest.raises(ValueError, match="no value"):
         judge(broken)
     assert judge(broken.sel(seed=[0, 1, 2, 4])).seeds == 4
 
@@ -167,7 +167,7 @@ def test_slopes_are_those_the_outcome_was_made_with():
     found = claims.slopes(outcome, rate=rate, excess=excess)
     np.testing.assert_allclose(found["rate"], [0.1, 0.2, 0.3])
     np.testing.assert_allclose(found["excess"], -2.0)
-    with pytest.raises(ValueError, match="missing"):
+    with pytest.raises(ValueError, match="finite"):
         claims.slopes(np.where(rate[:, None] > -7, outcome, np.nan), rate=rate)
     with pytest.raises(ValueError, match="unknowns"):
         claims.slopes(outcome[:2], rate=rate[:2], excess=excess[:2])

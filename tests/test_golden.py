@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 from netCDF4 import Dataset
 
-from rgnb import probes
+from rgnb import anatomy, probes
 from rgnb.experiment import Experiment, Setting, content_key, results_folder
 from rgnb.model import ModelConfig
 from rgnb.training import TrainConfig
@@ -36,7 +36,8 @@ def setting_of(config):
 
 
 def analysis_of(path):
-    return next((a for name, a in vars(probes).items() if f"-{name}-seed" in path.name), None)
+    known = (probes.mode_retention, probes.perturbations, anatomy.anatomy)
+    return next((a for a in known if f"-{a.id.rpartition('.')[2]}-seed" in path.name), None)
 
 
 @pytest.mark.parametrize("path", [p for p in RESULTS if "-seed" in p.name], ids=lambda p: p.name)
