@@ -346,15 +346,18 @@ def estimate(sequences, n_states=None, pseudocount=0.0):
 
     Raises:
         TypeError: tokens are not integers.
-        ValueError: tokens out of range, no transition, or counts that give no usable chain.
+        ValueError: masked (missing) tokens, tokens out of range, no transition, counts that give no chain.
     """
-    tokens = [np.asarray(s.cpu() if isinstance(s, torch.Tensor) else s) for s in checks.sequence("sequences", sequences)]
+    sequences = checks.sequence("sequences", sequences)
+    tokens = [checks.tensor(f"sequences[{i}]", s) for i, s in enumerate(sequences)]
     for i, s in enumerate(tokens):
-        if s.ndim != 1 or s.dtype.kind not in "iu" and s.size:
-            raise TypeError(f"sequences[{i}] must be one sequence of integers, got {s.dtype} of shape {s.shape}")
-    largest = max((int(s.max()) for s in tokens if s.size), default=0)
+        if s.ndim != 1 or len(s) and (s.is_floating_point() or s.dtype == torch.bool):
+            found = f"{s.dtype} of shape {tuple(s.shape)}"
+            raise TypeError(f"sequences[{i}] must be one sequence of integers, got {found}")
+    tokens = [s.cpu().numpy() for s in tokens if len(s)]
+    largest = max((int(s.max()) for s in tokens), default=0)
     n = _states(max(largest + 1, 2) if n_states is None else n_states)
-    if largest >= n or any(s.min() < 0 for s in tokens if s.size):
+    if largest >= n or any(s.min() < 0 for s in tokens):
         raise ValueError(f"tokens must lie in 0, ..., {n - 1}; raise n_states or leave out what is no state")
     counts = np.zeros((n, n))
     for s in tokens:

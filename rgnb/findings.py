@@ -124,7 +124,7 @@ def chosen(values, **labels):
 
 
 def _profile(values):
-    found = checks.tensor("profile", values).double().numpy()
+    found = checks.array("profile", values)
     if found.ndim < 1 or found.shape[-1] < 2:
         raise ValueError(f"profile must be (..., depth), 2 depths or more, got shape {found.shape}")
     return found
