@@ -3,10 +3,13 @@
 Rows are samples: `x` is (..., n, d), leading dimensions are batched. Inputs of any float type are
 converted to float64. Source formulas: effective rank, Roy and Vetterli (EUSIPCO 2007); linear CKA,
 Kornblith et al. (arXiv:1905.00414); its debiased form after Song et al. (JMLR 2012) and Nguyen et al.
-(arXiv:2010.15327), here in feature space: one pass over the rows, O(d^2) memory.
+(arXiv:2010.15327), here from sums over rows where n >= d and from Gram matrices of rows where n < d, so that
+memory is O(n d + min(n, d)^2).
 """
 
 from functools import partial
+from itertools import combinations_with_replacement
+from typing import NamedTuple
 
 import torch
 
@@ -52,11 +55,11 @@ def view(x, name, selected=None):
     if name == "masked":
         if not isinstance(selected, torch.Tensor) or selected.shape != x.shape[:2] or selected.dtype != torch.bool:
             raise ValueError(f"selected must be a boolean tensor of shape {tuple(x.shape[:2])} for the masked view")
-        return x[selected]
+        return x[checks.tensor("selected", selected)]
     return {
         "position": lambda: x.transpose(0, 1),
         "token": lambda: x.flatten(0, 1),
-        "pooled": lambda: x.mean(1),
+        "pooled": lambda: (x if x.is_floating_point() else x.double()).mean(1),
         "sequence": lambda: x,
     }[name]()
 
@@ -83,7 +86,8 @@ def _part_values(x, center):
     x = x - x.mean(-2, keepdim=True) if center else x
     n, d = x.shape[-2:]
     noise = max(n, d) * torch.finfo(x.dtype).eps * size
-    s = _gram_values(x, noise) if n > 2 * d else torch.linalg.svdvals(x)
+    tall = x if n >= d else x.mT
+    s = _gram_values(tall, noise) if max(n, d) > 2 * min(n, d) else torch.linalg.svdvals(x)
     return torch.where(s > noise, s * unit, 0.0)
 
 
@@ -160,23 +164,44 @@ def spectrum_stable(s):
     return (_relative(s) ** 2).sum(-1)
 
 
+class _Side(NamedTuple):
+    # One side of a CKA: n centred rows x_i in some unit, or their Gram matrix where they are wider than n.
+    matrix: torch.Tensor  # (..., n, d) rows, or (..., n, n) inner products of rows
+    squares: torch.Tensor  # (..., n) |x_i|^2
+    shape: tuple  # of the rows
+
+    @property
+    def gram(self):
+        return self.shape[-1] > self.shape[-2]
+
+
 def _prepared(name, x):
     # Centring changes neither form of HSIC and keeps its sums from cancelling. Normalising to unit
-    # size does the same for over- and underflow. Returns the rows, their squared norms and which matrices are constant.
+    # size does the same for over- and underflow. Returns the side and which matrices are constant.
     x, size, _ = _scaled(name, _matrix(name, x, rows=4))
     x = x - x.mean(-2, keepdim=True)
     squares = x.square().sum(-1)
     norm = squares.sum(-1).sqrt()[..., None, None]
     constant = norm <= x.shape[-2] * torch.finfo(x.dtype).eps * size[..., None]
     scale = torch.where(constant, 1.0, norm)
-    return (x / scale, squares / scale[..., 0] ** 2), constant[..., 0, 0]
+    side = _Side(x / scale, squares / scale[..., 0] ** 2, tuple(x.shape))
+    return side._replace(matrix=side.matrix @ side.matrix.mT) if side.gram else side, constant[..., 0, 0]
+
+
+def _cross(x, y):
+    # |X^T Y|_F^2 = tr(X X^T Y Y^T)
+    if x.gram and y.gram:
+        return (x.matrix * y.matrix).sum((-2, -1))
+    if x.gram or y.gram:
+        gram, rows = (x.matrix, y.matrix) if x.gram else (y.matrix, x.matrix)
+        return (gram @ rows * rows).sum((-2, -1))
+    return torch.linalg.matrix_norm(x.matrix.mT @ y.matrix) ** 2
 
 
 def _hsic(x, y, debiased):
-    # x, y: centred rows and their squared norms. Biased: |X^T Y|_F^2 (up to a factor that cancels in CKA).
-    (x, q), (y, r) = x, y
-    cross = torch.linalg.matrix_norm(x.mT @ y) ** 2
-    return unbiased_hsic(cross, q.sum(-1), r.sum(-1), (q * r).sum(-1), x.shape[-2]) if debiased else cross
+    # Of two sides, up to a factor that cancels in CKA. Biased: |X^T Y|_F^2.
+    cross, q, r = _cross(x, y), x.squares, y.squares
+    return unbiased_hsic(cross, q.sum(-1), r.sum(-1), (q * r).sum(-1), q.shape[-1]) if debiased else cross
 
 
 def unbiased_hsic(cross, q, r, qr, n):
@@ -215,28 +240,39 @@ def linear_cka(x, y, debiased=True):
     """
     x, x_constant = _prepared("x", x)
     y, y_constant = _prepared("y", y)
-    if x[1].shape != y[1].shape:
-        raise ValueError(f"x and y must have the same leading dimensions and rows, got {tuple(x[0].shape)} and {tuple(y[0].shape)}")
+    if x.shape[:-1] != y.shape[:-1]:
+        shapes = f"{x.shape} and {y.shape}"
+        raise ValueError(f"x and y must have the same leading dimensions and rows, got {shapes}")
     xy, xx, yy = (_hsic(a, b, debiased) for a, b in ((x, y), (x, x), (y, y)))
     return normalised_hsic(xy, xx, yy, x_constant | y_constant)
 
 
 def cka_matrix(layers, debiased=True):
     """CKA between every two of L layers: sequence of (..., n, d_l) -> (..., L, L). See `linear_cka`."""
-    prepared = _prepared_layers(layers)
-    rows = torch.cat([x for (x, _), _ in prepared], -1)
-    sizes = torch.stack([q for (_, q), _ in prepared], -2)  # (..., L, n)
-    constant = torch.stack([flag for _, flag in prepared], -1)
-    widths = [x.shape[-1] for (x, _), _ in prepared]
-    n, depths = rows.shape[-2], len(widths)
-    cross, begin = rows.new_empty(*constant.shape, depths), 0
-    for i in range(depths):  # |X_i^T X_j|_F^2 of every j >= i from one product
-        squares = (rows[..., begin : begin + widths[i]].mT @ rows[..., begin:]).square().sum(-2)
-        cross[..., i, i:] = cross[..., i:, i] = torch.stack([part.sum(-1) for part in squares.split(widths[i:], -1)], -1)
-        begin += widths[i]
-    q = sizes.sum(-1)
+    sides, constant = zip(*_prepared_layers(layers))
+    cross, constant = _crosses(sides), torch.stack(constant, -1)
+    sizes = torch.stack([side.squares for side in sides], -2)  # (..., L, n)
+    q, n = sizes.sum(-1), sizes.shape[-1]
     hsic = unbiased_hsic(cross, q[..., None], q[..., None, :], sizes @ sizes.mT, n) if debiased else cross
     return cka_from_hsic(hsic, constant)
+
+
+def _crosses(sides):
+    # `_cross` of every two of L sides: (..., L, L).
+    depths = len(sides)
+    cross = sides[0].matrix.new_empty(*sides[0].squares.shape[:-1], depths, depths)
+    for i, j in combinations_with_replacement(range(depths), 2):
+        if sides[i].gram or sides[j].gram:
+            cross[..., i, j] = cross[..., j, i] = _cross(sides[i], sides[j])
+    narrow = [i for i, side in enumerate(sides) if not side.gram]
+    widths = [sides[i].matrix.shape[-1] for i in narrow]
+    rows = torch.cat([sides[i].matrix for i in narrow], -1) if narrow else None
+    for k, i in enumerate(narrow):  # with every later one from one product
+        squares = (sides[i].matrix.mT @ rows).square().sum(-2)
+        sums = torch.stack([part.sum(-1) for part in squares.split(widths[k:], -1)], -1)
+        cross[..., i, narrow[k:]] = cross[..., narrow[k:], i] = sums
+        rows = rows[..., widths[k] :]
+    return cross
 
 
 def kernel_drift(layers, debiased=True):
@@ -253,7 +289,7 @@ def kernel_drift(layers, debiased=True):
 
 def _prepared_layers(layers):
     prepared = [_prepared(f"layers[{i}]", x) for i, x in enumerate(checks.sequence("layers", layers, 2))]
-    rows = {tuple(q.shape) for (_, q), _ in prepared}
+    rows = {side.shape[:-1] for side, _ in prepared}
     if len(rows) > 1:
         raise ValueError(f"layers must share their leading dimensions and rows, got {sorted(rows)}")
     return prepared
