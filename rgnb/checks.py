@@ -4,6 +4,7 @@ import difflib
 import math
 import numbers
 import os
+from collections.abc import Hashable
 from pathlib import Path
 
 
@@ -75,7 +76,8 @@ def sequence(name, values, minimum=1):
 def choice(name, value, options):
     """Return `value` if it is one of `options`; else a ValueError that names the closest one and up to 25, or the ten closest."""
     options = list(options)
-    if value not in options:
+    several = getattr(value, "ndim", 0) or not isinstance(value, Hashable)  # an array or a list, which equals none
+    if several or value not in options:
         named = [str(option) for option in options]
         close = difflib.get_close_matches(str(value), named, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""

@@ -59,7 +59,7 @@ def view(x, name, selected=None):
     return {
         "position": lambda: x.transpose(0, 1),
         "token": lambda: x.flatten(0, 1),
-        "pooled": lambda: (x if x.is_floating_point() else x.double()).mean(1),
+        "pooled": lambda: x.mean(1, dtype=torch.promote_types(x.dtype, torch.float32)),
         "sequence": lambda: x,
     }[name]()
 

@@ -62,7 +62,7 @@ def resolve_device(device="auto"):
         ValueError: the device is unknown or not on this machine.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     kind = checks.choice("device", str(device).split(":")[0], available)
     try:

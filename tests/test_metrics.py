@@ -545,8 +545,10 @@ def test_masked_entries_are_counted():
         effective_rank(missing())
 
 
-def test_pooled_views_of_integers():
+def test_pooled_views_of_integers_and_half_floats():
     assert view(torch.tensor([[[1, 2], [2, 4]]]), "pooled").tolist() == [[1.5, 3.0]]
+    x = torch.tensor([[[2000.0], [2001.0]]], dtype=torch.float16)  # whose mean no half float holds
+    assert view(x, "pooled").item() == 2000.5
 
 
 @pytest.mark.parametrize("layout", [lambda x: x[::-1], lambda x: np.asfortranarray(x), lambda x: x.astype(">f8")])
