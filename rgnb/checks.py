@@ -74,9 +74,9 @@ def sequence(name, values, minimum=1):
 
 
 def choice(name, value, options):
-    """Return `value` if it is one of `options`; else a ValueError that names the closest one and up to 25, or the ten closest."""
+    """Return `value` if it is one of `options`; else a ValueError that names the closest."""
     options = list(options)
-    several = getattr(value, "ndim", 0) or not isinstance(value, Hashable)  # an array or a list, which equals none
+    several = getattr(value, "ndim", 0) or not isinstance(value, Hashable)  # an array or a list equals none
     if several or value not in options:
         named = [str(option) for option in options]
         close = difflib.get_close_matches(str(value), named, n=1)

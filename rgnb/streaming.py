@@ -221,8 +221,8 @@ def observe(model, batches, modules, view="token", device="auto", inputs=None):
                 if labels != list(found):
                     one, other = next(pair for pair in zip_longest(labels, found) if len(set(pair)) > 1)
                     raise ValueError(
-                        f"batches must call the modules alike, but where the first calls {one!r}, a later one "
-                        f"calls {other!r}; observe batches that make other numbers of calls apart"
+                        f"batches must call the modules alike, but where the first calls {one!r}, a later "
+                        f"one calls {other!r}; observe batches that make other numbers of calls apart"
                     )
                 moments.update(found.values())
     finally:

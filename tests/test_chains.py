@@ -422,7 +422,11 @@ def test_estimate_refuses_masked_tokens():
             chains.estimate(sequences)
 
 
-WITHOUT_VALUES = [torch.Tensor.to_sparse, lambda x: x.to("meta"), lambda x: torch.nested.nested_tensor(list(x))]
+WITHOUT_VALUES = [
+    torch.Tensor.to_sparse,
+    lambda x: x.to("meta"),
+    lambda x: torch.nested.nested_tensor(list(x)),
+]
 
 
 @pytest.mark.parametrize("convert", WITHOUT_VALUES, ids=["sparse", "meta", "nested"])

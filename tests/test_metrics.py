@@ -244,7 +244,9 @@ both = pytest.mark.parametrize("debiased", [True, False])
 
 
 @both
-@pytest.mark.parametrize("n, d1, d2", [(5, 3, 2), (20, 6, 9), (12, 40, 30), (64, 1, 5), (12, 40, 5), (12, 7, 13), (12, 12, 12)])
+@pytest.mark.parametrize(
+    "n, d1, d2", [(5, 3, 2), (20, 6, 9), (12, 40, 30), (64, 1, 5), (12, 40, 5), (12, 7, 13), (12, 12, 12)]
+)
 def test_cka_equals_the_gram_form(debiased, n, d1, d2):
     x, y = related(n, d1, d2)
     assert linear_cka(x + 0.5, y - 2, debiased).item() == pytest.approx(gram_cka(x + 0.5, y - 2, debiased), abs=1e-10)
@@ -296,7 +298,9 @@ def test_cka_matrix_and_kernel_drift_agree_with_linear_cka(debiased):
                     assert drift[m, i].item() == pytest.approx(1 - expected, abs=1e-12)
 
 
-WIDE = [randn(2, 10, d, seed=d) for d in (4, 30, 10, 11, 500)]  # of 10 rows: narrow ones and such as are wider
+WIDE = [
+    randn(2, 10, d, seed=d) for d in (4, 30, 10, 11, 500)
+]  # of 10 rows: narrow ones and such as are wider
 WIDE.append(WIDE[1] + 0.3 * randn(2, 10, 30, seed=50))
 
 
@@ -519,29 +523,46 @@ def test_relevant_modes_of_a_sticky_chain_with_16_states(correlation_length):
 
 
 def missing(rows=4):
-    """64 x 8 with rows that were never written, as netCDF4 returns it: the default fill value under a mask."""
+    """64 x 8 with rows that were never written, as netCDF4 returns it: its fill value under a mask."""
     x = np.ma.array(randn(64, 8).numpy())
     x.data[:rows] = 9.969209968386869e36
     x[:rows] = np.ma.masked
     return x
 
 
-@pytest.mark.parametrize("convert", [lambda x: x, list, lambda x: [list(row) for row in x]], ids=["array", "list", "nested list"])
+@pytest.mark.parametrize(
+    "convert", [lambda x: x, list, lambda x: [list(row) for row in x]], ids=["array", "list", "nested list"]
+)
 def test_masked_entries_are_refused_and_unmasked_arrays_taken(convert):
-    functions = {"x": effective_rank, "s": spectrum_rank, "drift": concentration, "posterior": relevant_modes}
+    functions = {
+        "x": effective_rank,
+        "s": spectrum_rank,
+        "drift": concentration,
+        "posterior": relevant_modes,
+    }
     for name, function in functions.items():
         with pytest.raises(ValueError, match=rf"^{name}\S* has masked \(missing\) entries"):
             function(convert(missing()))
-    for function in (lambda x: linear_cka(randn(64, 3), x), lambda x: cka_matrix([x, x]), lambda x: kernel_drift([x, x])):
+    for function in (
+        lambda x: linear_cka(randn(64, 3), x),
+        lambda x: cka_matrix([x, x]),
+        lambda x: kernel_drift([x, x]),
+    ):
         with pytest.raises(ValueError, match=r"(y|layers\[0\])\S* has masked \(missing\) entries"):
             function(convert(missing()))
     whole = missing(0)
     assert effective_rank(convert(whole)).item() == effective_rank(whole.data).item()
-    assert effective_rank(missing()[4:]).item() == effective_rank(whole.data[4:]).item() == pytest.approx(7.86, abs=0.02)
+    assert (
+        effective_rank(missing()[4:]).item()
+        == effective_rank(whole.data[4:]).item()
+        == pytest.approx(7.86, abs=0.02)
+    )
 
 
 def test_masked_entries_are_counted():
-    with pytest.raises(ValueError, match=r"x has masked \(missing\) entries, 32 of 512; leave out rows that hold them"):
+    with pytest.raises(
+        ValueError, match=r"x has masked \(missing\) entries, 32 of 512; leave out rows that hold them"
+    ):
         effective_rank(missing())
 
 
@@ -580,7 +601,9 @@ def test_gradients_flow_through_cka():
     x, y = (torch.randn(12, d, dtype=torch.float64, generator=g).requires_grad_() for d in (5, 3))
     assert torch.autograd.gradcheck(linear_cka, (x, y))
     wide = torch.randn(12, 15, dtype=torch.float64, generator=g).requires_grad_()
-    assert torch.autograd.gradcheck(linear_cka, (x, wide)) and torch.autograd.gradcheck(linear_cka, (wide, y))
+    assert torch.autograd.gradcheck(linear_cka, (x, wide)) and torch.autograd.gradcheck(
+        linear_cka, (wide, y)
+    )
     assert torch.autograd.gradcheck(lambda *layers: cka_matrix(layers), (x, wide, y))
     pair, matrix = (torch.autograd.grad(value, (x, y)) for value in (linear_cka(x, y), cka_matrix([x, y])[0, 1]))
     torch.testing.assert_close(pair, matrix)

@@ -104,7 +104,9 @@ def test_too_few_rows():
 
 def test_rows_that_are_too_wide_are_refused_before_anything_is_added():
     m = Moments()
-    with pytest.raises(ValueError, match=r"layers are too wide .* 30001 features .* 6.71 GiB, and 4 are .*kernel_drift"):
+    with pytest.raises(
+        ValueError, match=r"layers are too wide .* 30001 features .* 6.71 GiB, and 4 are .*kernel_drift"
+    ):
         m.update([torch.zeros(2, 30000), torch.zeros(2, 1)])
     with pytest.raises(ValueError, match=r"leading dimensions \(500,\)"):
         m.update([torch.zeros(500, 2, 2000)])
@@ -185,7 +187,9 @@ def measured(layers, observed):
     assert observed.kernel_drift.values == pytest.approx(drift, abs=1e-9)
     for spectrum in metrics.SPECTRA:
         expected = [metrics.effective_rank(x, spectrum=spectrum).item() for x in layers]
-        assert observed.effective_rank.sel(centring="centred", spectrum=spectrum).values == pytest.approx(expected, rel=1e-6)
+        assert observed.effective_rank.sel(centring="centred", spectrum=spectrum).values == pytest.approx(
+            expected, rel=1e-6
+        )
     assert observed.attrs["rows"] == len(layers[0])
 
 
@@ -203,7 +207,9 @@ class Into(nn.Module):
             z += y
             y += z
             return y
-        return {"relu": torch.relu_, "mul_": lambda y: y.mul_(x), "view": lambda y: y[:, :4].zero_()}[self.how](y)
+        return {"relu": torch.relu_, "mul_": lambda y: y.mul_(x), "view": lambda y: y[:, :4].zero_()}[
+            self.how
+        ](y)
 
 
 @pytest.mark.parametrize("how", ["relu", "+=", "mul_", "view"])
@@ -291,7 +297,10 @@ def test_batches_that_call_a_module_differently_often():
 
 @pytest.mark.parametrize(
     "modules, message",
-    [(["a", "b", "a"], "module 'a' is named twice; name it once"), (["a", "tied"], "module 'tied' is the same as 'a'")],
+    [
+        (["a", "b", "a"], "module 'a' is named twice; name it once"),
+        (["a", "tied"], "module 'tied' is the same as 'a'"),
+    ],
 )
 def test_modules_named_twice(modules, message):
     with pytest.raises(ValueError, match=message):
@@ -312,7 +321,9 @@ def test_every_module_keeps_its_own_mode():
     before = [module.training for module in model.modules()]
     mean = model[1].running_mean.clone()
     observe(model, [sample(64, 8)], ["0"], device="cpu")
-    assert [module.training for module in model.modules()] == before == [True, True, False, True, False, True]
+    assert (
+        [module.training for module in model.modules()] == before == [True, True, False, True, False, True]
+    )
     assert torch.equal(model[1].running_mean, mean)
     with pytest.raises(TypeError):
         observe(model, [None], ["0"], device="cpu")
@@ -326,21 +337,29 @@ def test_rows_of_an_mlp_are_tokens():
     x = sample(64, 8)
     measured([MLP[0](x), MLP[:2](x), MLP(x)], observe(MLP, x.split(24), ["0", "1", "2"], device="cpu"))
     for view in ("position", "pooled"):
-        with pytest.raises(ValueError, match=r"'0' returns \(64, 16\), not \(batch, length, d\); pass token as view"):
+        with pytest.raises(
+            ValueError, match=r"'0' returns \(64, 16\), not \(batch, length, d\); pass token as view"
+        ):
             observe(MLP, [x], ["0"], view, device="cpu")
 
 
 def test_feature_maps_are_told_what_to_do():
-    with pytest.raises(ValueError, match=r"returns \(4, 3, 5, 5\).*lambda x: x.mean\(\(-2, -1\)\) for feature maps"):
+    with pytest.raises(
+        ValueError, match=r"returns \(4, 3, 5, 5\).*lambda x: x.mean\(\(-2, -1\)\) for feature maps"
+    ):
         observe(nn.Sequential(nn.Identity()), [sample(4, 3, 5, 5)], ["0"], device="cpu")
 
 
 def test_pairs_of_a_data_loader():
     x, labels = sample(64, 8), torch.arange(64)
     loader = DataLoader(TensorDataset(x, labels), 24)
-    with pytest.raises(TypeError, match=r"batches: a list of 2.*inputs=lambda batch: batch\[0\].*inputs=tuple"):
+    with pytest.raises(
+        TypeError, match=r"batches: a list of 2.*inputs=lambda batch: batch\[0\].*inputs=tuple"
+    ):
         observe(MLP, loader, ["0"], device="cpu")
-    with pytest.raises(TypeError, match=r"batches do not suit.*too many positional.*inputs=lambda batch: batch\[0\]"):
+    with pytest.raises(
+        TypeError, match=r"batches do not suit.*too many positional.*inputs=lambda batch: batch\[0\]"
+    ):
         observe(MLP, [(x, labels)], ["0"], device="cpu")
     expected = observe(MLP, [x], ["0", "2"], device="cpu")
     assert_close(observe(MLP, loader, ["0", "2"], device="cpu", inputs=lambda batch: batch[0]), expected)
@@ -401,12 +420,16 @@ def test_outputs_that_hold_tensors(make):
     model, x = Head(make), sample(32, 6, 8)
     expected = model.body.layer(x)
     measured([expected.flatten(0, 1)] * 2, observe(model, [x], ["body.layer", "body"], device="cpu"))
-    ds = observe(model, [UserDict(input_ids=x, attention_mask=x[..., 0])], ["body"], lambda x: x[:, 0], "cpu")
+    ds = observe(
+        model, [UserDict(input_ids=x, attention_mask=x[..., 0])], ["body"], lambda x: x[:, 0], "cpu"
+    )
     measured([expected[:, 0]], ds)
 
 
 def test_outputs_and_mappings_that_do_not_fit():
-    with pytest.raises(ValueError, match="module 'body' returns dict without a tensor; name one of its submodules"):
+    with pytest.raises(
+        ValueError, match="module 'body' returns dict without a tensor; name one of its submodules"
+    ):
         observe(Head(lambda x: {"x": None}), [sample(4, 8)], ["body"], device="cpu")
     model = Head(lambda x: x)
     with pytest.raises(TypeError, match="unexpected keyword argument 'labels'.*inputs=lambda batch: {name"):
@@ -453,7 +476,9 @@ def test_padding_rows_are_left_out_by_a_view_that_sees_the_batch():
 def test_rows_of_nested_tensors(layout):
     torch.manual_seed(0)
     x, parts = sample(30, 8), [5, 20, 5]
-    model = nn.Sequential(nn.Linear(8, 8), Plain(lambda y: torch.nested.nested_tensor(list(y.split(parts)), layout=layout)))
+    model = nn.Sequential(
+        nn.Linear(8, 8), Plain(lambda y: torch.nested.nested_tensor(list(y.split(parts)), layout=layout))
+    )
     measured([model[0](x), model[1].layer(model[0](x))], observe(model, [x], ["0", "1"], device="cpu"))
     with pytest.raises(ValueError, match="'1' returns a nested tensor.*pass token as view"):
         observe(model, [x], ["1"], "pooled", "cpu")
@@ -470,7 +495,9 @@ def test_views_with_one_argument_or_two():
 
     for view in (lambda y, k=2: y[::k], lambda y, *rest: y[::2], Every(), Every().__call__):
         assert observe(MLP, [x], ["0", "2"], view, "cpu").equals(expected)
-    assert observe(MLP, [x], ["0", "2"], torch.clone, "cpu").equals(observe(MLP, [x], ["0", "2"], device="cpu"))
+    assert observe(MLP, [x], ["0", "2"], torch.clone, "cpu").equals(
+        observe(MLP, [x], ["0", "2"], device="cpu")
+    )
 
 
 @pytest.mark.parametrize("part", [False, True], ids=["whole", "a part in place"])
@@ -486,7 +513,10 @@ def test_compiled_networks_that_have_run(part):
         compiled(x)
     for _ in range(2):
         assert observe(compiled, [x], ["0", "1.1"], device="cpu").equals(expected)
-    assert observe(compiled, [x], ["1._orig_mod.1" if part else "_orig_mod.1.1"], device="cpu").module.item() == "1.1"
+    assert (
+        observe(compiled, [x], ["1._orig_mod.1" if part else "_orig_mod.1.1"], device="cpu").module.item()
+        == "1.1"
+    )
     with pytest.raises(TypeError, match="batches do not suit the model"):
         observe(compiled, [(x, x)], ["0"], device="cpu")
     assert torch._dynamo.eval_frame._stance.stance == "default"
@@ -503,7 +533,9 @@ def test_fewer_rows_than_features_are_said_once(recwarn):
     model, x = nn.Sequential(nn.Linear(8, 40), nn.Linear(40, 30), nn.Linear(30, 80)), sample(32, 8)
     observe(model, x.split(8), ["0", "1", "2"], device="cpu")
     (warning,) = recwarn
-    assert "the sample limits ranks: its 32 rows are fewer than the features of 0, 2; give more" in str(warning.message)
+    assert "the sample limits ranks: its 32 rows are fewer than the features of 0, 2; give more" in str(
+        warning.message
+    )
     assert warning.filename == __file__
     recwarn.clear()
     observe(model, [sample(80, 8)], ["0", "1", "2"], device="cpu")
@@ -515,9 +547,15 @@ def unusable():
     x = torch.rand(6, 4)
     return {
         "sparse": (x.to_sparse(), r"layout torch.sparse_coo; pass x.to_dense\(\)"),
-        "nested": (torch.nested.nested_tensor([x, x[:2]]), r"nested one; pass the rows of its parts, torch.cat\(x.unbind\(\)\)"),
+        "nested": (
+            torch.nested.nested_tensor([x, x[:2]]),
+            r"nested one; pass the rows of its parts, torch.cat\(x.unbind\(\)\)",
+        ),
         "meta": (x.to("meta"), "meta device, which has no values"),
-        "quantized": (torch.quantize_per_tensor(x, 0.1, 0, torch.quint8), r"quantized one; pass x.dequantize\(\)"),
+        "quantized": (
+            torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
+            r"quantized one; pass x.dequantize\(\)",
+        ),
     }
 
 
