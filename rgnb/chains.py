@@ -352,12 +352,15 @@ def estimate(sequences, n_states=None, pseudocount=0.0):
 
     Raises:
         TypeError: tokens are not integers.
-        ValueError: tokens out of range or with gaps, no transition, or counts that give no usable chain.
+        ValueError: masked (missing) tokens, out of range or with gaps, no transition, or counts that give no usable chain.
     """
-    tokens = [np.asarray(s.cpu() if isinstance(s, torch.Tensor) else s) for s in checks.sequence("sequences", sequences)]
+    sequences = checks.sequence("sequences", sequences)
+    tokens = [checks.tensor(f"sequences[{i}]", s) for i, s in enumerate(sequences)]
     for i, s in enumerate(tokens):
-        if s.ndim != 1 or s.dtype.kind not in "iu" and s.size:
-            raise checks.BadType(f"sequences[{i}] must be one sequence of integers, got {s.dtype} of shape {s.shape}")
+        if s.ndim != 1 or len(s) and (s.is_floating_point() or s.dtype == torch.bool):
+            kind = f"{s.dtype} of shape {tuple(s.shape)}"
+            raise checks.BadType(f"sequences[{i}] must be one sequence of integers, got {kind}")
+    tokens = [s.cpu().numpy() for s in tokens if len(s)]
     found = sorted({int(state) for s in tokens for state in np.unique(s)})
     n = max([*found, 1]) + 1 if n_states is None else _states(n_states)
     if found and not 0 <= found[0] <= found[-1] < n:

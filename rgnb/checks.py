@@ -4,6 +4,7 @@ import difflib
 import math
 import numbers
 import os
+from collections.abc import Hashable
 from pathlib import Path
 
 
@@ -83,6 +84,8 @@ def sequence(name, values, minimum=1):
     """Return `values` as a tuple. TypeError if they cannot be iterated, ValueError if there are fewer than `minimum`."""
     if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
         raise BadType(f"{name} must be a sequence, got {values!r}; pass a list such as [{values!r}]")
+    if hasattr(values, "is_nested"):  # a torch tensor: only a dense one can be taken apart into its rows
+        tensor(name, values)
     values = tuple(values)
     if len(values) < minimum:
         raise BadValue(f"{name} must hold at least {minimum}, got {len(values)}")
@@ -90,30 +93,70 @@ def sequence(name, values, minimum=1):
 
 
 def choice(name, value, options):
-    """Return `value` if it is one of `options`; else a ValueError that names the closest one."""
+    """Return `value` if it is one of `options`; else a ValueError that names the closest."""
     options = list(options)
-    if getattr(value, "ndim", 0) or value not in options:  # an array is compared entry by entry
+    several = getattr(value, "ndim", 0) or not isinstance(value, Hashable)  # an array or a list equals none
+    if several or value not in options:
         named = [str(option) for option in options]
         close = difflib.get_close_matches(str(value), named, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise BadValue(f"unknown {name} {value!r}: {hint}choose from {', '.join(named)}")
+        some = difflib.get_close_matches(str(value), named, n=10, cutoff=0) if len(named) > 25 else named
+        rest = f", ... ({len(named)} in all)" if len(named) > len(some) else ""
+        raise BadValue(f"unknown {name} {value!r}: {hint}choose from {', '.join(some)}{rest}")
     return value
 
 
+def unmasked(name, values):
+    """ValueError if `values` are a numpy masked array, or lists that hold one, with masked entries."""
+    import numpy as np
+
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        missing = f"{np.ma.count_masked(values)} of {values.size}"
+        raise BadValue(f"{name} has masked (missing) entries, {missing}; leave out rows that hold them")
+    if isinstance(values, list | tuple):
+        for i, value in enumerate(values):
+            if isinstance(value, list | tuple | np.ma.MaskedArray):
+                unmasked(f"{name}[{i}]", value)
+
+
 def tensor(name, values):
-    """Return `values` as a tensor of real numbers, one that is a tensor already as it is. TypeError if they are something else."""
+    """Return `values` as a dense tensor of real numbers, one that is such a tensor already as it is.
+
+    Raises:
+        TypeError: something else, or a sparse, nested or quantized tensor, or one on the meta device.
+        ValueError: a masked array with masked entries.
+    """
     import numpy as np
     import torch
 
-    if not isinstance(values, torch.Tensor):
+    if isinstance(values, torch.Tensor):
+        _dense(name, values)
+    else:
+        unmasked(name, values)
         try:
             values = np.asarray(values)
             values = torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))  # any layout and byte order
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise BadType(f"{name} must be a tensor or array of numbers: {error}") from None
     if values.is_complex():
         raise BadType(f"{name} must be real, got {values.dtype}")
     return values
+
+
+def _dense(name, x):
+    import torch
+
+    if x.is_nested:
+        found, instead = "a nested one", "the rows of its parts, torch.cat(x.unbind())"
+    elif x.is_meta:
+        found, instead = "one on the meta device, which has no values", "a tensor that was computed"
+    elif x.layout != torch.strided:
+        found, instead = f"one of layout {x.layout}", "x.to_dense()"
+    elif x.is_quantized:
+        found, instead = "a quantized one", "x.dequantize()"
+    else:
+        return
+    raise BadType(f"{name} must be a dense tensor, got {found}; pass {instead}")
 
 
 def matrix(name, values):
@@ -124,9 +167,14 @@ def matrix(name, values):
     return found
 
 
+def array(name, values):
+    """Return `values` as a float64 numpy array of any shape."""
+    return tensor(name, values).detach().cpu().double().numpy()
+
+
 def vector(name, values):
     """Return `values` as an (n,) float64 array. ValueError unless it has that shape, n >= 1."""
-    found = tensor(name, values).double().numpy()
+    found = array(name, values)
     if found.ndim != 1 or not len(found):
         raise BadValue(f"{name} must be (n,) numbers, n >= 1, got shape {found.shape}")
     return found
@@ -199,7 +247,7 @@ def complete(name, values):
             there = values["seed"].values[~lost].tolist()
             advice = f"choose seeds that are there, {name}.sel(seed={there}), or {advice}"
     what = f"{name}: {values.name}" if values.name else name
-    raise ValueError(
+    raise BadValue(
         f"{what} has no value (NaN) at {where}; {missing.sum()} of {missing.size} are missing, and nothing "
         f"is judged without them: {advice}"
     )

@@ -248,7 +248,7 @@ def analysis(id, version):  # noqa: A002 the word that users know
         version: raise it when the meaning of a stored number changes, so that it is measured again.
     """
     if not isinstance(id, str) or not all(part.isidentifier() for part in id.split(".")):
-        raise ValueError(f'id must be a dotted name such as "mygroup.spectra", got {id!r}')
+        raise checks.BadValue(f'id must be a dotted name such as "mygroup.spectra", got {id!r}')
     version = checks.integer("version", version, 1)
 
     def name(function):

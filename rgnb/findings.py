@@ -103,7 +103,7 @@ def one_chain(ds, **variables):
     checks.results("ds", ds, **variables)
     if "chain" in ds.dims:
         if ds.sizes["chain"] != 1:
-            raise ValueError(f"results hold the chains {ds.chain.values.tolist()}; choose one with ds.sel(chain=...)")
+            raise checks.BadValue(f"results hold the chains {ds.chain.values.tolist()}; choose one with ds.sel(chain=...)")
         ds = ds.isel(chain=0)
     return ds
 
@@ -115,10 +115,10 @@ def _profiles(ds, lengths, view, centring, spectrum, start, step):
     elif (view, centring) == ("position", "centred"):
         ranks = chosen(ds.step_rank, step=step, spectrum=spectrum)
     else:
-        raise ValueError(f"training steps were measured for the position view, centred; got {view!r}, {centring!r}")
+        raise checks.BadValue(f"training steps were measured for the position view, centred; got {view!r}, {centring!r}")
     depths = ds.sizes["depth"]
     if checks.integer("start", start, 0) > depths - 2:
-        raise ValueError(f"start must leave two depths of {depths}, got {start}")
+        raise checks.BadValue(f"start must leave two depths of {depths}, got {start}")
     ranks = ranks.isel(depth=slice(start, None)).sel(correlation_length=lengths)
     return checks.complete("ds", ranks.transpose("correlation_length", "seed", "depth"))
 
@@ -131,9 +131,9 @@ def chosen(values, **labels):
 
 
 def _profile(values):
-    found = checks.tensor("profile", values).double().numpy()
+    found = checks.array("profile", values)
     if found.ndim < 1 or found.shape[-1] < 2:
-        raise ValueError(f"profile must be (..., depth), 2 depths or more, got shape {found.shape}")
+        raise checks.BadValue(f"profile must be (..., depth), 2 depths or more, got shape {found.shape}")
     return found
 
 
@@ -239,7 +239,7 @@ def selectivity(ds, view="position", centring="centred", spectrum="singular", st
     ds = one_chain(ds, **(RANK if step is None else STEP_RANK))
     lengths = np.sort(ds.correlation_length.values)
     if len(lengths) < 2:
-        raise ValueError(f"selectivity needs two correlation lengths, the results hold {list(lengths)}")
+        raise checks.BadValue(f"selectivity needs two correlation lengths, the results hold {list(lengths)}")
     short, long = lengths[0], lengths[-1]
     profiles = _profiles(ds, [short, long], view, centring, spectrum, start, step)
     c_short, c_long = (collapse(profiles.sel(correlation_length=xi)) for xi in (short, long))
@@ -282,9 +282,9 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
     lengths = np.sort(ds.correlation_length.values)
     xi = lengths[0] if correlation_length is None else checks.choice("correlation_length", correlation_length, lengths)
     if step is not None and view != "position":
-        raise ValueError(f"training steps were measured for the position view, got {view!r}")
+        raise checks.BadValue(f"training steps were measured for the position view, got {view!r}")
     if checks.integer("start", start, 0) >= ds.sizes["transition"]:
-        raise ValueError(f"start must leave one transition of {ds.sizes['transition']}, got {start}")
+        raise checks.BadValue(f"start must leave one transition of {ds.sizes['transition']}, got {start}")
     # Debiased drift scatters around 0 where nothing changes.
     after = {"view": view, "state": "trained"} if step is None else {"step": step}
     before = {"view": view, "state": "init"}

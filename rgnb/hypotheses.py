@@ -129,7 +129,7 @@ def _paired(ds, scheme, lengths):
     ]
     one, other = (rows.seed.values.tolist() for rows in found)
     if one != other:
-        raise ValueError(
+        raise checks.BadValue(
             f"the seeds at correlation lengths {lengths[0]:g} and {lengths[1]:g} differ; run the same ones, "
             f"or choose those that both have: under scheme {scheme} there are {one} and {other}"
         )
@@ -179,7 +179,7 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
     for name, (one, other) in {"schemes": by_scheme, "stationary laws": by_law}.items():
         one, other = checks.paired(checks.vector, one=one, other=other)
         if np.isnan([one, other]).any():
-            raise ValueError(
+            raise checks.BadValue(
                 f"one and other of the {name} must hold no missing value (NaN), got {one[:20]} and "
                 f"{other[:20]}; leave those pairs out"
             )
@@ -211,7 +211,7 @@ def explains_better(rank, modes, correlation_length, confidence=CONFIDENCE, resa
     """
     data = checks.paired(checks.positives, rank=rank, modes=modes, correlation_length=correlation_length)
     if len(data[0]) < 2:
-        raise ValueError("rank must hold 2 settings or more; a line through one explains nothing")
+        raise checks.BadValue("rank must hold 2 settings or more; a line through one explains nothing")
     data = [np.log(v) for v in data]
     confidence, resamples = checks.fraction("confidence", confidence), checks.integer("resamples", resamples, 1, 10**6)
 
@@ -231,7 +231,7 @@ def explained_variances(table):
     """`explains_better` of the rank from either spectrum: output of `settings_table` -> {(spectrum, name): Interval}, corrected for the two."""
     columns = ["relevant modes", "correlation length", "last rank, eigen", "last rank, singular"]
     if not isinstance(table, pd.DataFrame) or not set(columns) <= set(table.columns):
-        raise TypeError(f"table must be a DataFrame with columns {columns}, as settings_table returns it")
+        raise checks.BadType(f"table must be a DataFrame with columns {columns}, as settings_table returns it")
     modes, xi = table["relevant modes"], table["correlation length"]
     found = {s: explains_better(table[f"last rank, {s}"], modes, xi, 1 - (1 - CONFIDENCE) / 2) for s in ("eigen", "singular")}
     return {(spectrum, name): value for spectrum, intervals in found.items() for name, value in intervals.items()}
@@ -282,7 +282,7 @@ def no_selectivity(results, family="sticky", margin=0.1):
     """
     checks.mapping("results", results, xr.Dataset)
     if not results:
-        raise ValueError("results must hold one Dataset or more")
+        raise checks.BadValue("results must hold one Dataset or more")
     conditions, numbers, gates, networks = [], {}, [], 0
     for size, ds in results.items():
         checks.results(f"results[{size!r}]", ds, **findings.RANK)
@@ -334,7 +334,7 @@ def group_starts(ds):
     """Index of the first mode of each group of equal modulus."""
     checks.results("ds", ds, modulus="seed eigenmode")
     if set(ds.modulus.dims) != {"seed", "eigenmode"}:
-        raise ValueError(f"ds must hold one chain at one correlation length, got modulus along {ds.modulus.dims}; choose with ds.sel(...)")
+        raise checks.BadValue(f"ds must hold one chain at one correlation length, got modulus along {ds.modulus.dims}; choose with ds.sel(...)")
     modulus = checks.complete("ds", ds.modulus.isel(seed=0)).values
     return np.flatnonzero(np.diff(modulus, prepend=2) < -1e-6)
 
@@ -408,7 +408,7 @@ def fixed_point(ds, drift, correlation_length, gates=()):
     along = "correlation_length seed"
     ds = findings.one_chain(ds, growth=f"{along} state perturbation transition", scaled_drift=f"{along} scale transition")
     if getattr(drift, "dims", None) is None or set(drift.dims) != {"seed", "transition"} or drift.sizes["transition"] < 3:
-        raise TypeError("drift must be a DataArray (seed, transition), 3 transitions or more")
+        raise checks.BadType("drift must be a DataArray (seed, transition), 3 transitions or more")
     here = findings.chosen(ds, correlation_length=correlation_length)
     order = np.argsort(checks.complete("drift", drift).transpose("seed", "transition").mean("seed").values)
     plateau = sorted(map(int, order[:-2]))
@@ -499,7 +499,7 @@ def _check_whole(rows, name, short, long):
     }
     if any(found != seeds[short] for found in seeds.values()):
         found = ", ".join(f"{xi:g}: {s}" for xi, s in seeds.items())
-        raise ValueError(
+        raise checks.BadValue(
             f"ds: {name}: the seeds must be the same at all correlation lengths, got {found}; run the "
             "missing ones, or choose rows with seeds that all have, ds.isel(run=...)"
         )
@@ -530,7 +530,7 @@ def finding_p(verdict):
     elif "collapse" in s:
         tests = [(s["collapse"], 0.2, 1), (s["largest rise"], 0.05, -1)]
     elif "total" not in s:
-        raise ValueError(f"verdict must be one of rgnb.findings, got {verdict.finding!r}")
+        raise checks.BadValue(f"verdict must be one of rgnb.findings, got {verdict.finding!r}")
     else:
         tests = [(s["total"], 0.1, 1), (s["leading share"], max(0.8, s["leading share, untrained"].high), 1)]
     return max(p_value(*test) for test in tests)

@@ -86,7 +86,7 @@ def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
     n = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states
     observed = checks.states("observed", observed, n, mask=True)
     if observed.ndim != 2 or observed.numel() == 0:
-        raise ValueError(f"observed must be (batch, length), neither of them 0, got shape {tuple(observed.shape)}")
+        raise checks.BadValue(f"observed must be (batch, length), neither of them 0, got shape {tuple(observed.shape)}")
     P = chain.transition_matrix.to(observed.device)
     target, context = _likelihoods(observed, n, scheme, rate)
     length = observed.shape[1]
@@ -105,7 +105,7 @@ def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
     impossible = ~(total > 0).squeeze(-1)
     if impossible.any():
         i = impossible.nonzero()[0, 0].item()
-        raise ValueError(f"observed[{i}] has probability zero under the chain; check the chain and the token ids")
+        raise checks.BadValue(f"observed[{i}] has probability zero under the chain; check the chain and the token ids")
     return posterior / total
 
 
@@ -113,7 +113,7 @@ def entropy(p):
     """Shannon entropy in nats over the last axis, with 0 ln 0 = 0: (..., V) -> (...)."""
     p = checks.tensor("p", p).double()
     if p.ndim < 1 or not ((p >= 0) & (p <= 1 + 1e-6)).all():
-        raise ValueError(f"p must be (..., V) probabilities, got shape {tuple(p.shape)}")
+        raise checks.BadValue(f"p must be (..., V) probabilities, got shape {tuple(p.shape)}")
     return torch.special.entr(p).sum(-1)
 
 
@@ -125,5 +125,5 @@ def loss_floor(posterior, selected):
     """
     posterior, selected = checks.tensor("posterior", posterior), checks.tensor("selected", selected)
     if selected.dtype != torch.bool or posterior.shape[:-1] != selected.shape or not selected.any():
-        raise ValueError(f"selected must be booleans of shape {tuple(posterior.shape[:-1])}, one of them True at least, got {selected.dtype} {tuple(selected.shape)}")
+        raise checks.BadValue(f"selected must be booleans of shape {tuple(posterior.shape[:-1])}, one of them True at least, got {selected.dtype} {tuple(selected.shape)}")
     return entropy(posterior[selected]).mean().item()

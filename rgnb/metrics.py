@@ -3,10 +3,13 @@
 Rows are samples: `x` is (..., n, d), leading dimensions are batched. Inputs of any float type are
 converted to float64. Source formulas: effective rank, Roy and Vetterli (EUSIPCO 2007); linear CKA,
 Kornblith et al. (arXiv:1905.00414); its debiased form after Song et al. (JMLR 2012) and Nguyen et al.
-(arXiv:2010.15327), here in feature space: one pass over the rows, O(d^2) memory.
+(arXiv:2010.15327), here from sums over rows where n >= d and from Gram matrices of rows where n < d, so that
+memory is O(n d + min(n, d)^2).
 """
 
 from functools import partial
+from itertools import combinations_with_replacement
+from typing import NamedTuple
 
 import torch
 
@@ -19,7 +22,7 @@ VIEWS = ("position", "token", "masked", "pooled", "sequence")
 def _matrix(name, x, rows=1):
     x = checks.tensor(name, x)
     if x.ndim < 2 or x.shape[-2] < rows or x.shape[-1] < 1:
-        raise ValueError(f"{name} must be (..., n, d) with n >= {rows} rows and d >= 1, got shape {tuple(x.shape)}")
+        raise checks.BadValue(f"{name} must be (..., n, d) with n >= {rows} rows and d >= 1, got shape {tuple(x.shape)}")
     return x.cpu() if x.device.type == "mps" else x  # MPS has no float64
 
 
@@ -31,7 +34,7 @@ def _scaled(name, x):
         return x, size, torch.ones_like(size)
     largest = torch.linalg.vector_norm(x, ord=torch.inf, dim=(-2, -1))[..., None]
     if not torch.isfinite(largest).all():
-        raise ValueError(f"{name} holds NaN or infinite values; drop those rows or fix the network first")
+        raise checks.BadValue(f"{name} holds NaN or infinite values; drop those rows or fix the network first")
     unit = torch.where(largest > 0, largest, 1.0)
     x = x / unit[..., None]
     return x, torch.linalg.matrix_norm(x)[..., None], unit
@@ -48,15 +51,15 @@ def view(x, name, selected=None):
     checks.choice("view", name, VIEWS)
     x = checks.tensor("x", x)
     if x.ndim != 3:
-        raise ValueError(f"x must be (sequences, length, d), got shape {tuple(x.shape)}")
+        raise checks.BadValue(f"x must be (sequences, length, d), got shape {tuple(x.shape)}")
     if name == "masked":
         if not isinstance(selected, torch.Tensor) or selected.shape != x.shape[:2] or selected.dtype != torch.bool:
-            raise ValueError(f"selected must be a boolean tensor of shape {tuple(x.shape[:2])} for the masked view")
-        return x[selected]
+            raise checks.BadValue(f"selected must be a boolean tensor of shape {tuple(x.shape[:2])} for the masked view")
+        return x[checks.tensor("selected", selected)]
     return {
         "position": lambda: x.transpose(0, 1),
         "token": lambda: x.flatten(0, 1),
-        "pooled": lambda: x.mean(1),
+        "pooled": lambda: x.mean(1, dtype=torch.promote_types(x.dtype, torch.float32)),
         "sequence": lambda: x,
     }[name]()
 
@@ -83,7 +86,8 @@ def _part_values(x, center):
     x = x - x.mean(-2, keepdim=True) if center else x
     n, d = x.shape[-2:]
     noise = max(n, d) * torch.finfo(x.dtype).eps * size
-    s = _gram_values(x, noise) if n > 2 * d else torch.linalg.svdvals(x)
+    tall = x if n >= d else x.mT
+    s = _gram_values(tall, noise) if max(n, d) > 2 * min(n, d) else torch.linalg.svdvals(x)
     return torch.where(s > noise, s * unit, 0.0)
 
 
@@ -105,7 +109,7 @@ def _relative(s):
     # Singular values over their largest, so that squares neither over- nor underflow; 0 stays 0.
     s = checks.tensor("s", s).double()
     if s.ndim < 1 or not s.shape[-1] or not ((s >= 0) & (s < torch.inf)).all():
-        raise ValueError(f"s must be (..., k) singular values, finite and not negative, k >= 1, got shape {tuple(s.shape)}; use singular_values")
+        raise checks.BadValue(f"s must be (..., k) singular values, finite and not negative, k >= 1, got shape {tuple(s.shape)}; use singular_values")
     top = s.amax(-1, keepdim=True)
     return s / torch.where(top > 0, top, 1.0)
 
@@ -160,23 +164,44 @@ def spectrum_stable(s):
     return (_relative(s) ** 2).sum(-1)
 
 
+class _Side(NamedTuple):
+    # One side of a CKA: n centred rows x_i in some unit, or their Gram matrix where they are wider than n.
+    matrix: torch.Tensor  # (..., n, d) rows, or (..., n, n) inner products of rows
+    squares: torch.Tensor  # (..., n) |x_i|^2
+    shape: tuple  # of the rows
+
+    @property
+    def gram(self):
+        return self.shape[-1] > self.shape[-2]
+
+
 def _prepared(name, x):
     # Centring changes neither form of HSIC and keeps its sums from cancelling. Normalising to unit
-    # size does the same for over- and underflow. Returns the rows, their squared norms and which matrices are constant.
+    # size does the same for over- and underflow. Returns the side and which matrices are constant.
     x, size, _ = _scaled(name, _matrix(name, x, rows=4))
     x = x - x.mean(-2, keepdim=True)
     squares = x.square().sum(-1)
     norm = squares.sum(-1).sqrt()[..., None, None]
     constant = norm <= x.shape[-2] * torch.finfo(x.dtype).eps * size[..., None]
     scale = torch.where(constant, 1.0, norm)
-    return (x / scale, squares / scale[..., 0] ** 2), constant[..., 0, 0]
+    side = _Side(x / scale, squares / scale[..., 0] ** 2, tuple(x.shape))
+    return side._replace(matrix=side.matrix @ side.matrix.mT) if side.gram else side, constant[..., 0, 0]
+
+
+def _cross(x, y):
+    # |X^T Y|_F^2 = tr(X X^T Y Y^T)
+    if x.gram and y.gram:
+        return (x.matrix * y.matrix).sum((-2, -1))
+    if x.gram or y.gram:
+        gram, rows = (x.matrix, y.matrix) if x.gram else (y.matrix, x.matrix)
+        return (gram @ rows * rows).sum((-2, -1))
+    return torch.linalg.matrix_norm(x.matrix.mT @ y.matrix) ** 2
 
 
 def _hsic(x, y, debiased):
-    # x, y: centred rows and their squared norms. Biased: |X^T Y|_F^2 (up to a factor that cancels in CKA).
-    (x, q), (y, r) = x, y
-    cross = torch.linalg.matrix_norm(x.mT @ y) ** 2
-    return unbiased_hsic(cross, q.sum(-1), r.sum(-1), (q * r).sum(-1), x.shape[-2]) if debiased else cross
+    # Of two sides, up to a factor that cancels in CKA. Biased: |X^T Y|_F^2.
+    cross, q, r = _cross(x, y), x.squares, y.squares
+    return unbiased_hsic(cross, q.sum(-1), r.sum(-1), (q * r).sum(-1), q.shape[-1]) if debiased else cross
 
 
 def unbiased_hsic(cross, q, r, qr, n):
@@ -215,28 +240,39 @@ def linear_cka(x, y, debiased=True):
     """
     x, x_constant = _prepared("x", x)
     y, y_constant = _prepared("y", y)
-    if x[1].shape != y[1].shape:
-        raise ValueError(f"x and y must have the same leading dimensions and rows, got {tuple(x[0].shape)} and {tuple(y[0].shape)}")
+    if x.shape[:-1] != y.shape[:-1]:
+        shapes = f"{x.shape} and {y.shape}"
+        raise checks.BadValue(f"x and y must have the same leading dimensions and rows, got {shapes}")
     xy, xx, yy = (_hsic(a, b, debiased) for a, b in ((x, y), (x, x), (y, y)))
     return normalised_hsic(xy, xx, yy, x_constant | y_constant)
 
 
 def cka_matrix(layers, debiased=True):
     """CKA between every two of L layers: sequence of (..., n, d_l) -> (..., L, L). See `linear_cka`."""
-    prepared = _prepared_layers(layers)
-    rows = torch.cat([x for (x, _), _ in prepared], -1)
-    sizes = torch.stack([q for (_, q), _ in prepared], -2)  # (..., L, n)
-    constant = torch.stack([flag for _, flag in prepared], -1)
-    widths = [x.shape[-1] for (x, _), _ in prepared]
-    n, depths = rows.shape[-2], len(widths)
-    cross, begin = rows.new_empty(*constant.shape, depths), 0
-    for i in range(depths):  # |X_i^T X_j|_F^2 of every j >= i from one product
-        squares = (rows[..., begin : begin + widths[i]].mT @ rows[..., begin:]).square().sum(-2)
-        cross[..., i, i:] = cross[..., i:, i] = torch.stack([part.sum(-1) for part in squares.split(widths[i:], -1)], -1)
-        begin += widths[i]
-    q = sizes.sum(-1)
+    sides, constant = zip(*_prepared_layers(layers))
+    cross, constant = _crosses(sides), torch.stack(constant, -1)
+    sizes = torch.stack([side.squares for side in sides], -2)  # (..., L, n)
+    q, n = sizes.sum(-1), sizes.shape[-1]
     hsic = unbiased_hsic(cross, q[..., None], q[..., None, :], sizes @ sizes.mT, n) if debiased else cross
     return cka_from_hsic(hsic, constant)
+
+
+def _crosses(sides):
+    # `_cross` of every two of L sides: (..., L, L).
+    depths = len(sides)
+    cross = sides[0].matrix.new_empty(*sides[0].squares.shape[:-1], depths, depths)
+    for i, j in combinations_with_replacement(range(depths), 2):
+        if sides[i].gram or sides[j].gram:
+            cross[..., i, j] = cross[..., j, i] = _cross(sides[i], sides[j])
+    narrow = [i for i, side in enumerate(sides) if not side.gram]
+    widths = [sides[i].matrix.shape[-1] for i in narrow]
+    rows = torch.cat([sides[i].matrix for i in narrow], -1) if narrow else None
+    for k, i in enumerate(narrow):  # with every later one from one product
+        squares = (sides[i].matrix.mT @ rows).square().sum(-2)
+        sums = torch.stack([part.sum(-1) for part in squares.split(widths[k:], -1)], -1)
+        cross[..., i, narrow[k:]] = cross[..., narrow[k:], i] = sums
+        rows = rows[..., widths[k] :]
+    return cross
 
 
 def kernel_drift(layers, debiased=True):
@@ -253,9 +289,9 @@ def kernel_drift(layers, debiased=True):
 
 def _prepared_layers(layers):
     prepared = [_prepared(f"layers[{i}]", x) for i, x in enumerate(checks.sequence("layers", layers, 2))]
-    rows = {tuple(q.shape) for (_, q), _ in prepared}
+    rows = {side.shape[:-1] for side, _ in prepared}
     if len(rows) > 1:
-        raise ValueError(f"layers must share their leading dimensions and rows, got {sorted(rows)}")
+        raise checks.BadValue(f"layers must share their leading dimensions and rows, got {sorted(rows)}")
     return prepared
 
 
@@ -266,7 +302,7 @@ def concentration(drift, leading=2):
     """
     d = checks.tensor("drift", drift).double()
     if d.ndim < 1 or d.shape[-1] < 1 or d.isinf().any():
-        raise ValueError(f"drift must be (..., L) finite numbers, L >= 1, got shape {tuple(d.shape)}")
+        raise checks.BadValue(f"drift must be (..., L) finite numbers, L >= 1, got shape {tuple(d.shape)}")
     d = torch.nan_to_num(d, nan=0.0).clamp(min=0)
     return d.topk(min(checks.integer("leading", leading, 1), d.shape[-1])).values.sum(-1) / d.sum(-1)
 
@@ -283,6 +319,6 @@ def relevant_modes(posterior, floor=1e-6):
     """
     q = _matrix("posterior", posterior).double()
     if q.ndim != 2 or not ((q >= 0) & (q <= 1 + 1e-9)).all():
-        raise ValueError(f"posterior must be (n, V) probabilities, got shape {tuple(q.shape)}; use masking.bayes_posterior's, at the masked positions")
+        raise checks.BadValue(f"posterior must be (n, V) probabilities, got shape {tuple(q.shape)}; use masking.bayes_posterior's, at the masked positions")
     log_q = q.clamp(min=checks.fraction("floor", floor)).log()
     return effective_rank(log_q - log_q.mean(-1, keepdim=True), spectrum="eigen").item()

@@ -148,7 +148,7 @@ class ResidualMLP(nn.Module):
         self.single = not isinstance(seeds, Sequence)
         self.seeds = tuple(checks.integer("seeds", seed, 0) for seed in ([seeds] if self.single else seeds))
         if not self.seeds:
-            raise ValueError("seeds must name at least one member, got none")
+            raise checks.BadValue("seeds must name at least one member, got none")
         generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         self.embedding = _Embedding(generators, config.n_states + 1, config.width)
         self.blocks = nn.ModuleList(_Block(generators, config) for _ in range(config.depth))
@@ -158,16 +158,16 @@ class ResidualMLP(nn.Module):
     def _depths(self, tokens, keep=None):
         n, config, tokens = len(self.seeds), self.config, checks.tensor("tokens", tokens)
         if tokens.dtype.is_floating_point or tokens.ndim not in (2, 3) or (tokens.ndim == 3 and len(tokens) != n):
-            raise ValueError(
+            raise checks.BadValue(
                 f"tokens must be (batch, length) or ({n}, batch, length) integers, got {tokens.dtype} {tuple(tokens.shape)}"
             )
         if config.mixing == "tokens" and tokens.shape[-1] != config.length:
-            raise ValueError(f"tokens must have length {config.length} for this network, got {tokens.shape[-1]}")
+            raise checks.BadValue(f"tokens must have length {config.length} for this network, got {tokens.shape[-1]}")
         try:
             one_hot = F.one_hot(tokens.long(), config.n_states + 1).to(self.embedding.weight.dtype)
         except RuntimeError:
             held = tokens.unique().tolist()[:20]
-            raise ValueError(f"tokens must be states 0..{config.n_states - 1} or [MASK] = {config.n_states}, got {held}") from None
+            raise checks.BadValue(f"tokens must be states 0..{config.n_states - 1} or [MASK] = {config.n_states}, got {held}") from None
         x = self.embedding(one_hot.expand(n, *one_hot.shape[-3:]))
         yield x
         yield from self._after(x, 0, keep)

@@ -48,7 +48,7 @@ def _check(name, values, *kinds):
     # A dict of values of one class, or of dicts of such, with something to show.
     checks.mapping(name, values, kinds[0])
     if not values:
-        raise ValueError(f"{name} is empty; pass one entry or more")
+        raise checks.BadValue(f"{name} is empty; pass one entry or more")
     for key, inner in values.items():
         if kinds[1:]:
             checks.mapping(f"{name}[{key!r}]", inner, kinds[1])
@@ -161,7 +161,7 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
         colors = _colors({title: curves} if own_legends else panels)
         for label, data in curves.items():
             if set(data.dims) != {"seed", dim}:
-                raise ValueError(f"panels[{title!r}][{label!r}] must have dims ('seed', {dim!r}), got {data.dims}")
+                raise checks.BadValue(f"panels[{title!r}][{label!r}] must have dims ('seed', {dim!r}), got {data.dims}")
             data = data.transpose("seed", dim)
             x = data[dim].values
             style = {"color": colors[label], "ls": "--" if label.startswith("untrained") else "-"}
@@ -267,7 +267,7 @@ def cka_matrices(panels):
     _check("panels", panels, xr.DataArray)
     for title, cka in panels.items():
         if cka.dims != ("depth", "other_depth"):
-            raise ValueError(f"panels[{title!r}] must have dims ('depth', 'other_depth'), got {cka.dims}")
+            raise checks.BadValue(f"panels[{title!r}] must have dims ('depth', 'other_depth'), got {cka.dims}")
     figure, axes = _panels(len(panels), 3.0, 2.8)
     for ax, (title, cka) in zip(axes, panels.items()):
         image = ax.imshow(cka.values, vmin=0, vmax=1, cmap="cividis", origin="lower")
@@ -458,7 +458,7 @@ def _colors(panels):
     labels = dict.fromkeys(label for curves in panels.values() for label in curves)
     trained = [label for label in labels if not label.startswith("untrained")]
     if len(trained) > len(PALETTE):
-        raise ValueError(f"at most {len(PALETTE)} curves can be told apart, got {len(trained)}: {trained}")
+        raise checks.BadValue(f"at most {len(PALETTE)} curves can be told apart, got {len(trained)}: {trained}")
     return dict.fromkeys(labels, GREY) | dict(zip(trained, PALETTE))
 
 

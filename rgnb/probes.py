@@ -63,7 +63,7 @@ def nearest_visible(inputs, n_states):
 
     inputs = checks.states("inputs", inputs, checks.integer("n_states", n_states, 2), mask=True)
     if inputs.ndim != 2 or not inputs.shape[1]:
-        raise ValueError(f"inputs must be (batch, length), length >= 1, got shape {tuple(inputs.shape)}")
+        raise checks.BadValue(f"inputs must be (batch, length), length >= 1, got shape {tuple(inputs.shape)}")
 
     def before(tokens):
         visible = tokens != n_states
@@ -99,9 +99,9 @@ def held_out_r2(x, y, fit, group):
     x, y = checks.paired(checks.matrix, x=x, y=y)
     fit, group = checks.tensor("fit", fit), checks.states("group", group, y.shape[1])
     if fit.dtype != torch.bool or fit.shape != x.shape[:1] or fit.all() or not fit.any():
-        raise ValueError(f"fit must be {len(x)} booleans, some of them True and some False")
+        raise checks.BadValue(f"fit must be {len(x)} booleans, some of them True and some False")
     if group.shape != y.shape[1:]:
-        raise ValueError(f"group must be one number for each of {y.shape[1]} targets, got shape {tuple(group.shape)}")
+        raise checks.BadValue(f"group must be one number for each of {y.shape[1]} targets, got shape {tuple(group.shape)}")
     weights, intercept = linear_fit(x[fit], y[fit])
     error = ((y[~fit] - x[~fit] @ weights - intercept) ** 2).sum(0)
     total = ((y[~fit] - y[fit].mean(0)) ** 2).sum(0)
@@ -122,7 +122,7 @@ def erasing_directions(x, y):
     """
     x, y = checks.paired(checks.matrix, x=x, y=y)
     if y.shape[1] > x.shape[1]:
-        raise ValueError(f"y must have at most as many columns as x, got {y.shape[1]} and {x.shape[1]}")
+        raise checks.BadValue(f"y must have at most as many columns as x, got {y.shape[1]} and {x.shape[1]}")
     return torch.linalg.qr((x - x.mean(0)).T @ (y - y.mean(0))).Q
 
 
@@ -159,7 +159,7 @@ def mode_retention(task, setting, seed, snapshots, device):
     half = len(rows) // 2
     fit, test = (torch.arange(len(rows)) < half)[:, None].expand_as(rows)[rows], slice(half, half + INTERVENTIONS)
     if fit.sum() < 2 or not rows[test].any():
-        raise ValueError(
+        raise checks.BadValue(
             f"{rows.sum()} masked positions have a visible one on either side, too few to read from; use more sequences, "
             f"a length greater than {setting.model.length} or a rate other than {setting.training.rate:g}"
         )

@@ -3,6 +3,15 @@
 Memory does not grow with the number of rows: what ranks and both forms of CKA need are sums over rows (`Moments`).
 """
 
+import inspect
+import math
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import zip_longest
+
 import numpy as np
 import torch
 import xarray as xr
@@ -11,13 +20,15 @@ from rgnb import checks, metrics
 from rgnb.training import resolve_device
 
 VIEWS = ("position", "token", "pooled")  # of `metrics.view`, those whose rows can arrive in batches
+LIMIT = 2**29  # entries of the largest sum over rows: 4 GiB, of which a result takes a few
 
 
 class Moments:
     """Sums over rows from which ranks, CKA and kernel drift of L layers follow, exactly, in whatever batches the rows arrive.
 
-    Memory and time for one row are O(D^2), D the layers' widths added up. Works in float64; a spectrum comes from the
-    eigenvalues of a covariance matrix, so that singular values below about 1e-8 of the largest count as 0.
+    Memory, and time for one row, are O(D^2), D the layers' widths added up, at most 23170 (4 GiB). Works in
+    float64; a spectrum comes from the eigenvalues of a covariance matrix, so that singular values below
+    about 1e-8 of the largest count as 0.
     """
 
     def __init__(self):
@@ -27,17 +38,18 @@ class Moments:
         """Add rows: sequence of L tensors (..., n, d_l) that share all but d_l, leading dimensions and widths as in earlier calls.
 
         Raises:
-            ValueError: NaN or infinite values, or shapes that do not fit; nothing is added then.
+            ValueError: NaN or infinite values, shapes that do not fit, or rows that are too wide; nothing is
+                added then.
         """
         layers = [self._checked(f"layers[{i}]", x) for i, x in enumerate(checks.sequence("layers", layers, 1))]
         shapes = {tuple(x.shape[:-1]) for x in layers}
         if len(shapes) > 1:
-            raise ValueError(f"layers must share their leading dimensions and rows, got {sorted(shapes)}")
+            raise checks.BadValue(f"layers must share their leading dimensions and rows, got {sorted(shapes)}")
         shape, widths = layers[0].shape[:-2], [x.shape[-1] for x in layers]
         if not self.rows:
             self._begin(layers, shape, widths)
         elif (shape, widths) != (self._shape, self._widths):
-            raise ValueError(
+            raise checks.BadValue(
                 f"layers must have leading dimensions {tuple(self._shape)} and widths {self._widths} as before, "
                 f"got {tuple(shape)} and {widths}; start new Moments for another network or view"
             )
@@ -53,13 +65,22 @@ class Moments:
     def _checked(name, x):
         x = checks.tensor(name, x).detach()
         if x.ndim < 2 or 0 in x.shape:
-            raise ValueError(f"{name} must be real numbers (..., n, d) with n, d >= 1, got {x.dtype} of shape {tuple(x.shape)}")
+            raise checks.BadValue(f"{name} must be real numbers (..., n, d) with n, d >= 1, got {x.dtype} of shape {tuple(x.shape)}")
         x = (x.cpu() if x.device.type == "mps" else x).double()  # MPS has no float64
         if not torch.isfinite(x).all():
-            raise ValueError(f"{name} holds NaN or infinite values; drop those rows or fix the network first")
+            raise checks.BadValue(f"{name} holds NaN or infinite values; drop those rows or fix the network first")
         return x
 
     def _begin(self, layers, shape, widths):
+        total = sum(widths)
+        entries = math.prod(shape) * total**2
+        if entries > LIMIT:
+            raise checks.BadValue(
+                f"layers are too wide for sums over rows: {total} features in all, with leading dimensions "
+                f"{tuple(shape)}, take {entries / 2**27:.3g} GiB, and {LIMIT / 2**27:g} are allowed; take "
+                "fewer layers at a time, pool features (feature maps: view=lambda x: x.mean((-2, -1))), or "
+                "give metrics.kernel_drift a sample of rows, whose memory grows with the rows"
+            )
         # Sums of fourth powers cancel badly far from the mean and overflow at large sizes: rows are counted from the
         # first batch's mean, in units of its spread.
         self._shape, self._widths = shape, widths
@@ -72,7 +93,7 @@ class Moments:
             scale.append(spread[..., None].expand_as(mean))
             self._size.append(size / spread)
         self._shift, self._scale, self._size = torch.cat(shift, -1), torch.cat(scale, -1), torch.stack(self._size, -1)
-        total, new = sum(widths), self._shift.new_zeros
+        new = self._shift.new_zeros
         self._member = torch.block_diag(*(torch.ones(d, 1) for d in widths)).to(self._shift)  # (D, L): which layer a column is of
         self._gram, self._sum = new(*shape, total, total), new(*shape, total)
         self._square_times_x = new(*shape, len(widths), total)
@@ -119,7 +140,7 @@ class Moments:
 
     def _enough(self, rows):
         if self.rows < rows:
-            raise ValueError(f"at least {rows} rows are needed, got {self.rows}; update() with more")
+            raise checks.BadValue(f"at least {rows} rows are needed, got {self.rows}; update() with more")
 
     def _centred(self):
         mean = self._sum / self.rows
@@ -135,78 +156,203 @@ class Moments:
         return spread.clamp(min=0).sqrt() <= self.rows * torch.finfo(spread.dtype).eps * self._size * self.rows**0.5
 
 
-def observe(model, batches, modules, view="token", device="auto"):
+def observe(model, batches, modules, view="token", device="auto", inputs=None):
     """Ranks, CKA and kernel drift of the outputs of a network's modules, over batches of its inputs.
 
     Args:
-        model: torch.nn.Module; it is put into evaluation mode while it is observed, and moved to `device`.
-        batches: iterable of inputs: a tensor for `model(x)`, a tuple for `model(*x)`, a dict for `model(**x)`.
-        modules: names of submodules as `model.named_modules()` gives them, in the order of depth. Where a module returns
-            a tuple, its first entry is taken.
-        view: "token", "position" or "pooled", for outputs (batch, length, d) (see `metrics.view`); or a function of a module's output
-            that returns (..., n, d).
+        model: torch.nn.Module, compiled or not; it is put into evaluation mode while it is observed, and
+            moved to `device`.
+        batches: iterable of inputs: a tensor for `model(x)`, a tuple for `model(*x)`, a dict or another
+            mapping for `model(**x)`; or of anything else that `inputs` makes such an input of.
+        modules: names of submodules as `model.named_modules()` gives them, in the order of depth. An output
+            may be a tensor or hold one: its `last_hidden_state`, else its first tensor. Where a module is
+            called several times in a forward pass, each call is a depth of its own, `name`, `name#2`, ...,
+            depths are in the order of the calls, and every batch has to make the same ones.
+        view: "token", "position" or "pooled", for outputs (batch, length, d) (see `metrics.view`); "token"
+            also for (batch, d), and for nested tensors, whose rows it takes. Or a function that returns
+            (..., n, d), of an output, or of an output and its batch as `batches` gave it (for its padding).
         device: see `training.resolve_device`.
+        inputs: function of a batch that returns what the model gets, such as `lambda batch: batch[0]` for
+            pairs of input and label; None: batches are what it gets.
 
     Returns:
-        xarray.Dataset with dims among (centring, spectrum, depth, other_depth, transition, mode), names as in the results of
-        `Experiment.run`, the modules' names along `depth`; averaged over leading dimensions. Join several networks with
-        `xr.concat(datasets, "seed")`.
+        xarray.Dataset with dims among (centring, spectrum, depth, other_depth, transition, mode), names as
+        in the results of `Experiment.run`, the modules' names along `depth`; averaged over leading
+        dimensions. Join several networks with `xr.concat(datasets, "seed")`.
 
     Raises:
-        ValueError: an unknown module or view, no batch, or outputs that do not fit.
-        TypeError: no network, or batches that hold something else than tensors.
+        ValueError: an unknown module or view, no batch, batches that call the modules differently, or
+            outputs that do not fit or are too wide (see `Moments`).
+        TypeError: no network, or batches that hold something else than tensors or do not suit the model.
+
+    Warns:
+        UserWarning: fewer rows than a module has features; the sample limits its rank then.
     """
     checks.instance("model", model, torch.nn.Module)
-    if isinstance(batches, str | bytes | dict | torch.Tensor) or not hasattr(batches, "__iter__"):
-        raise TypeError(f"batches must be an iterable of inputs, got {type(batches).__name__}; pass a list such as [x]")
-    named = dict(model.named_modules())
-    modules = [checks.choice("module", name, [n for n in named if n]) for name in checks.sequence("modules", modules, 1)]
-    if not callable(view):
-        checks.choice("view", view, VIEWS)
-    device, found, moments = resolve_device(device), {}, Moments()
+    if any(x.is_meta for x in (*model.parameters(), *model.buffers())):
+        raise checks.BadValue("model has weights on the meta device, which hold no values; load them first")
+    if isinstance(batches, str | bytes | Mapping | torch.Tensor) or not hasattr(batches, "__iter__"):
+        found = type(batches).__name__
+        raise checks.BadType(f"batches must be an iterable of inputs, got {found}; pass a list such as [x]")
+    if inputs is not None and not callable(inputs):
+        raise checks.BadType(f"inputs must be a function of a batch or None, got {type(inputs).__name__}")
+    named, arrange, device = _named(model, modules), _arranging(view), resolve_device(device)
+    calls, moments, labels = [], Moments(), None
 
     def hook(name):
         def keep(module, arguments, output):
-            found[name] = output[0] if isinstance(output, tuple) else output
+            rows = arrange(name, _tensor_of(name, output), batch)
+            rows = checks.tensor(f"the view of module {name!r}", rows)
+            rows = rows.cpu() if rows.device.type == "mps" else rows  # MPS has no float64
+            # A copy: what comes later in the network may write into its output.
+            calls.append((name, rows.to(torch.float64, copy=True)))
 
         return keep
 
-    handles = [named[name].register_forward_hook(hook(name)) for name in modules]
-    training = model.training
+    handles = [module.register_forward_hook(hook(name)) for name, module in named.items()]
     try:
-        model.to(device).eval()
-        for batch in batches:
-            found.clear()
-            _call(model, batch, device)
-            if missing := [name for name in modules if name not in found]:
-                raise ValueError(f"modules {missing} were not called by the model; name ones that its forward pass uses")
-            moments.update([_arranged(name, found[name], view) for name in modules])
+        model.to(device)
+        with _evaluating(model):
+            for batch in batches:
+                calls.clear()
+                _call(model, batch if inputs is None else inputs(batch), device)
+                found = _by_depth(calls, list(named))
+                labels = labels or list(found)
+                if labels != list(found):
+                    one, other = next(pair for pair in zip_longest(labels, found) if len(set(pair)) > 1)
+                    raise checks.BadValue(
+                        f"batches must call the modules alike, but where the first calls {one!r}, a later "
+                        f"one calls {other!r}; observe batches that make other numbers of calls apart"
+                    )
+                moments.update(found.values())
     finally:
         for handle in handles:
             handle.remove()
-        model.train(training)
     if not moments.rows:
-        raise ValueError("batches holds none; give at least one batch (an iterator can be used up only once)")
-    return _dataset(moments, modules)
+        raise checks.BadValue("batches holds none; give at least one batch (an iterator can be used up only once)")
+    wide = [label for label, d in zip(labels, moments._widths) if d > moments.rows]
+    if wide:
+        warnings.warn(
+            f"the sample limits ranks: its {moments.rows} rows are fewer than the features of "
+            f"{', '.join(wide[:10])}{', ...' * (len(wide) > 10)}; give more rows",
+            stacklevel=2,
+        )
+    return _dataset(moments, labels)
 
 
-@torch.no_grad()
-def _call(model, batch, device):
-    named = batch if isinstance(batch, dict) else {}
-    plain = () if named else batch if isinstance(batch, tuple | list) else (batch,)
+def _named(model, modules):
+    # {name: module} of those asked for. torch.compile wraps modules, which puts `_orig_mod` into names.
+    every = model.named_modules(remove_duplicate=False)
+    known, found = {name.replace("_orig_mod.", ""): module for name, module in every if name}, {}
+    for name in checks.sequence("modules", modules, 1):
+        name = name.replace("_orig_mod.", "") if isinstance(name, str) else name
+        module = known[checks.choice("module", name, known)]
+        if same := [other for other, one in found.items() if one is module]:
+            again = "is named twice" if same == [name] else f"is the same as {same[0]!r}"
+            raise checks.BadValue(f"module {name!r} {again}; name it once, each of its calls is its own depth")
+        found[name] = module
+    return found
+
+
+@contextmanager
+def _evaluating(model):
+    # Compiled code calls no hooks, and fused attention makes padded batches nested tensors: both are off.
+    training = {module: module.training for module in model.modules()}
+    fused = torch.backends.mha.get_fastpath_enabled()
+    compiled = "torch._dynamo" in sys.modules  # nothing is without it, and to import it takes a second
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    try:
+        model.eval()
+        torch.backends.mha.set_fastpath_enabled(False)
+        with torch.no_grad(), eager:
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for module, flag in training.items():  # each its own: a part may have been frozen
+            module.training = flag
+
+
+def _call(model, given, device):
+    if isinstance(given, list) and len(given) > 1:
+        raise checks.BadType(
+            f"batches: a list of {len(given)}, as a DataLoader gives, may hold labels; say what the model "
+            "gets by inputs=lambda batch: batch[0] for its first entry, or inputs=tuple for all"
+        )
+    named = dict(given) if isinstance(given, Mapping) else {}
+    plain = () if isinstance(given, Mapping) else given if isinstance(given, tuple | list) else (given,)
     for x in (*plain, *named.values()):
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"batches must hold tensors, or tuples or dicts of them, got {type(x).__name__}")
-    return model(*(x.to(device) for x in plain), **{k: v.to(device) for k, v in named.items()})
+        if not isinstance(x, torch.Tensor) or x.is_meta:
+            found = "one without values (meta)" if isinstance(x, torch.Tensor) else type(x).__name__
+            raise checks.BadType(
+                f"batches must hold tensors, or tuples or mappings of them, got {found}; "
+                "pass as inputs a function of a batch that returns what the model gets"
+            )
+    try:
+        inspect.signature(getattr(model, "_orig_mod", model).forward).bind(*plain, **named)
+    except TypeError as error:
+        example = f"{{name: batch[name] for name in {list(named)[:1]}}}" if named else "batch[0]"
+        raise checks.BadType(
+            f"batches do not suit the model, whose forward takes other arguments ({error}); "
+            f"say what it gets by inputs=lambda batch: {example}"
+        ) from None
+    model(*(x.to(device) for x in plain), **{k: v.to(device) for k, v in named.items()})
 
 
-def _arranged(name, output, view):
-    if callable(view):
-        return view(output)
-    if not isinstance(output, torch.Tensor) or output.ndim != 3:
-        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise ValueError(f"module {name!r} returns {shape}, not (batch, length, d); pass a function as view that makes it (..., n, d)")
-    return metrics.view(output, view)
+def _tensor_of(name, output):
+    # Outputs such as transformers' are mappings, or objects with attributes.
+    if isinstance(output, torch.Tensor):
+        return output
+    if isinstance(output, tuple | list):
+        output = dict(enumerate(output))
+    held = dict(output) if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+    for x in (held.get("last_hidden_state"), *held.values()):
+        if isinstance(x, torch.Tensor):
+            return x
+    found = type(output).__name__
+    raise checks.BadValue(f"module {name!r} returns {found} without a tensor; name one of its submodules")
+
+
+def _arranging(view):
+    # A view as a function of a module's name, its output and the batch.
+    if not callable(view):
+        checks.choice("view", view, VIEWS)
+        return lambda name, x, batch: _arranged(name, x, view)
+    return (lambda name, x, batch: view(x, batch)) if _needed(view) > 1 else (lambda name, x, batch: view(x))
+
+
+def _needed(function):
+    # How many positional arguments a function has to be given; 1 where it does not say.
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):
+        return 1
+    return sum(p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD for p in found)
+
+
+def _arranged(name, x, view):
+    if view == "token" and (x.is_nested or x.ndim == 2):
+        return torch.cat(x.unbind()) if x.is_nested else x
+    if x.is_nested or x.ndim != 3:
+        shape, advice = "a nested tensor" if x.is_nested else tuple(x.shape), "token as view"
+        if not x.is_nested and x.ndim != 2:
+            advice = "a function as view that makes it (..., n, d)"
+            advice += ", such as lambda x: x.mean((-2, -1)) for feature maps" * (x.ndim == 4)
+        raise checks.BadValue(f"module {name!r} returns {shape}, not (batch, length, d); pass {advice}")
+    return metrics.view(x, view)
+
+
+def _by_depth(calls, names):
+    # {label: rows} of calls [(name, rows)], in the order of names if each is called once, else of calls.
+    counts = Counter(name for name, _ in calls)
+    if missing := [name for name in names if name not in counts]:
+        raise checks.BadValue(f"modules {missing} were not called; name ones that the model's forward pass uses")
+    if len(calls) == len(names):
+        calls = sorted(calls, key=lambda call: names.index(call[0]))
+    seen, found = Counter(), {}
+    for name, rows in calls:
+        seen[name] += 1
+        found[name if seen[name] == 1 else f"{name}#{seen[name]}"] = rows
+    return found
 
 
 def _dataset(moments, modules):

@@ -98,7 +98,7 @@ def resolve_device(device="auto"):
         ValueError: the device is unknown or not on this machine.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if str(device) == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     kind = checks.choice("device", str(device).split(":")[0], available)
     try:
@@ -188,7 +188,7 @@ class Diverged(FloatingPointError):
 def check_gradient(model_config, train_config):
     """ValueError where the exact expected gradient is asked for of a network for which there is no closed form."""
     if train_config.gradient == "expected" and model_config.mixing != "none":
-        raise ValueError(
+        raise checks.BadValue(
             f'gradient "expected" is exact without mixing alone, got mixing {model_config.mixing!r}; '
             'use mixing="none" or gradient="sampled"'
         )
@@ -233,7 +233,7 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
     checks.instance("model_config", model_config, ModelConfig)
     checks.instance("train_config", train_config, TrainConfig)
     if checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states != model_config.n_states:
-        raise ValueError(f"the chain has {chain.n_states} states, the model {model_config.n_states}; make them equal")
+        raise checks.BadValue(f"the chain has {chain.n_states} states, the model {model_config.n_states}; make them equal")
     check_gradient(model_config, train_config)
     device, folder = resolve_device(device), checks.path("folder", folder)
     setting = {
@@ -349,5 +349,5 @@ def load_model(config, snapshot):
     try:
         model.load_state_dict({k.removeprefix(prefix): v[None] for k, v in snapshot.items() if str(k).startswith(prefix)})
     except RuntimeError as error:
-        raise ValueError(f"snapshot holds the weights of another network than config: {error}") from None
+        raise checks.BadValue(f"snapshot holds the weights of another network than config: {error}") from None
     return model

@@ -400,10 +400,51 @@ def test_estimate_recovers_a_chain_within_its_standard_error():
     assert found.correlation_length == pytest.approx(3.0, rel=0.05)
 
 
+TOKENS = np.array([[0, 1, 1, 0, 2], [2, 0, 0, 1, 2]])
+
+
+FORMS = [
+    np.asarray, torch.from_numpy, np.ma.array, list, np.asfortranarray,
+    lambda x: x.astype(x.dtype.newbyteorder(">")), lambda x: list(map(torch.from_numpy, x)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u8"])
+@pytest.mark.parametrize("convert", FORMS)
+def test_estimate_takes_integers_of_any_kind(dtype, convert):
+    found, expected = chains.estimate(convert(TOKENS.astype(dtype))), chains.estimate(TOKENS.tolist())
+    assert torch.equal(found.transition_matrix, expected.transition_matrix)
+
+
+def test_estimate_refuses_masked_tokens():
+    tokens = np.ma.array(TOKENS)
+    tokens[1, 3] = np.ma.masked
+    for sequences in (tokens, list(tokens), [list(s) for s in tokens]):
+        with pytest.raises(ValueError, match=r"^sequences\[1\]\S* has masked \(missing\) entries, 1 of"):
+            chains.estimate(sequences)
+
+
+WITHOUT_VALUES = [
+    torch.Tensor.to_sparse,
+    lambda x: x.to("meta"),
+    lambda x: torch.nested.nested_tensor(list(x)),
+]
+
+
+@pytest.mark.parametrize("convert", WITHOUT_VALUES, ids=["sparse", "meta", "nested"])
+def test_estimate_refuses_tensors_without_dense_values(convert):
+    x = torch.from_numpy(TOKENS)
+    with pytest.raises(TypeError, match="^sequences must be a dense tensor"):
+        chains.estimate(convert(x))
+    with pytest.raises(TypeError, match=r"^sequences\[1\] must be a dense tensor"):
+        chains.estimate([x[0], convert(x)])
+
+
 @pytest.mark.parametrize(
     "sequences, arguments, error, message",
     [
         ([[0.0, 1.0]], {}, TypeError, "integers"),
+        ([[True, False]], {}, TypeError, "integers"),
         ([[[0, 1]]], {}, TypeError, "one sequence"),
         ([0, 1, 0], {}, TypeError, "one sequence"),
         ([[0, 3, 0]], {"n_states": 3}, ValueError, "n_states"),

@@ -244,7 +244,9 @@ both = pytest.mark.parametrize("debiased", [True, False])
 
 
 @both
-@pytest.mark.parametrize("n, d1, d2", [(5, 3, 2), (20, 6, 9), (12, 40, 30), (64, 1, 5)])
+@pytest.mark.parametrize(
+    "n, d1, d2", [(5, 3, 2), (20, 6, 9), (12, 40, 30), (64, 1, 5), (12, 40, 5), (12, 7, 13), (12, 12, 12)]
+)
 def test_cka_equals_the_gram_form(debiased, n, d1, d2):
     x, y = related(n, d1, d2)
     assert linear_cka(x + 0.5, y - 2, debiased).item() == pytest.approx(gram_cka(x + 0.5, y - 2, debiased), abs=1e-10)
@@ -294,6 +296,48 @@ def test_cka_matrix_and_kernel_drift_agree_with_linear_cka(debiased):
                 assert matrix[m, i, j].item() == pytest.approx(expected, abs=1e-12)
                 if j == i + 1:
                     assert drift[m, i].item() == pytest.approx(1 - expected, abs=1e-12)
+
+
+WIDE = [
+    randn(2, 10, d, seed=d) for d in (4, 30, 10, 11, 500)
+]  # of 10 rows: narrow ones and such as are wider
+WIDE.append(WIDE[1] + 0.3 * randn(2, 10, 30, seed=50))
+
+
+@both
+def test_layers_wider_and_narrower_than_their_rows_side_by_side(debiased):
+    matrix, drift = cka_matrix(WIDE, debiased), kernel_drift(WIDE, debiased)
+    for m in range(2):
+        expected = [[1.0 if x is y else gram_cka(x[m], y[m], debiased) for y in WIDE] for x in WIDE]
+        np.testing.assert_allclose(matrix[m], expected, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(drift[m], 1 - np.diagonal(expected, 1), rtol=0, atol=1e-11)
+
+
+@both
+def test_cka_and_ranks_of_rows_of_200704_features_take_the_memory_of_the_rows(debiased):
+    x = randn(32, 200704)
+    y = x.roll(1, 0) + x  # in feature space x^T y alone would be 322 GB
+    expected = gram_cka(x, y, debiased)
+    assert linear_cka(x, y, debiased).item() == pytest.approx(expected, abs=1e-9)
+    assert cka_matrix([x, y], debiased)[1, 0].item() == pytest.approx(expected, abs=1e-9)
+    assert kernel_drift([x, y], debiased).item() == pytest.approx(1 - expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 12])
+@pytest.mark.parametrize("center", [True, False])
+def test_ranks_of_wide_rows_need_no_svd(monkeypatch, center, n):
+    x = randn(n, 5000) * torch.logspace(0, -1, n, dtype=torch.float64)[:, None]
+    expected = torch.linalg.svdvals(x - center * x.mean(0))
+    exact = torch.linalg.svdvals
+
+    def none(x):
+        assert not len(x)
+        return exact(x)
+
+    monkeypatch.setattr(torch.linalg, "svdvals", none)
+    found = singular_values(x, center)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * expected[0])
+    assert (found[-1] == 0) == center
 
 
 @both
@@ -478,6 +522,56 @@ def test_relevant_modes_of_a_sticky_chain_with_16_states(correlation_length):
     assert 14.8 < relevant_modes(masking.bayes_posterior(chain, inputs)[selected]) <= 15
 
 
+def missing(rows=4):
+    """64 x 8 with rows that were never written, as netCDF4 returns it: its fill value under a mask."""
+    x = np.ma.array(randn(64, 8).numpy())
+    x.data[:rows] = 9.969209968386869e36
+    x[:rows] = np.ma.masked
+    return x
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda x: x, list, lambda x: [list(row) for row in x]], ids=["array", "list", "nested list"]
+)
+def test_masked_entries_are_refused_and_unmasked_arrays_taken(convert):
+    functions = {
+        "x": effective_rank,
+        "s": spectrum_rank,
+        "drift": concentration,
+        "posterior": relevant_modes,
+    }
+    for name, function in functions.items():
+        with pytest.raises(ValueError, match=rf"^{name}\S* has masked \(missing\) entries"):
+            function(convert(missing()))
+    for function in (
+        lambda x: linear_cka(randn(64, 3), x),
+        lambda x: cka_matrix([x, x]),
+        lambda x: kernel_drift([x, x]),
+    ):
+        with pytest.raises(ValueError, match=r"(y|layers\[0\])\S* has masked \(missing\) entries"):
+            function(convert(missing()))
+    whole = missing(0)
+    assert effective_rank(convert(whole)).item() == effective_rank(whole.data).item()
+    assert (
+        effective_rank(missing()[4:]).item()
+        == effective_rank(whole.data[4:]).item()
+        == pytest.approx(7.86, abs=0.02)
+    )
+
+
+def test_masked_entries_are_counted():
+    with pytest.raises(
+        ValueError, match=r"x has masked \(missing\) entries, 32 of 512; leave out rows that hold them"
+    ):
+        effective_rank(missing())
+
+
+def test_pooled_views_of_integers_and_half_floats():
+    assert view(torch.tensor([[[1, 2], [2, 4]]]), "pooled").tolist() == [[1.5, 3.0]]
+    x = torch.tensor([[[2000.0], [2001.0]]], dtype=torch.float16)  # whose mean no half float holds
+    assert view(x, "pooled").item() == 2000.5
+
+
 @pytest.mark.parametrize("layout", [lambda x: x[::-1], lambda x: np.asfortranarray(x), lambda x: x.astype(">f8")])
 def test_any_numpy_layout(layout):
     x, y = (z.numpy() for z in related())
@@ -506,5 +600,10 @@ def test_gradients_flow_through_cka():
     g = torch.Generator().manual_seed(0)
     x, y = (torch.randn(12, d, dtype=torch.float64, generator=g).requires_grad_() for d in (5, 3))
     assert torch.autograd.gradcheck(linear_cka, (x, y))
+    wide = torch.randn(12, 15, dtype=torch.float64, generator=g).requires_grad_()
+    assert torch.autograd.gradcheck(linear_cka, (x, wide)) and torch.autograd.gradcheck(
+        linear_cka, (wide, y)
+    )
+    assert torch.autograd.gradcheck(lambda *layers: cka_matrix(layers), (x, wide, y))
     pair, matrix = (torch.autograd.grad(value, (x, y)) for value in (linear_cka(x, y), cka_matrix([x, y])[0, 1]))
     torch.testing.assert_close(pair, matrix)

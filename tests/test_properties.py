@@ -597,6 +597,252 @@ def test_where_runs_go(ends_well, tmp_path_factory, values, output):
         assert path.parent == root / "book" / "runs"
 
 
+# --- valid input of every kind is taken, and gives what the plain tensor gives ---
+
+
+def spread(x):
+    """The same values, not next to each other in memory."""
+    wide = x.new_zeros(*(2 * n for n in x.shape))
+    wide[tuple(slice(None, None, 2) for _ in x.shape)] = x
+    return wide[tuple(slice(None, None, 2) for _ in x.shape)]
+
+
+def read_only(x):
+    x = x.numpy().copy()
+    x.flags.writeable = False
+    return x
+
+
+FORMS = {
+    "strided": spread,
+    "transposed": lambda x: (
+        x.T.contiguous().T if x.ndim == 2 else x.mT.contiguous().mT if x.ndim > 2 else x.flip(0).flip(0)
+    ),
+    "numpy": torch.Tensor.numpy,
+    "Fortran": lambda x: np.asfortranarray(x.numpy()),
+    "negative strides": lambda x: x.flip(0).numpy()[::-1],
+    "big-endian": lambda x: x.numpy().astype(x.numpy().dtype.newbyteorder(">")),
+    "read-only": read_only,
+    "list": torch.Tensor.tolist,
+    "tuple": lambda x: tuple(x.tolist()),
+    "list of arrays": lambda x: list(x.numpy()),
+    "masked array without a mask": lambda x: np.ma.array(x.numpy()),
+    "empty mask": lambda x: np.ma.array(x.numpy(), mask=np.zeros(x.shape, bool)),
+    "data array": lambda x: xr.DataArray(x.numpy()),
+}
+FLOATS = {
+    str(t).removeprefix("torch."): lambda x, t=t: x.to(t)
+    for t in (torch.float16, torch.bfloat16, torch.float32)
+} | {
+    "float16 array": lambda x: x.numpy().astype("f2"),
+    "requires_grad": lambda x: x.clone().requires_grad_(),
+    "Parameter": lambda x: torch.nn.Parameter(x.clone()),
+    "part of a graph": lambda x: x.clone().requires_grad_() * 1,
+}
+INTEGERS = {
+    f"{kind}": lambda x, kind=kind: torch.from_numpy(x.numpy().astype(kind))
+    for kind in ("i1", "i2", "i4", "u1", "u2", "u8")
+}
+BOTH = FORMS | FLOATS
+
+# Whole numbers, which every type holds.
+WHOLE_NUMBERS = torch.tensor(
+    [[1, 0, 2, 5], [3, 1, 0, 2], [0, 4, 1, 1], [2, 2, 7, 0], [1, 6, 0, 3]], dtype=torch.float64
+)
+OTHER = WHOLE_NUMBERS.flip(1) ** 2 % 5
+WIDER = torch.cat([WHOLE_NUMBERS, OTHER], 1)
+STREAM = torch.stack([WHOLE_NUMBERS, OTHER, WHOLE_NUMBERS + OTHER])
+CERTAIN = torch.eye(4, dtype=torch.float64)[[0, 1, 2, 1, 3, 0]]  # probabilities that are whole
+HALVES = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.75, 0.0], [0.125, 0.375, 0.5]], dtype=torch.float64)
+STATES = torch.tensor([[0, 1, 4, 3, 2], [4, 4, 1, 0, 3]])  # of CHAIN, 4 is [MASK]
+NUMBERS = torch.tensor([3.0, 1.0, 4.0, 2.0, 5.0], dtype=torch.float64)
+
+
+def streamed(layers):
+    moments = Moments()
+    moments.update(layers)
+    return moments
+
+
+# A function of one argument, a value for it, and the forms that it may have.
+ACCEPTED = {
+    **{f.__name__: (f, WHOLE_NUMBERS, BOTH | INTEGERS) for f in ONE},
+    "ranks of wide rows": (
+        lambda x: metrics.singular_values(x),
+        torch.cat([WIDER, WIDER + 1], 1),
+        BOTH | INTEGERS,
+    ),
+    "x": (lambda x: metrics.linear_cka(x, OTHER), WHOLE_NUMBERS, BOTH | INTEGERS),
+    "y": (lambda y: metrics.linear_cka(OTHER, y, False), WIDER, BOTH | INTEGERS),
+    "cka_matrix": (lambda x: metrics.cka_matrix([x, OTHER, WIDER]), WHOLE_NUMBERS, BOTH | INTEGERS),
+    "kernel_drift": (lambda x: metrics.kernel_drift((OTHER, x)), WIDER, BOTH | INTEGERS),
+    "layers": (lambda x: metrics.kernel_drift(x), STREAM, BOTH | INTEGERS),
+    **{
+        f.__name__: (f, WHOLE_NUMBERS, BOTH | INTEGERS)
+        for f in (metrics.spectrum_rank, metrics.spectrum_participation, metrics.spectrum_stable)
+    },
+    "concentration": (metrics.concentration, WHOLE_NUMBERS, BOTH | INTEGERS),
+    "relevant_modes": (metrics.relevant_modes, CERTAIN, BOTH | INTEGERS),
+    **{
+        view: (lambda x, view=view: metrics.view(x, view).double(), STREAM, BOTH | INTEGERS)
+        for view in metrics.VIEWS
+        if view != "masked"
+    },
+    "Moments": (lambda x: streamed([x, OTHER]).kernel_drift(), WHOLE_NUMBERS, BOTH | INTEGERS),
+    "moments of a stack": (lambda x: streamed(x).cka_matrix(), STREAM, BOTH | INTEGERS),
+    "MarkovChain": (lambda x: chains.MarkovChain(x).transition_matrix, HALVES, BOTH),
+    "stationary_distribution": (
+        lambda x: chains.sticky(5, 2.0, x).transition_matrix,
+        NUMBERS,
+        BOTH | INTEGERS,
+    ),
+    "observable": (lambda x: CHAIN.autocorrelation(x, [0, 1, 2]), NUMBERS[:4], BOTH | INTEGERS),
+    "estimate": (lambda x: chains.estimate(x, pseudocount=0.5).transition_matrix, STATES, FORMS | INTEGERS),
+    "corrupt": (lambda x: masking.corrupt(x, 5, 0.5, generator=generator(0))[0], STATES, FORMS | INTEGERS),
+    "bayes_posterior": (lambda x: masking.bayes_posterior(CHAIN, x), STATES, FORMS | INTEGERS),
+    "entropy": (masking.entropy, HALVES, BOTH),
+    "loss_floor": (lambda x: masking.loss_floor(x, [True, False, True]), HALVES, BOTH),
+    "selected": (lambda x: masking.loss_floor(HALVES, x), torch.tensor([True, False, True]), FORMS),
+    "nearest_visible": (lambda x: torch.stack(probes.nearest_visible(x, 4)), STATES, FORMS | INTEGERS),
+    "network": (lambda x: MODEL(x).detach(), STATES, FORMS | INTEGERS),
+    "linear_fit": (lambda x: probes.linear_fit(x, OTHER)[0], WHOLE_NUMBERS, BOTH | INTEGERS),
+    "held_out_r2": (
+        lambda y: probes.held_out_r2(WHOLE_NUMBERS[:, :1], y, np.arange(5) < 3, [0, 0, 1, 1]),
+        OTHER,
+        BOTH | INTEGERS,
+    ),
+    "erasing_directions": (
+        lambda x: probes.erasing_directions(x, OTHER[:, :2]),
+        WHOLE_NUMBERS,
+        BOTH | INTEGERS,
+    ),
+    "Interval": (lambda x: findings.Interval.of(x).low, NUMBERS, BOTH | INTEGERS),
+    **{
+        f.__name__: (f, WHOLE_NUMBERS, BOTH | INTEGERS)
+        for f in (findings.collapse, findings.collapse_from_maximum, findings.largest_rise)
+    },
+    "explained_variance": (
+        lambda x: hypotheses.explained_variance(x, NUMBERS.flip(0)),
+        NUMBERS,
+        BOTH | INTEGERS,
+    ),
+    "residuals": (lambda y: hypotheses.residuals(NUMBERS.flip(0), y), NUMBERS, BOTH | INTEGERS),
+    "equivalent": (lambda x: hypotheses.equivalent("d", x, 9.0).text, NUMBERS, BOTH | INTEGERS),
+    "pivot": (
+        lambda x: pivot(WHOLE["rows"], x, "correlation_length", "seed").values,
+        NUMBERS[:4],
+        BOTH | INTEGERS,
+    ),
+}
+
+
+@pytest.mark.parametrize("function", ACCEPTED)
+def test_valid_input_of_every_kind_is_taken(function):
+    call, value, forms = ACCEPTED[function]
+    expected = call(value)
+    for form, convert in forms.items():
+        try:
+            found = call(convert(value))
+        except Exception as error:
+            raise AssertionError(f"{form} was refused") from error
+        if isinstance(expected, str):
+            assert found == expected, form
+        else:
+            found = found.detach() if isinstance(found, torch.Tensor) else found
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9, err_msg=form)
+
+
+OBSERVED = FLOATS | INTEGERS | {"strided": spread, "transposed": FORMS["transposed"]}
+
+
+@pytest.mark.parametrize("form", [form for form in OBSERVED if "array" not in form])
+def test_outputs_of_every_kind_are_observed(form):
+    model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity())
+    for view in ("token", lambda x: x, lambda x: FORMS["numpy"](x.detach().double())):
+        expected = metrics.effective_rank(WHOLE_NUMBERS).item()
+        found = observe(model, [OBSERVED[form](WHOLE_NUMBERS)], ["0", "1"], view, "cpu")
+        assert found.effective_rank.sel(centring="centred", spectrum="singular").values == pytest.approx(
+            [expected] * 2
+        )
+
+
+def one_masked(x):
+    x = np.ma.array(x.numpy())
+    x[(0,) * x.ndim] = np.ma.masked
+    return x
+
+
+REFUSED = {  # what no function takes: how it is made, and what the error says
+    "sparse": (
+        torch.Tensor.to_sparse,
+        "must be a dense tensor, got one of layout torch.sparse_coo; pass x.to_dense",
+    ),
+    "compressed": (
+        torch.Tensor.to_sparse_csr,
+        "must be a dense tensor, got one of layout torch.sparse_csr; pass x.to_dense",
+    ),
+    "nested": (
+        lambda x: torch.nested.nested_tensor([x, x]),
+        "must be a dense tensor, got a nested one; pass .*unbind",
+    ),
+    "ragged": (
+        lambda x: torch.nested.nested_tensor([x, x], layout=torch.jagged),
+        "must be a dense tensor, got a nested one; pass .*unbind",
+    ),
+    "meta": (lambda x: x.to("meta"), "must be a dense tensor, got one on the meta device"),
+    "quantized": (
+        lambda x: torch.quantize_per_tensor(x.float(), 0.5, 0, torch.qint8),
+        "must be a dense tensor, got a quantized one; pass x.dequantize",
+    ),
+    "complex": (lambda x: x.to(torch.complex128), "must be real"),
+    "complex array": (lambda x: x.numpy().astype(complex), "must be real"),
+    "masked": (one_masked, "has masked .missing. entries, 1 of"),
+    "list of masked": (
+        lambda x: list(one_masked(x)),
+        "has masked .missing. entries, 1 of|must be a number|integer",
+    ),
+    "words": (
+        lambda x: x.numpy().astype(str),
+        "must be a tensor or array of numbers|one sequence of integers",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.filterwarnings("ignore:.*(quantize|nested|Sparse)")
+def test_what_is_no_dense_real_number_is_refused_in_the_same_words(kind):
+    (convert, message), tried = REFUSED[kind], 0
+    for name, (call, value, _) in ACCEPTED.items():
+        if kind == "compressed" and value.ndim != 2 or kind == "quantized" and value.dtype != torch.float64:
+            continue
+        try:
+            given = convert(value)
+        except RuntimeError:  # torch makes none of this type or shape
+            continue
+        with pytest.raises((ValueError, TypeError), match=rf"^\w+(\[\d+\])* ({message})"):
+            call(given)
+        tried += 1
+    assert tried > 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.eye(2), torch.eye(2), one_masked(torch.eye(2)), [1.0, 2.0]],
+    ids=["array", "tensor", "masked", "list"],
+)
+def test_arrays_are_never_one_of_the_choices(value):
+    calls = {
+        "view": lambda: metrics.view(STREAM, value),
+        "spectrum": lambda: metrics.spectrum_rank(NUMBERS, value),
+        "device": lambda: resolve_device(value),
+        "module": lambda: observe(TWO, [torch.ones(4, 3)], [value]),
+        "correlation_length": lambda: findings.kernel_drift(WHOLE["results"], correlation_length=value),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=rf"unknown {name} "):
+            call()
+
+
 # What only the package itself calls or makes, with arguments that it has checked; and what takes none.
 OWN = {
     Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic, metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
