@@ -108,7 +108,8 @@ def _sweep(args):
     print(f"in Python: sweep.sweep({args.name!r}, sweep.grid({', '.join([repr(args.profile), *(f'{k}={v!r}' for k, v in values.items())])}))")
     if failed:
         rows = [f"    {', '.join(f'{k} {v}' for k, v in row.items() if k != 'error')}\n        {row['error']}" for row in failed]
-        raise checks.Failed("\n".join([f"{len(failed)} settings failed; the same command tries them again", *rows]))
+        first = f"{len(failed)} settings failed; the same command tries them again"
+        raise checks.Failed("\n".join([first, *rows]))
 
 
 def _value(text):

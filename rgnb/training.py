@@ -35,15 +35,16 @@ class TrainConfig:
     snapshots: tuple = (100, 300, 1000, 3000)  # steps (multiples of 50) whose weights are kept, beside the last
 
     def __post_init__(self):
+        snapshots = checks.sequence("snapshots", self.snapshots, 0)
         values = {
             "scheme": checks.choice("scheme", self.scheme, SCHEMES),
             "rate": checks.fraction("rate", self.rate),
             "batch": checks.integer("batch", self.batch, 1),
             "steps": checks.integer("steps", self.steps, 1),
             "learning_rate": checks.positive("learning_rate", self.learning_rate),
-            "snapshots": tuple(checks.integer("snapshots", s, 1) for s in checks.sequence("snapshots", self.snapshots, 0)),
+            "snapshots": tuple(checks.integer("snapshots", s, 1) for s in snapshots),
         }
-        for name, value in values.items():  # plain numbers, whatever kind they came as: results are found by them
+        for name, value in values.items():  # plain numbers, by which results are found
             object.__setattr__(self, name, value)
         for step in (*self.snapshots, self.steps):
             if step % BLOCK:
