@@ -15,7 +15,7 @@ from rgnb import checks
 
 
 class MarkovChain:
-    """A stationary, irreducible, aperiodic Markov chain. It cannot be changed: its tensors are given out as copies.
+    """A stationary, irreducible, aperiodic Markov chain. It cannot be changed: its tensors are copies.
 
     Args:
         transition_matrix: (V, V) nested lists, numpy array or tensor; V >= 2, entries >= 0, rows sum to 1
@@ -40,7 +40,9 @@ class MarkovChain:
         self._eigenvalues = _eigenvalues(self._matrix, self._stationary)
         modulus = abs(self._eigenvalues[1].item())
         if modulus >= 1 - 1e-15:
-            raise checks.BadValue("transition_matrix nearly falls apart: its second eigenvalue rounds to 1; link its parts more")
+            raise checks.BadValue(
+                "transition_matrix nearly falls apart: its second eigenvalue rounds to 1; link its parts more"
+            )
         # Rounding leaves about 1e-16 where the eigenvalue is exactly zero.
         self._correlation_length = -1 / math.log(modulus) if modulus > 1e-12 else 0.0
 
@@ -72,7 +74,9 @@ class MarkovChain:
         f = f - pi @ f
         variance = pi @ f**2
         if not variance > torch.finfo(f.dtype).eps * scale:
-            raise checks.BadValue("observable must be finite and not constant; it has no autocorrelation otherwise")
+            raise checks.BadValue(
+                "observable must be finite and not constant; it has no autocorrelation otherwise"
+            )
         powers = (torch.linalg.matrix_power(self._matrix, lag) for lag in lags)
         return torch.stack([(pi * f) @ (power @ f) / variance for power in powers])
 
@@ -89,9 +93,13 @@ class MarkovChain:
         """
         batch, length = checks.integer("batch", batch, 1), checks.integer("length", length, 1)
         if batch * length > 2**28:
-            raise checks.BadValue(f"batch * length must be at most 2**28 = {2**28}, got {batch} * {length}; draw them in parts")
+            raise checks.BadValue(
+                f"batch * length must be at most 2**28 = {2**28}, got {batch} * {length}; draw them in parts"
+            )
         if generator is not None and not isinstance(generator, torch.Generator):
-            raise checks.BadType(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+            raise checks.BadType(
+                f"generator must be a torch.Generator or None, got {type(generator).__name__}"
+            )
         device = generator.device if generator is not None else torch.device("cpu")
         n = self.n_states
         uniform = torch.rand(length, batch, generator=generator, device=device, dtype=torch.float64)
@@ -174,16 +182,22 @@ def _tensor(name, values):
 def _validated(matrix):
     P = _tensor("transition_matrix", matrix)
     if P.ndim != 2 or P.shape[0] != P.shape[1] or not 2 <= len(P) <= 4096:
-        raise checks.BadValue(f"transition_matrix must be square with 2 to 4096 states, got shape {tuple(P.shape)}")
+        raise checks.BadValue(
+            f"transition_matrix must be square with 2 to 4096 states, got shape {tuple(P.shape)}"
+        )
     bad = ~torch.isfinite(P) | (P < 0)
     if bad.any():
         i, j = bad.nonzero()[0].tolist()
-        raise checks.BadValue(f"transition_matrix[{i}, {j}] is {P[i, j].item()}; every entry must be finite and >= 0")
+        raise checks.BadValue(
+            f"transition_matrix[{i}, {j}] is {P[i, j].item()}; every entry must be finite and >= 0"
+        )
     sums = P.sum(1)
     off = (sums - 1).abs()
     if off.max() > 1e-6:
         i = off.argmax().item()
-        raise checks.BadValue(f"row {i} of transition_matrix sums to {sums[i].item():.9g}; divide each row by its sum")
+        raise checks.BadValue(
+            f"row {i} of transition_matrix sums to {sums[i].item():.9g}; divide each row by its sum"
+        )
     graph = csr_array(P.numpy() > 0)
     components, labels = csgraph.connected_components(graph, connection="strong")
     if components > 1:
@@ -197,7 +211,9 @@ def _validated(matrix):
     i, j = graph.nonzero()
     period = int(np.gcd.reduce(level[i] + 1 - level[j]))
     if period > 1:
-        raise checks.BadValue(f"transition_matrix is periodic with period {period}; make a state able to stay where it is")
+        raise checks.BadValue(
+            f"transition_matrix is periodic with period {period}; make a state able to stay where it is"
+        )
     return P / sums[:, None]
 
 
@@ -229,7 +245,9 @@ def _eigenvalues(P, pi):
 def _second_eigenvalue(correlation_length):
     xi = checks.positive("correlation_length", correlation_length)
     if xi > 1e12:
-        raise checks.BadValue(f"correlation_length must be at most 1e12 (its eigenvalue rounds to 1 beyond), got {xi}")
+        raise checks.BadValue(
+            f"correlation_length must be at most 1e12 (its eigenvalue rounds to 1 beyond), got {xi}"
+        )
     return math.exp(-1 / xi)
 
 
@@ -302,9 +320,13 @@ def hierarchical(n_states, correlation_length, ratio=2.0):
     n = _states(n_states)
     levels = n.bit_length() - 1
     if n != 2**levels:
-        raise checks.BadValue(f"n_states must be a power of two for the hierarchical family, got {n}; try {2**levels}")
+        raise checks.BadValue(
+            f"n_states must be a power of two for the hierarchical family, got {n}; try {2**levels}"
+        )
     if not 1 <= checks.positive("ratio", ratio) <= 1e6:
-        raise checks.BadValue(f"ratio must be at least 1 (below it probabilities turn negative) and at most 1e6, got {ratio}")
+        raise checks.BadValue(
+            f"ratio must be at least 1 (below it probabilities turn negative) and at most 1e6, got {ratio}"
+        )
     xi = checks.positive("correlation_length", correlation_length)
     P = _block_average(n, 1)
     for j in range(1, levels + 1):
@@ -336,7 +358,9 @@ def dirichlet(n_states, alpha, seed=0):
     try:
         return MarkovChain(rows)
     except ValueError as error:
-        raise checks.BadValue(f"alpha {alpha} with seed {seed} gives no usable chain ({error}); use a larger alpha") from None
+        raise checks.BadValue(
+            f"alpha {alpha} with seed {seed} gives no usable chain ({error}); use a larger alpha"
+        ) from None
 
 
 def estimate(sequences, n_states=None, pseudocount=0.0):
@@ -347,8 +371,8 @@ def estimate(sequences, n_states=None, pseudocount=0.0):
     Args:
         sequences: (batch, length) integers, or a list of sequences of any lengths; states 0, 1, ..., n_states - 1.
         n_states: number of states; None: one more than the largest token, and each of them must occur.
-        pseudocount: added to every transition's count; above 0 also states that were never left get a row, and with
-            n_states those that never occur.
+        pseudocount: added to every transition's count; above 0 also states that were never left get a row,
+            and with n_states those that never occur.
 
     Raises:
         TypeError: tokens are not integers.
@@ -364,15 +388,18 @@ def estimate(sequences, n_states=None, pseudocount=0.0):
     found = sorted({int(state) for s in tokens for state in np.unique(s)})
     n = max([*found, 1]) + 1 if n_states is None else _states(n_states)
     if found and not 0 <= found[0] <= found[-1] < n:
-        raise checks.BadValue(f"tokens must lie in 0, ..., {n - 1}; raise n_states or leave out what is no state")
+        raise checks.BadValue(
+            f"tokens must lie in 0, ..., {n - 1}; raise n_states or leave out what is no state"
+        )
     if len(found) == 1:
         raise checks.BadValue(f"sequences hold the state {found[0]} alone; a chain needs two states or more")
     if 0 < len(found) < n and (n_states is None or not pseudocount):
-        # A pseudocount would make states of the gaps, which then weigh in the stationary law and the correlation length.
+        # A pseudocount would make states of the gaps, with a weight in the stationary law.
         gap = next((i for i, state in enumerate(found) if i != state), len(found))
         raise checks.BadValue(
-            f"state {gap} of 0, ..., {n - 1} never occurs in the sequences; relabel the {len(found)} that do 0, ..., {len(found) - 1}, as "
-            "numpy.unique(sequences, return_inverse=True)[1] does; if the others are states too, give n_states and a pseudocount"
+            f"state {gap} of 0, ..., {n - 1} never occurs in the sequences; relabel the {len(found)} that do "
+            f"0, ..., {len(found) - 1}, as numpy.unique(sequences, return_inverse=True)[1] does; if the others "
+            "are states too, give n_states and a pseudocount"
         )
     n = _states(n)
     counts = np.zeros((n, n))
@@ -381,11 +408,17 @@ def estimate(sequences, n_states=None, pseudocount=0.0):
     counts += checks.positive("pseudocount", pseudocount) if pseudocount else 0.0
     total = counts.sum(1, keepdims=True)
     if not total.all():
-        raise checks.BadValue(f"state {int(np.flatnonzero(total == 0)[0])} is never left in the sequences; set pseudocount, such as 0.5")
+        raise checks.BadValue(
+            f"state {int(np.flatnonzero(total == 0)[0])} is never left in the sequences; set pseudocount, "
+            "such as 0.5"
+        )
     try:
         return MarkovChain(counts / total)
     except ValueError as error:
-        raise checks.BadValue(f"these sequences give no usable chain ({error}); set pseudocount, such as 0.5, or use more of them") from None
+        raise checks.BadValue(
+            f"these sequences give no usable chain ({error}); set pseudocount, such as 0.5, "
+            "or use more of them"
+        ) from None
 
 
 FAMILIES = {f.__name__: f for f in (sticky, ring, cycle, block, hierarchical, reversible)}

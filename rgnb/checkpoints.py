@@ -27,10 +27,12 @@ class Store:
             save_file(tensors, partial, {"setting": self.setting, "digest": files.digest(tensors)})
 
     def load(self, path):
-        """The tensors in `path`, or None where there is no such file; a file that is damaged or of another setting is set aside.
+        """The tensors in `path`, or None where there is no such file.
+
+        A file that is damaged or of another setting is set aside.
 
         Raises:
-            OSError, MemoryError, ImportError: the file could not be read, which says nothing about it: it is left as it is.
+            OSError, MemoryError, ImportError: the file could not be read, and is left as it is.
         """
         if (content := files.content(path)) is None:
             return None
@@ -53,7 +55,7 @@ class Store:
 
 
 def _parsed(content):
-    # Metadata and tensors of a safetensors file: the length of its header in 8 bytes, the header in JSON, the tensors.
+    # Metadata and tensors of a safetensors file: 8 bytes with the length of its header, the header in JSON, tensors.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return header.get("__metadata__", {}), load(content)
 

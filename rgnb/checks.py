@@ -11,7 +11,7 @@ from pathlib import Path
 class BadInput(Exception):
     """What was passed in cannot be used; the message says what to pass instead.
 
-    Only its two subclasses are raised. An error that is none of them is a fault of the package, or the machine's.
+    Only its two subclasses are raised. Any other error is a fault of the package or the machine's.
     """
 
 
@@ -30,7 +30,10 @@ class Failed(RuntimeError):
 def instance(name, value, kind, where=""):
     """Return `value` if it is of a class. TypeError that says what else it is, and `where` one comes from."""
     if not isinstance(value, kind):
-        raise BadType(f"{name} must be a {kind.__module__.partition('.')[0]} {kind.__name__}, got {type(value).__name__}{where and f'; {where}'}")
+        raise BadType(
+            f"{name} must be a {kind.__module__.partition('.')[0]} {kind.__name__}, "
+            f"got {type(value).__name__}{where and f'; {where}'}"
+        )
     return value
 
 
@@ -209,18 +212,31 @@ def results(name, ds, **variables):
     import xarray as xr
 
     if not isinstance(ds, xr.Dataset):
-        raise BadType(f"{name} must be an xarray Dataset such as Experiment.run or sweep returns, got {type(ds).__name__}")
+        raise BadType(
+            f"{name} must be an xarray Dataset such as Experiment.run or sweep returns, "
+            f"got {type(ds).__name__}"
+        )
     for variable, dims in variables.items():
         if variable not in ds:
-            raise BadValue(f"{name} lacks the variable {variable!r}; it holds {sorted(map(str, ds.data_vars))}")
+            raise BadValue(
+                f"{name} lacks the variable {variable!r}; it holds {sorted(map(str, ds.data_vars))}"
+            )
         values = ds[variable]
         if values.dtype.kind not in ("UTO" if variable in WORDS else "fiub"):
-            raise BadType(f"{name}: {variable} must hold {'words' if variable in WORDS else 'real numbers'}, got {values.dtype}")
+            raise BadType(
+                f"{name}: {variable} must hold {'words' if variable in WORDS else 'real numbers'}, "
+                f"got {values.dtype}"
+            )
         for dim in (*dims.split(), *map(str, values.dims)):
             if not values.sizes.get(dim):
-                raise BadValue(f"{name}: {variable} must have the dimension {dim!r}, of size 1 or more, got {dict(values.sizes)}")
+                raise BadValue(
+                    f"{name}: {variable} must have the dimension {dim!r}, of size 1 or more, "
+                    f"got {dict(values.sizes)}"
+                )
             if dim in LABELLED and dim not in values.indexes:
-                raise BadValue(f"{name}: {variable} needs the coordinate {dim!r}, by which its values are chosen")
+                raise BadValue(
+                    f"{name}: {variable} needs the coordinate {dim!r}, by which its values are chosen"
+                )
 
 
 def complete(name, values):
@@ -267,5 +283,8 @@ def states(name, values, n_states, mask=False):
     given, last = tensor(name, values), n_states if mask else n_states - 1
     found = given.long()
     if given.dtype.is_floating_point or found.numel() and not 0 <= found.min() <= found.max() <= last:
-        raise BadValue(f"{name} must be integers in 0..{last}{f' ([MASK] is {last})' * mask}, got {given.dtype} {found.unique().tolist()[:20]}")
+        raise BadValue(
+            f"{name} must be integers in 0..{last}{f' ([MASK] is {last})' * mask}, "
+            f"got {given.dtype} {found.unique().tolist()[:20]}"
+        )
     return found

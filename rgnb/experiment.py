@@ -121,12 +121,16 @@ class Experiment:
         for chain in self.own:
             checks.instance("own", chain, chains.MarkovChain, "wrap a matrix as MarkovChain(P)")
             if chain.n_states != self.model.n_states:
-                raise checks.BadValue(f"the chain has {chain.n_states} states, the model {self.model.n_states}; make them equal")
+                raise checks.BadValue(
+                    f"the chain has {chain.n_states} states, the model {self.model.n_states}; make them equal"
+                )
         resolve_device(self.device)
         check_gradient(self.model, self.training)
         lengths = [setting.chain.correlation_length for setting in self.settings()]  # builds every chain: bad ones fail here
         if self.own and len(set(lengths)) < len(lengths):
-            raise checks.BadValue("own chains must differ in correlation length; run equal ones as separate experiments")
+            raise checks.BadValue(
+                "own chains must differ in correlation length; run equal ones as separate experiments"
+            )
 
     @classmethod
     def profile(cls, profile="paper", recipe=None, **changes):
@@ -324,12 +328,12 @@ def load(path, **expected):
         expected: attributes that the file must have, by name.
 
     Raises:
-        OSError, MemoryError, ImportError: the file could not be read, which says nothing about it: it is left as it is.
+        OSError, MemoryError, ImportError: the file could not be read, and is left as it is.
     """
     if (content := files.content(path)) is None:
         return None
-    # The digest comes first: a damaged HDF5 file can keep its library busy for ever. What has the right one was written
-    # like this, so that an error in parsing it is no damage.
+    # The digest comes first: a damaged HDF5 file can keep its library busy for ever. What has the right one
+    # was written like this, so that an error in parsing it is no damage.
     if content[-len(SEAL) - 32 :] != SEAL + hashlib.sha256(content[: -len(SEAL) - 32]).digest():
         files.set_aside(path, "its content was changed, or it was not written by rgnb")
         return None
@@ -358,7 +362,8 @@ def _frozen(chain):
 def results_folder(results=None):
     """The folder of stored results: the argument, else $RGNB_RESULTS, else `results/` of the checkout.
 
-    Where the package is installed without its checkout, the last is `results/` in the working folder, said on stderr.
+    Where the package is installed without its checkout, the last is `results/` in the working folder, and
+    stderr says so.
     """
     if results is not None:
         return checks.path("results", results)
@@ -480,7 +485,7 @@ def _compute(setting, seeds, folder, device, progress, analysis):
 
 
 def provenance(device):
-    """Where and with what something is computed: device, threads, versions, commit and date. To be made before the work."""
+    """Where and with what work is done, asked before it: device, threads, versions, commit, date."""
     names = ("torch", "numpy", "scipy", "xarray")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -495,7 +500,7 @@ def provenance(device):
 
 
 def _commit():
-    # Of rgnb's own checkout: another repository that the package was installed or copied into says nothing about its code.
+    # Of rgnb's own checkout: a repository that the package was installed into says nothing about its code.
     if (root := files.checkout()) is None:
         return "unknown"
     # The repository is named: else git looks for one in the folders above, or takes that of $GIT_DIR.
@@ -525,7 +530,9 @@ def evaluation(chain, setting):
     tokens = chain.sample(setting.sequences, setting.model.length, g)
     inputs, selected = corrupt(tokens, n, config.rate, config.scheme, g)
     if not selected.any():
-        raise checks.BadValue(f"no position was selected at rate {config.rate}; use more sequences or a higher rate")
+        raise checks.BadValue(
+            f"no position was selected at rate {config.rate}; use more sequences or a higher rate"
+        )
     bayes = bayes_posterior(chain, inputs, config.scheme, config.rate)[selected]
     alone = bayes_posterior(chain, torch.arange(n + 1)[:, None], config.scheme, config.rate)[:, 0]
     return Evaluation(inputs, selected, bayes, bayes if setting.model.mixing == "tokens" else alone[inputs[selected]])

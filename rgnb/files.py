@@ -26,7 +26,7 @@ def checkout():
 
 
 def make_writable(folder, what, advice):
-    """Make a folder where there is none, and see that files can be written there: before long work, not after it.
+    """Make a folder where there is none, and see that files can be written there, before any work.
 
     Args:
         what, advice: what the folder is for, and what to do where it cannot be written, for the message.
@@ -39,8 +39,8 @@ def make_writable(folder, what, advice):
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         read_only = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
-        kind, why = (checks.BadValue, "is read-only") if read_only else (OSError, f"cannot be written ({error.strerror})")
-        raise kind(f"{what} {folder} {why}; {advice}") from error
+        why = "is read-only" if read_only else f"cannot be written ({error.strerror})"
+        raise (checks.BadValue if read_only else OSError)(f"{what} {folder} {why}; {advice}") from error
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def replacing(path):
         with open(partial, "rb") as file:
             os.fsync(file.fileno())  # before the name is: a power cut must not leave an empty file under it
         os.replace(partial, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # netCDF and safetensors raise the others when a disk is full
+    except (OSError, RuntimeError, SafetensorError) as error:  # netCDF and safetensors have their own
         advice = "make space, or choose another folder, and run again: what was stored before is whole"
         raise OSError(f"cannot write {path} ({type(error).__name__}: {error}); {advice}") from error
     finally:
@@ -82,12 +82,13 @@ READING = {  # what to do about an error in reading a file
 
 @contextmanager
 def reading(path):
-    """Add to an error that says nothing about the content of the file being read that it was left alone, and what to do."""
+    """Add to an error in reading a file that it was left alone and what to do."""
     try:
         yield
     except (OSError, MemoryError, ImportError) as error:
         kinds = (getattr(error, "errno", None), *type(error).__mro__)
-        advice = next((READING[kind] for kind in kinds if kind in READING), "see to the disk, the file server or the library")
+        known = [READING[kind] for kind in kinds if kind in READING]
+        advice = known[0] if known else "see to the disk, the file server or the library"
         error.add_note(f"{path} could not be read and was left as it is; {advice} and run again")
         raise
 

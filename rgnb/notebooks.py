@@ -41,7 +41,9 @@ class Parameter:
             return _like(self.default, ast.literal_eval(text.capitalize() if isinstance(self.default, bool) else text))
         except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
             kind = KINDS[type(self.default)]
-            raise checks.BadValue(f"{self.name} must be {kind}, such as its default {self.default!r}; got {text!r}") from None
+            raise checks.BadValue(
+                f"{self.name} must be {kind}, such as its default {self.default!r}; got {text!r}"
+            ) from None
 
 
 def _like(default, value):
@@ -59,7 +61,10 @@ def pages(root=None):
     """Every page of the book, in the order of its table of contents, as paths from book/ without a suffix."""
     toc = (root or ROOT) / "_toc.yml"
     if not toc.exists():
-        raise checks.BadValue(f"no book at {toc.parent}; install rgnb from a checkout of its repository: pip install -e '.[book]'")
+        raise checks.BadValue(
+            f"no book at {toc.parent}; install rgnb from a checkout of its repository: pip install -e "
+            "'.[book]'"
+        )
     return re.findall(r"^[\s-]*(?:root|file): *([\w/-]+)", toc.read_text(), re.MULTILINE)
 
 
@@ -109,11 +114,13 @@ def run_path(name, values, output=None, root=None):
     if path.suffix != ".ipynb" or "\0" in str(path):
         raise checks.BadValue(f"the output must be a notebook, a name that ends in .ipynb; got {str(path)!r}")
     if path.exists() and _run_of(path) != _run_label(name, values):
-        raise checks.BadValue(f"{path} is there already and is not an earlier output of this run; choose another --output")
+        raise checks.BadValue(
+            f"{path} is there already and is not an earlier output of this run; choose another --output"
+        )
     return path
 
 
-SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that stand for them, alone or in a list
+SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that stand for them, alone or listed
     "profile": ("profile", "second_profile", "own_profile", "sizes"),
     "n_states": ("n_states", "states"),
     "families": ("family", "control", "families"),
@@ -131,15 +138,17 @@ SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that st
 
 
 def check_settings(name, values, root=None):
-    """Build the Experiments that a notebook's parameters describe, so that what no setting takes is refused before a kernel starts.
+    """Build the Experiments that its parameters describe, to refuse what none takes before a kernel starts.
 
     Args:
-        name: of a notebook; one that does not import rgnb has no settings. values: {parameter: value} of what is changed.
+        name: of a notebook; one that does not import rgnb has no settings.
+        values: {parameter: value} of what is changed.
 
     Raises:
         ValueError: names the parameters that are changed, and says what is wrong.
     """
-    if not values or not re.search(r"^(from|import) rgnb\b", source(name, root).read_text(encoding="utf-8"), re.MULTILINE):
+    text = source(name, root).read_text(encoding="utf-8")
+    if not values or not re.search(r"^(from|import) rgnb\b", text, re.MULTILINE):
         return
     from rgnb.experiment import Experiment
 
@@ -147,14 +156,14 @@ def check_settings(name, values, root=None):
     found = {}
     for field, names in SETTINGS.items():
         if own := [given[n] for n in names if n in given]:
-            found[field] = [entry for value in own for entry in (value if isinstance(value, list) else [value])]
+            found[field] = [x for value in own for x in (value if isinstance(value, list) else [value])]
     # Which chains can be built depends on several fields together; the others stand for themselves.
     together = {field: found.pop(field) for field in ("profile", "n_states") if found.get(field)}
     if "families" in found:
         together["families"] = [[family] for family in found.pop("families")] or [[]]
     if "correlation_lengths" in found:
         together["correlation_lengths"] = [found.pop("correlation_lengths")]
-    single = [{field: entry} for field, entries in found.items() for entry in entries if (field, entry) != ("steps", 0)]
+    single = [{field: x} for field, entries in found.items() for x in entries if (field, x) != ("steps", 0)]
     try:
         for changes in [dict(zip(together, point)) for point in product(*together.values())] + single:
             Experiment.profile(**changes)
@@ -209,9 +218,13 @@ def execute(name, output, values=None, root=None, progress=True):
                 extra_arguments=["--IPKernelApp.log_level=50"],
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
-        raise checks.Failed(f"{name} stopped in cell {error.exec_count} with {error.ename}: {error.evalue}") from None
+        raise checks.Failed(
+            f"{name} stopped in cell {error.exec_count} with {error.ename}: {error.evalue}"
+        ) from None
     except DeadKernelError:
-        raise checks.Failed(f"the kernel of {name} died, for want of memory perhaps; nothing was written") from None
+        raise checks.Failed(
+            f"the kernel of {name} died, for want of memory perhaps; nothing was written"
+        ) from None
     clean(notebook)
     if _run_of(output) == _run_label(name, values or {}) and nbformat.read(output, as_version=4).cells == notebook.cells:
         return
@@ -239,7 +252,7 @@ def _environment(**changes):
 
 
 def check_folder(folder):
-    """See that a folder can be written, before anything is executed for it; ValueError says what to do where it cannot."""
+    """See that a folder can be written, before anything is executed for it; a ValueError says what to do."""
     advice = "choose another, or where it is the checkout's, use a copy of the checkout that can be written"
     files.make_writable(folder, "the folder", advice)
 
@@ -263,7 +276,8 @@ def execute_all(chosen, root=None):
     pool = ThreadPoolExecutor(workers)
     try:
         for group in ([name for name in chosen if name != last], [name for name in chosen if name == last]):
-            for done in as_completed([pool.submit(_execute_apart, name, root or ROOT, environment) for name in group]):
+            apart = [pool.submit(_execute_apart, name, root or ROOT, environment) for name in group]
+            for done in as_completed(apart):
                 yield done.result()
     finally:
         pool.shutdown(cancel_futures=True)
@@ -275,7 +289,8 @@ def _execute_apart(name, root, environment):
     command = [sys.executable, "-c", code, name, root]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise checks.Failed(done.stdout.strip() or f"the execution of {name} ended with status {done.returncode}")
+        status = f"the execution of {name} ended with status {done.returncode}"
+        raise checks.Failed(done.stdout.strip() or status)
     return name
 
 
@@ -388,7 +403,9 @@ def build_html(root=None, output=None, builder="html"):
     broken = [page for page in made if not _whole(html / f"{page}.html", started)]
     if done.returncode or broken:
         missing = f"\npages missing or cut short: {', '.join(broken)}" if broken else ""
-        raise checks.Failed(f"jupyter-book failed (exit status {done.returncode}){missing}\n{done.stdout}\n{done.stderr}")
+        raise checks.Failed(
+            f"jupyter-book failed (exit status {done.returncode}){missing}\n{done.stdout}\n{done.stderr}"
+        )
     return html / f"{made[0]}.html"
 
 
@@ -404,7 +421,9 @@ def copy_book(into, keep=()):
     """
     into = Path(into).resolve()
     if ROOT.is_relative_to(into) or into.is_relative_to(ROOT / "book"):
-        raise checks.BadValue(f"{into} holds or is inside the book itself; choose another folder, such as build/reproduce")
+        raise checks.BadValue(
+            f"{into} holds or is inside the book itself; choose another folder, such as build/reproduce"
+        )
     check_folder(into)
     ignore = shutil.ignore_patterns("_build", "ipynb", "executed", "runs", "_toc.yml")
     shutil.copytree(ROOT / "book", into / "book", ignore=ignore, dirs_exist_ok=True)

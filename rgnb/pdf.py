@@ -1,6 +1,6 @@
 """The book as one PDF: Sphinx's single page, printed by Chromium with the print rules of `book/_static/rgnb.css`.
 
-Needs the extra `pdf` of the package.
+It needs the extra `pdf`.
 """
 
 import shutil

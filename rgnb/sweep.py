@@ -102,9 +102,9 @@ def sweep(
     """Run experiments of any sizes and return chosen variables of all of them, one row a (setting, seed).
 
     What is missing runs in one process for each core that this process may use (`cores.available`, and at most
-    `torch.get_num_threads()`); in this one where that is one core, or where it has a GPU. With the address of a Dask scheduler it runs on that cluster, whose workers need
-    this version of rgnb and one thread each (`dask worker --nthreads 1`). They write to the same results folder where they
-    see it; else to their own ($RGNB_RESULTS there), and what they computed is sent back and stored here.
+    `torch.get_num_threads()`); in this one where that is one core, or where it has a GPU. With the address of a
+    Dask scheduler it runs on that cluster, whose workers need this version of rgnb and one thread each
+    (`dask worker --nthreads 1`). They write to the same results folder where they see it; else to their own ($RGNB_RESULTS there), and what they computed is sent back and stored here.
 
     Args:
         name: of the sweep's file, letters, digits and dashes.
@@ -174,7 +174,9 @@ def pivot(ds, values, *dims, partial=False):
     checks.results("ds", ds, **dict.fromkeys(dims, "run"))
     values = checks.vector("values", values)
     if len(values) != ds.sizes.get("run"):
-        raise checks.BadValue(f"values must be one number for each of the {ds.sizes.get('run')} rows of ds, got {len(values)}")
+        raise checks.BadValue(
+            f"values must be one number for each of the {ds.sizes.get('run')} rows of ds, got {len(values)}"
+        )
     frame = pd.DataFrame({d: ds[d].values for d in dims} | {"value": values})
     if frame.duplicated(list(dims)).any():
         raise checks.BadValue(f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or name more dims")
@@ -282,8 +284,8 @@ def _here(waiting, folder, device, analysis):
 
 
 def _settled(setting, seeds, folder, device, analysis):
-    # The error of a setting as text, with its traceback if it is a fault; None where it is stored. A disk that is full fails
-    # all of them: it ends the sweep.
+    # The error of a setting as text, with its traceback if it is a fault; None where it is stored. A disk that is
+    # full fails all of them: it ends the sweep.
     try:
         settle(setting, seeds, folder, device, analysis=analysis)
     except OSError:
@@ -304,7 +306,10 @@ def _cluster(scheduler, workers):
         with Client(scheduler, timeout=10) as client:
             several = sorted(address for address, threads in client.nthreads().items() if threads > 1)
             if several:
-                raise checks.BadValue(f"workers with several threads: {', '.join(several)}; start each with --nthreads 1, more of them instead")
+                raise checks.BadValue(
+                    f"workers with several threads: {', '.join(several)}; start each with --nthreads 1, "
+                    "more of them instead"
+                )
             yield client
     else:
         limits = {"memory_limit": 0}

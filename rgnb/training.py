@@ -53,18 +53,19 @@ class TrainConfig:
     gradient: str = added("sampled")  # "expected": the exact expected gradient, without mixing alone; `batch` then has no effect
 
     def __post_init__(self):
+        snapshots = checks.sequence("snapshots", self.snapshots, 0)
         values = {
             "scheme": checks.choice("scheme", self.scheme, SCHEMES),
             "rate": checks.fraction("rate", self.rate),
             "batch": checks.integer("batch", self.batch, 1),
             "steps": checks.integer("steps", self.steps, 1),
             "learning_rate": checks.positive("learning_rate", self.learning_rate),
-            "snapshots": tuple(checks.integer("snapshots", s, 1) for s in checks.sequence("snapshots", self.snapshots, 0)),
+            "snapshots": tuple(checks.integer("snapshots", s, 1) for s in snapshots),
             "schedule": checks.choice("schedule", self.schedule, SCHEDULES),
             "weight_decay": checks.number("weight_decay", self.weight_decay),
             "gradient": checks.choice("gradient", self.gradient, GRADIENTS),
         }
-        for name, value in values.items():  # plain numbers, whatever kind they came as: results are found by them
+        for name, value in values.items():  # plain numbers, by which results are found
             object.__setattr__(self, name, value)
         if self.weight_decay < 0:
             raise checks.BadValue(f"weight_decay must be at least 0, got {self.weight_decay}")

@@ -19,7 +19,9 @@ from rgnb.experiment import Experiment
 ROOT = Path(__file__).parent.parent
 UNREADABLE = {  # what is raised, by what its advice says
     "get the right to read it": [(OSError, errno.EACCES, "x"), (OSError, errno.EPERM, "x")],
-    "the disk, the file server": [(OSError, number, "x") for number in (errno.EIO, errno.ENOLCK, errno.ESTALE)],
+    "the disk, the file server": [
+        (OSError, number, "x") for number in (errno.EIO, errno.ENOLCK, errno.ESTALE)
+    ],
     "ulimit -n": [(OSError, errno.EMFILE, "x"), (OSError, errno.ENFILE, "x")],
     "free some memory": [(MemoryError,)],
     "install what rgnb needs": [(ImportError, "no library"), (ModuleNotFoundError, "no library")],
@@ -46,7 +48,9 @@ def raising(error):
 
 
 @pytest.mark.promise("damaged files")
-@pytest.mark.parametrize("advice, kind", [(advice, kind) for advice, kinds in UNREADABLE.items() for kind in kinds])
+@pytest.mark.parametrize(
+    "advice, kind", [(advice, kind) for advice, kinds in UNREADABLE.items() for kind in kinds]
+)
 @pytest.mark.parametrize("suffix", [".nc", ".safetensors"])
 @pytest.mark.parametrize("where", ["reading", "parsing"])
 def test_what_cannot_be_read_is_left_as_it_is(stored, monkeypatch, suffix, where, advice, kind, capsys):
@@ -92,7 +96,9 @@ def test_a_file_without_the_right_to_read_it(stored):
 
 @pytest.mark.promise("damaged files")
 @pytest.mark.parametrize("suffix", [".nc", ".safetensors"])
-@pytest.mark.parametrize("damage", [lambda c: b"", lambda c: c[:-1], lambda c: b"junk" * 99, lambda c: c[:300] + b"?" + c[301:]])
+@pytest.mark.parametrize(
+    "damage", [lambda c: b"", lambda c: c[:-1], lambda c: b"junk" * 99, lambda c: c[:300] + b"?" + c[301:]]
+)
 def test_what_was_read_and_is_not_what_was_written_is_set_aside(stored, suffix, damage, capsys):
     path, read = stored[0][suffix]
     path.write_bytes(damage(path.read_bytes()))
@@ -133,7 +139,16 @@ def test_folders_that_cannot_be_written_are_named(tmp_path, monkeypatch):
         files.make_writable(tmp_path, "folder", "choose another")
 
 
-SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 1, "batch": 4, "steps": 50, "snapshots": (), "sequences": 64}
+SMALL = {
+    "n_states": 4,
+    "length": 6,
+    "width": 8,
+    "depth": 1,
+    "batch": 4,
+    "steps": 50,
+    "snapshots": (),
+    "sequences": 64,
+}
 SMALL |= {"seeds": 1, "device": "cpu", "correlation_lengths": [1.0]}
 
 
@@ -157,7 +172,9 @@ def test_without_git_the_commit_is_unknown_and_results_are_stored(tmp_path, monk
 
 def git(folder, *arguments):
     who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    return subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", folder, *who, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 @pytest.fixture
@@ -179,7 +196,10 @@ def package(tmp_path, monkeypatch):
 
 
 def test_the_commit_of_its_own_checkout(package, tmp_path):
-    assert experiment.provenance(CPU)["commit"] in ("unknown", git(ROOT, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"))
+    assert experiment.provenance(CPU)["commit"] in (
+        "unknown",
+        git(ROOT, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"),
+    )
     commit = package(tmp_path, tmp_path, "rgnb")
     assert experiment.provenance(CPU)["commit"] == commit
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "rgnb"\nversion = "2"\n')
@@ -217,7 +237,14 @@ def test_an_installed_package_in_a_process_of_its_own(tmp_path):
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "outer")
     code = "import torch; from rgnb import experiment as e; print(e.__file__, e.provenance(torch.device('cpu'))['commit'], e.results_folder())"
     environment = {k: v for k, v in os.environ.items() if k != "RGNB_RESULTS"} | {"PYTHONPATH": str(site)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.split() == [str(site / "rgnb" / "experiment.py"), "unknown", str(tmp_path / "results")]
     assert f"results are kept in {tmp_path / 'results'}" in done.stderr
 
@@ -234,4 +261,6 @@ def test_results_go_to_the_checkout_or_to_the_working_folder(tmp_path, monkeypat
     assert experiment.results_folder() == experiment.results_folder() == tmp_path / "results"
     assert capsys.readouterr().err.count(f"results are kept in {tmp_path / 'results'}") == 1
     monkeypatch.setenv("RGNB_RESULTS", "/somewhere")
-    assert experiment.results_folder() == Path("/somewhere") and experiment.results_folder("/else") == Path("/else")
+    assert experiment.results_folder() == Path("/somewhere") and experiment.results_folder("/else") == Path(
+        "/else"
+    )
