@@ -139,6 +139,12 @@ def test_bayes_posterior(ends_well, chain, observed, scheme, rate):
         assert torch.allclose(sums, torch.ones_like(sums)) and (masking.entropy(posterior) <= math.log(4) + 1e-9).all()
 
 
+@given(st.one_of(st.just(CHAIN), junk), schemes)
+def test_expected_counts(ends_well, chain, scheme):
+    found = ends_well(["chain", "scheme"], masking.expected_counts, chain, scheme)
+    assert found is None or found.sum().item() == pytest.approx(1)
+
+
 @given(st.one_of(hnp.arrays("f8", (2, 3, 4), elements=st.floats(0, 0.25)), arrays(), junk), st.one_of(hnp.arrays(bool, (2, 3)), arrays(2), junk))
 def test_loss_floor(ends_well, posterior, selected):
     found = ends_well(["posterior", "selected", "p "], masking.loss_floor, posterior, selected)
@@ -846,7 +852,7 @@ def test_arrays_are_never_one_of_the_choices(value):
 # What only the package itself calls or makes, with arguments that it has checked; and what takes none.
 OWN = {
     Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic, metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
-    training.count_loss, training.seconds_a_step, findings.one_chain, findings.chosen, hypotheses.judge, hypotheses.last, plots.use_style,
+    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient, findings.one_chain, findings.chosen, hypotheses.judge, hypotheses.last, plots.use_style,
     plots.interval_table, plots.bench_table, plots.bench_notes, plots.bench_costs,
 }  # fmt: skip
 
