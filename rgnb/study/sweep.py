@@ -18,8 +18,13 @@ import xarray as xr
 from tqdm import tqdm
 
 from rgnb import checks, cores, files
-from rgnb.experiment import Experiment, analysis_key, entries, rehearse, results_folder, seconds_measuring, settle, stored
-from rgnb.training import Diverged, resolve_device, seconds_a_step
+from rgnb.randomness import resolve_device
+from rgnb.study.experiment import Experiment
+from rgnb.study.measurement import rehearse, seconds_measuring
+from rgnb.study.runner import settle
+from rgnb.study.settings import analysis_key
+from rgnb.study.store import entries, results_folder, stored
+from rgnb.training import Diverged, seconds_a_step
 
 LABELS = (  # of a setting, beside its chain
     *("n_states", "mixing", "width", "blocks", "scheme", "rate"),
@@ -200,7 +205,7 @@ def _rows(experiments):
     # {(setting, seed): number of the first experiment that asks for it}, in the order in which they are asked for.
     rows = {}
     for i, e in enumerate(checks.sequence("experiments", experiments, 0)):
-        for setting in checks.instance(f"experiments[{i}]", e, Experiment, "rgnb.sweep.grid makes a list of them").settings():
+        for setting in checks.instance(f"experiments[{i}]", e, Experiment, "rgnb.study.sweep.grid makes a list of them").settings():
             for seed in e.seeds:
                 rows.setdefault((setting, seed), i)
     if not rows:
@@ -300,7 +305,9 @@ def _settled(setting, seeds, folder, device, analysis):
 def _cluster(scheduler, workers):
     # A dask.distributed Client of the scheduler at an address, or of processes on this machine.
     from dask.distributed import Client
-    from distributed.deploy.subprocess import SubprocessCluster  # not LocalCluster, which cannot be used in a script without a main guard
+    from distributed.deploy.subprocess import (
+        SubprocessCluster,  # not LocalCluster, which cannot be used in a script without a main guard
+    )
 
     if scheduler:
         with Client(scheduler, timeout=10) as client:
