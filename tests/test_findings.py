@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from rgnb.verdicts import first_round, intervals
+from rgnb.verdicts import first_round, intervals, measures
 
 SEEDS, DEPTHS = 8, 7
 VIEWS, CENTRINGS, SPECTRA = ["position", "pooled"], ["centred", "uncentred"], ["singular", "eigen"]
@@ -70,10 +70,10 @@ def test_too_little_gives_an_unbounded_interval(values):
 
 def test_statistics_by_hand():
     profiles = np.array([[10, 12, 8, 9, 4], [10, 9, 8, 7, 5], [0, 3, 3, 2, 2]])
-    np.testing.assert_allclose(intervals.collapse(profiles), [0.6, 0.5, np.nan])
-    np.testing.assert_allclose(intervals.collapse_from_maximum(profiles), [1 - 4 / 12, 0.5, 1 / 3])
-    np.testing.assert_allclose(intervals.largest_rise(profiles), [0.2, -0.1, np.nan])
-    assert intervals.largest_rise([10, 4, 9, 8, 12.0]) == pytest.approx(0.8)  # from the lowest point before
+    np.testing.assert_allclose(measures.collapse(profiles), [0.6, 0.5, np.nan])
+    np.testing.assert_allclose(measures.collapse_from_maximum(profiles), [1 - 4 / 12, 0.5, 1 / 3])
+    np.testing.assert_allclose(measures.largest_rise(profiles), [0.2, -0.1, np.nan])
+    assert measures.largest_rise([10, 4, 9, 8, 12.0]) == pytest.approx(0.8)  # from the lowest point before
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_drift_beside_a_constant_depth_counts_as_0(step):
     assert verdict.statistics["total"].mean == pytest.approx(sum(CONCENTRATED[1:]))
     assert verdict.networks == SEEDS
     labels = {"view": "position", "state": "trained"} if step is None else at
-    found = intervals.defined_drift(ds, correlation_length=1.0, **labels)
+    found = measures.defined_drift(ds, correlation_length=1.0, **labels)
     np.testing.assert_allclose(found, [[0, *CONCENTRATED[1:]]] * SEEDS)
 
 

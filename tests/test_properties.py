@@ -32,7 +32,7 @@ from rgnb.study.settings import Setting
 from rgnb.study.store import results_folder, stored
 from rgnb.study.sweep import Plan, grid, pivot, plan, sweep
 from rgnb.training import Diverged, TrainConfig, load_model, train
-from rgnb.verdicts import first_round, hypotheses, intervals, robustness
+from rgnb.verdicts import first_round, hypotheses, intervals, measures, robustness
 
 pytestmark = pytest.mark.promise("bad input")
 
@@ -404,7 +404,7 @@ def test_intervals(ends_well, values, confidence):
     assert found is None or not found.low > found.mean and not found.high < found.mean
 
 
-@given(st.sampled_from([intervals.collapse, intervals.collapse_from_maximum, intervals.largest_rise]), st.one_of(arrays(3), real, junk))
+@given(st.sampled_from([measures.collapse, measures.collapse_from_maximum, measures.largest_rise]), st.one_of(arrays(3), real, junk))
 def test_rank_profiles(ends_well, function, profile):
     found = ends_well(["profile"], function, profile)
     assert found is None or found.shape == np.shape(profile)[:-1]
@@ -513,7 +513,7 @@ def whole(seeds=2):
     drift = {"kernel_drift": "run state view transition", "relevant_modes": "run floor"}
     retention = dataset(hypotheses.RETENTION | {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"})
     return {
-        "results": dataset(intervals.RANK | intervals.STEP_RANK | intervals.STEP_DRIFT | {"relevant_modes": "correlation_length floor"}),
+        "results": dataset(measures.RANK | measures.STEP_RANK | measures.STEP_DRIFT | {"relevant_modes": "correlation_length floor"}),
         "rows": dataset(hypotheses.RANK | hypotheses.GATE | drift).assign_coords({k: ("run", v) for k, v in labels.items()}),
         "retention": retention,
         "modes": retention.isel(chain=0, correlation_length=0),
@@ -528,7 +528,7 @@ READERS = {
         first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift, lambda ds: first_round.by_definition(first_round.selectivity, ds),
         lambda ds: first_round.by_step(first_round.kernel_drift, ds), lambda ds: first_round.gate(ds, 1.0), lambda ds: first_round.gate_limit(ds, 1.0), lambda ds: hypotheses.no_selectivity({"quick": ds}),
         lambda ds: tables.modes_table({("ring", "quick"): ds}), lambda ds: tables.stack_table({3: ds}),
-        lambda ds: intervals.defined_drift(ds, correlation_length=1.0, view="position", state="trained"),
+        lambda ds: measures.defined_drift(ds, correlation_length=1.0, view="position", state="trained"),
     ],
     "rows": [
         hypotheses.trained, hypotheses.gate, hypotheses.collapse, hypotheses.blind, lambda ds: hypotheses.embedding_artifact(ds, 1.0, 7.0),
@@ -731,7 +731,7 @@ ACCEPTED = {
     "Interval": (lambda x: intervals.Interval.of(x).low, NUMBERS, BOTH | INTEGERS),
     **{
         f.__name__: (f, WHOLE_NUMBERS, BOTH | INTEGERS)
-        for f in (intervals.collapse, intervals.collapse_from_maximum, intervals.largest_rise)
+        for f in (measures.collapse, measures.collapse_from_maximum, measures.largest_rise)
     },
     "explained_variance": (
         lambda x: hypotheses.explained_variance(x, NUMBERS.flip(0)),
@@ -858,7 +858,7 @@ def test_arrays_are_never_one_of_the_choices(value):
 # What only the package itself calls or makes, with arguments that it has checked; and what takes none.
 OWN = {
     Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic, metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
-    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient, intervals.one_chain, intervals.chosen, hypotheses.judge, hypotheses.last, figures.use_style,
+    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient, measures.one_chain, measures.chosen, hypotheses.judge, hypotheses.last, figures.use_style,
     tables.interval_table, tables.bench_table, tables.bench_notes, tables.bench_costs,
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import xarray as xr
 
 from rgnb import checks
 from rgnb.press.figures import _check
-from rgnb.verdicts import intervals
+from rgnb.verdicts import measures
 from rgnb.verdicts.intervals import Interval, Verdict
 
 
@@ -60,7 +60,7 @@ def modes_table(results):
     _check("results", results, xr.Dataset)
     rows = []
     for (family, size), ds in results.items():
-        ds = intervals.one_chain(ds, relevant_modes="correlation_length floor", effective_rank=intervals.RANK["effective_rank"])
+        ds = measures.one_chain(ds, relevant_modes="correlation_length floor", effective_rank=measures.RANK["effective_rank"])
         last = ds.isel(depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
         last = checks.complete("results", last)
         relevant = checks.complete("results", ds.isel(floor=0).relevant_modes)
@@ -77,9 +77,9 @@ def stack_table(stacks):
     _check("stacks", stacks, xr.Dataset)
     rows = []
     for blocks, ds in stacks.items():
-        ds = intervals.one_chain(ds, kernel_drift=intervals.DRIFT["kernel_drift"])
+        ds = measures.one_chain(ds, kernel_drift=measures.DRIFT["kernel_drift"])
         for xi in ds.correlation_length.values:
-            drift = intervals.defined_drift(ds, view="position", state="trained", correlation_length=xi)
+            drift = measures.defined_drift(ds, view="position", state="trained", correlation_length=xi)
             d = np.sort(drift.values.clip(min=0))
             cells = (Interval.of(d.sum(-1)), Interval.of(d[:, -2:].sum(-1)), Interval.of(d[:, :-2].sum(-1)))
             rows.append((f"{xi:g}", blocks, *map(str, cells), f"{np.median(d[:, :-2]):.4f}"))

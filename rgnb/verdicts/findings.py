@@ -11,21 +11,8 @@ import numpy as np
 
 from rgnb import checks
 from rgnb.verdicts import rules
-from rgnb.verdicts.intervals import (
-    DRIFT,
-    GATE,
-    RANK,
-    Condition,
-    Interval,
-    Verdict,
-    above,
-    below,
-    chosen,
-    collapse,
-    collapse_from_maximum,
-    largest_rise,
-    one_chain,
-)
+from rgnb.verdicts.intervals import Condition, Interval, Verdict, above, below
+from rgnb.verdicts.measures import DRIFT, GATE, RANK, chosen, collapse, collapse_from_maximum, largest_rise, one_chain
 
 DEFINITIONS = tuple((centring, start) for centring in ("centred", "uncentred") for start in (0, 1))
 NOTHING_LEFT = "nothing left to judge"

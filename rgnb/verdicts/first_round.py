@@ -22,17 +22,14 @@ from collections import Counter
 import numpy as np
 
 from rgnb import checks, metrics
-from rgnb.verdicts.intervals import (
+from rgnb.verdicts import rules
+from rgnb.verdicts.intervals import Condition, Interval, Verdict, above, below
+from rgnb.verdicts.measures import (
     DRIFT,
     GATE,
     RANK,
     STEP_DRIFT,
     STEP_RANK,
-    Condition,
-    Interval,
-    Verdict,
-    above,
-    below,
     chosen,
     collapse,
     collapse_from_maximum,
@@ -63,7 +60,7 @@ def gate_limit(ds, correlation_length):
     losses = chosen(ds[["marginal_entropy", "reachable_loss"]], correlation_length=correlation_length)
     entropy, reachable = (checks.complete("ds", losses[name]) for name in losses)
     learnable = float((entropy - reachable).mean())
-    return 0.05 * learnable if learnable > 1e-9 else 0.01
+    return rules.FIRST_GATE * learnable if learnable > 1e-9 else rules.GATE_NATS
 
 
 def gate(ds, correlation_length, step=None):
@@ -103,7 +100,7 @@ def rank_collapse(ds, view="position", centring="centred", spectrum="singular", 
     xi = ds.correlation_length.values.min()
     profile = _profiles(ds, [xi], view, centring, spectrum, start, step).sel(correlation_length=xi)
     c, rise = Interval.of(collapse(profile)), Interval.of(largest_rise(profile))
-    conditions = (above(f"collapse C at correlation length {xi:g},", c, 0.2), below("largest rise", rise, 0.05))
+    conditions = (above(f"collapse C at correlation length {xi:g},", c, rules.COLLAPSE), below("largest rise", rise, rules.RISE))
     if all(k.holds for k in conditions):
         status = "supported"
     else:
@@ -135,10 +132,10 @@ def selectivity(ds, view="position", centring="centred", spectrum="singular", st
         "difference": Interval.of(c_short - c_long),
     }
     conditions = (
-        above(f"collapse C at correlation length {short:g},", numbers["collapse, short"], 0.2),
-        below(f"collapse C at correlation length {long:g},", numbers["collapse, long"], 0.1),
-        below(f"the same from the profile's maximum, {long:g},", numbers["collapse, long, from maximum"], 0.1),
-        above("difference of C, short minus long,", numbers["difference"], 0.1),
+        above(f"collapse C at correlation length {short:g},", numbers["collapse, short"], rules.COLLAPSE),
+        below(f"collapse C at correlation length {long:g},", numbers["collapse, long"], rules.NO_COLLAPSE),
+        below(f"the same from the profile's maximum, {long:g},", numbers["collapse, long, from maximum"], rules.NO_COLLAPSE),
+        above("difference of C, short minus long,", numbers["difference"], rules.DIFFERENCE),
     )
     if all(k.holds for k in conditions):
         status = "supported"
@@ -187,12 +184,12 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
         others = float(np.median(np.delete(drift, lead, axis=1))) if transitions > k else 0.0
         named = " and ".join(f"{start + t} → {start + t + 1}" for t in lead)
         conditions = (
-            Condition(f"there are {transitions} transitions, at least 5", transitions >= 5),
-            above("total drift", total, 0.1),
-            Condition(f"{named} {'lead' if k > 1 else 'leads'} in {count} of {seeds} seeds, at least 7 of 8", 8 * count >= 7 * seeds),
-            above("its share of the drift", share, 0.8),
+            Condition(f"there are {transitions} transitions, at least {rules.FIRST_TRANSITIONS}", transitions >= rules.FIRST_TRANSITIONS),
+            above("total drift", total, rules.TOTAL_DRIFT),
+            Condition(f"{named} {'lead' if k > 1 else 'leads'} in {count} of {seeds} seeds, at least 7 of 8", count >= rules.FIRST_AGREEMENT * seeds),
+            above("its share of the drift", share, rules.LEADING_SHARE),
             Condition(f"that share lies above the untrained network's {control}", bool(share.low > control.high)),
-            Condition(f"the median of the others, {others:.3f}, is at most 0.05", others <= 0.05),
+            Condition(f"the median of the others, {others:.3f}, is at most {rules.FIRST_PLATEAU:g}", others <= rules.FIRST_PLATEAU),
         )
         if all(c.holds for c in conditions):
             break

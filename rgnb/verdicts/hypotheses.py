@@ -6,8 +6,8 @@ import xarray as xr
 from scipy import stats
 
 from rgnb import checks
-from rgnb.verdicts import first_round, intervals
-from rgnb.verdicts.intervals import CONFIDENCE, Condition, Interval, Verdict, above, below
+from rgnb.verdicts import first_round, measures, rules
+from rgnb.verdicts.intervals import Condition, Interval, Verdict, above, below
 
 # What is read of the rows of a sweep.
 RETENTION = {"r2": "correlation_length seed state target eigenmode depth", "modulus": "correlation_length seed eigenmode"}
@@ -35,7 +35,7 @@ def judge(finding, conditions, statistics, gates=(), networks=0):
 
 def _equivalence_interval(differences, comparisons):
     # Inside the margin where both one-sided tests at level 0.05 / comparisons reject.
-    return Interval.of(differences, 1 - 2 * (1 - CONFIDENCE) / comparisons)
+    return Interval.of(differences, 1 - 2 * (1 - rules.CONFIDENCE) / comparisons)
 
 
 def equivalent(name, differences, margin, comparisons=1):
@@ -50,7 +50,7 @@ def trained(ds):
     checks.results("ds", ds, **GATE)
     excess, entropy, reachable = (checks.complete("ds", ds[name]) for name in GATE)
     learnable = entropy - reachable
-    return excess <= np.where(learnable > 1e-9, 0.05 * learnable, 0.01)
+    return excess <= np.where(learnable > 1e-9, rules.FIRST_GATE * learnable, rules.GATE_NATS)
 
 
 def gate(ds):
@@ -63,7 +63,7 @@ def collapse(ds, view="position", centring="centred", spectrum="singular"):
     """C = 1 - r_L / r_0 of every row of a sweep, each at its own last depth: (run,) array."""
     checks.results("ds", ds, **RANK)
     rank = _whole(
-        intervals.chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
+        measures.chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
     )
     return 1 - last(rank) / rank.isel(depth=0).values
 
@@ -147,11 +147,11 @@ def embedding_artifact(ds, short, long):
     conditions, ratios = [], {}
     schemes = sorted(set(ds.scheme.values), reverse=True)
     pairs = {scheme: _paired(ds, scheme, (short, long)) for scheme in schemes}
-    level = 1 - (1 - CONFIDENCE) / (2 * len(schemes))
+    level = 1 - (1 - rules.CONFIDENCE) / (2 * len(schemes))
     for view in ("pooled", "sequence", "position"):
         for scheme, pair in pairs.items():
             at = [
-                checks.complete("ds", intervals.chosen(rows.effective_rank, view=view, **labels)).values
+                checks.complete("ds", measures.chosen(rows.effective_rank, view=view, **labels)).values
                 for rows in pair
             ]
             ratio = Interval.of(at[1] / at[0], level)
@@ -171,7 +171,7 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
         by_law: the same for two stationary laws.
         bound: what their mean difference has to exceed, in either direction.
     """
-    level = 1 - (1 - CONFIDENCE) / 2
+    level = 1 - (1 - rules.CONFIDENCE) / 2
     numbers, conditions, networks = {}, [], 0
     for name, (one, other) in {"schemes": by_scheme, "stationary laws": by_law}.items():
         one, other = checks.paired(checks.vector, one=one, other=other)
@@ -197,7 +197,7 @@ def _explained(x, y):
     return stats.linregress(x, y).rvalue ** 2 if min(np.ptp(x), np.ptp(y)) > 0 else 0.0
 
 
-def explains_better(rank, modes, correlation_length, confidence=CONFIDENCE, resamples=4000):
+def explains_better(rank, modes, correlation_length, confidence=rules.CONFIDENCE, resamples=4000):
     """2a: R^2 of relevant modes, of the correlation length, and their difference, with bootstrap intervals over settings.
 
     Args:
@@ -230,7 +230,7 @@ def explained_variances(table):
     if not isinstance(table, pd.DataFrame) or not set(columns) <= set(table.columns):
         raise checks.BadType(f"table must be a DataFrame with columns {columns}, as settings_table returns it")
     modes, xi = table["relevant modes"], table["correlation length"]
-    found = {s: explains_better(table[f"last rank, {s}"], modes, xi, 1 - (1 - CONFIDENCE) / 2) for s in ("eigen", "singular")}
+    found = {s: explains_better(table[f"last rank, {s}"], modes, xi, 1 - (1 - rules.CONFIDENCE) / 2) for s in ("eigen", "singular")}
     return {(spectrum, name): value for spectrum, intervals in found.items() for name, value in intervals.items()}
 
 
@@ -282,7 +282,7 @@ def no_selectivity(results, family="sticky", margin=0.1):
         raise checks.BadValue("results must hold one Dataset or more")
     conditions, numbers, gates, networks = [], {}, [], 0
     for size, ds in results.items():
-        checks.results(f"results[{size!r}]", ds, **intervals.RANK)
+        checks.results(f"results[{size!r}]", ds, **measures.RANK)
         ends = (first_round.gate(ds, float(xi)) for xi in (ds.correlation_length.min(), ds.correlation_length.max()))
         gates += [Condition(f"{size} size: {gate.text}", gate.holds) for gate in ends]
         found = first_round.selectivity(ds)
@@ -295,7 +295,7 @@ def no_selectivity(results, family="sticky", margin=0.1):
 def settings_table(ds):
     """One line a setting of a sweep, seeds averaged: its labels, networks, relevant modes and last rank."""
     checks.results("ds", ds, relevant_modes="run floor", family="run", mixing="run", rate="run", **RANK, **GATE, **LABELS)
-    rank = _whole(intervals.chosen(ds.effective_rank, state="trained", view="position", centring="centred"))
+    rank = _whole(measures.chosen(ds.effective_rank, state="trained", view="position", centring="centred"))
     columns = {
         "networks": 1,
         "relevant modes": checks.complete("ds", ds.relevant_modes.isel(floor=0)).values,
@@ -338,7 +338,7 @@ def group_starts(ds):
 
 def retention_panels(ds, state):
     """R^2 by depth of each group of modes: {"ξ = ..., target": {group: DataArray}} for `figures.seed_lines`."""
-    ds = intervals.one_chain(ds, **RETENTION)
+    ds = measures.one_chain(ds, **RETENTION)
     checks.choice("state", state, ds.state.values.tolist())
     panels = {}
     for xi in ds.correlation_length.values:
@@ -351,7 +351,7 @@ def retention_panels(ds, state):
 
 def relevance_panels(ds):
     """R^2 of the neighbours' modes against `|λ|`, one curve a depth: {"ξ = ...": {"depth d": DataArray (seed, modulus)}}."""
-    ds = intervals.one_chain(ds, **RETENTION)
+    ds = measures.one_chain(ds, **RETENTION)
     panels = {}
     depths = sorted({1, ds.sizes["depth"] // 2, ds.sizes["depth"] - 1})
     for xi in ds.correlation_length.values:
@@ -372,8 +372,8 @@ def kept(retention, correlation_length, gates=()):
         gates: Conditions that say whether the networks are trained.
     """
     removals = {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"}
-    retention = intervals.one_chain(retention, **RETENTION, **removals)
-    here = intervals.chosen(retention, correlation_length=correlation_length)
+    retention = measures.one_chain(retention, **RETENTION, **removals)
+    here = measures.chosen(retention, correlation_length=correlation_length)
     r2 = here.r2.sel(state="trained", target=["left", "right"]).isel(eigenmode=[0, -1])
     r2 = checks.complete("retention", r2).mean("target").transpose("seed", "eigenmode", "depth")
     top, bottom = r2.isel(eigenmode=0), r2.isel(eigenmode=-1)
@@ -403,13 +403,13 @@ def fixed_point(ds, drift, correlation_length, gates=()):
         gates: Conditions that say whether the networks are trained.
     """
     along = "correlation_length seed"
-    ds = intervals.one_chain(ds, growth=f"{along} state perturbation transition", scaled_drift=f"{along} scale transition")
+    ds = measures.one_chain(ds, growth=f"{along} state perturbation transition", scaled_drift=f"{along} scale transition")
     if getattr(drift, "dims", None) is None or set(drift.dims) != {"seed", "transition"} or drift.sizes["transition"] < 3:
         raise checks.BadType("drift must be a DataArray (seed, transition), 3 transitions or more")
-    here = intervals.chosen(ds, correlation_length=correlation_length)
+    here = measures.chosen(ds, correlation_length=correlation_length)
     order = np.argsort(checks.complete("drift", drift).transpose("seed", "transition").mean("seed").values)
     plateau = sorted(map(int, order[:-2]))
-    level = 1 - (1 - CONFIDENCE) / len(plateau)
+    level = 1 - (1 - rules.CONFIDENCE) / len(plateau)
     growth = here.growth.sel(state="trained", perturbation="random", transition=plateau)
     growth = checks.complete("ds", growth).transpose("seed", "transition")
     conditions, numbers = [], {}

@@ -4,9 +4,9 @@ import numpy as np
 from scipy import stats
 
 from rgnb import checks
-from rgnb.verdicts import first_round
+from rgnb.verdicts import first_round, rules
 from rgnb.verdicts.hypotheses import GATE, RANK, _check_whole
-from rgnb.verdicts.intervals import CONFIDENCE, Interval, Verdict
+from rgnb.verdicts.intervals import Interval, Verdict
 
 DEFINITIONS = {
     "primary": {},
@@ -89,13 +89,19 @@ def finding_p(verdict):
     """p-value of a finding of `rgnb.verdicts.first_round`: the largest of its interval conditions (an intersection-union test)."""
     s = checks.instance("verdict", verdict, Verdict).statistics
     if "difference" in s:
-        tests = [(s["collapse, short"], 0.2, 1), (s["collapse, long"], 0.1, -1), (s["collapse, long, from maximum"], 0.1, -1), (s["difference"], 0.1, 1)]
+        tests = [
+            (s["collapse, short"], rules.COLLAPSE, 1),
+            (s["collapse, long"], rules.NO_COLLAPSE, -1),
+            (s["collapse, long, from maximum"], rules.NO_COLLAPSE, -1),
+            (s["difference"], rules.DIFFERENCE, 1),
+        ]
     elif "collapse" in s:
-        tests = [(s["collapse"], 0.2, 1), (s["largest rise"], 0.05, -1)]
+        tests = [(s["collapse"], rules.COLLAPSE, 1), (s["largest rise"], rules.RISE, -1)]
     elif "total" not in s:
         raise checks.BadValue(f"verdict must be one of rgnb.verdicts.first_round, got {verdict.finding!r}")
     else:
-        tests = [(s["total"], 0.1, 1), (s["leading share"], max(0.8, s["leading share, untrained"].high), 1)]
+        least = max(rules.LEADING_SHARE, s["leading share, untrained"].high)
+        tests = [(s["total"], rules.TOTAL_DRIFT, 1), (s["leading share"], least, 1)]
     return max(p_value(*test) for test in tests)
 
 
@@ -106,5 +112,5 @@ def corrected(verdicts):
     if not keys:
         return dict.fromkeys(verdicts, False)
     adjusted = stats.false_discovery_control([finding_p(verdicts[k]) for k in keys])
-    stays = {k: bool(q <= (1 - CONFIDENCE) / 2) for k, q in zip(keys, adjusted)}
+    stays = {k: bool(q <= (1 - rules.CONFIDENCE) / 2) for k, q in zip(keys, adjusted)}
     return {k: stays.get(k, False) and v.status == "supported" for k, v in verdicts.items()}
