@@ -9,7 +9,7 @@ book: .venv/.book
 
 # Printed by Chromium, which has to be installed.
 pdf: .venv/.pdf
-	$(BIN)/python -c "from rgnb import pdf; print('the PDF is at', pdf.build().as_uri())"
+	$(BIN)/python -c "from rgnb.press import pdf; print('the PDF is at', pdf.build().as_uri())"
 
 test: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto

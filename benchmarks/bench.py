@@ -29,12 +29,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from rgnb import chains, cores, metrics
-from rgnb.experiment import Experiment, forward, provenance
 from rgnb.masking import bayes_posterior, corrupt
+from rgnb.metrics.moments import Moments
 from rgnb.model import ModelConfig, ResidualMLP
-from rgnb.streaming import Moments
-from rgnb.sweep import grid, plan
-from rgnb.training import TrainConfig, count_loss, generator, masked_loss, train
+from rgnb.randomness import generator
+from rgnb.study.experiment import Experiment
+from rgnb.study.measurement import forward
+from rgnb.study.store import provenance
+from rgnb.study.sweep import grid, plan
+from rgnb.training import TrainConfig, count_loss, masked_loss, train
 
 TINY = {"n_states": 4, "length": 8, "width": 8, "depth": 2, "batch": 8, "sequences": 64}
 
@@ -494,7 +497,7 @@ def posterior(tiny):
 
 def start(tiny):
     """The command line before any work."""
-    command = lambda *a: (lambda: subprocess.run([sys.executable, "-m", "rgnb.cli", *a], capture_output=True, check=True), 1)  # noqa: E731
+    command = lambda *a: (lambda: subprocess.run([sys.executable, "-m", "rgnb.press.cli", *a], capture_output=True, check=True), 1)  # noqa: E731
     taken = medians({"rgnb --help": command("--help"), "rgnb list": command("list")}, 1 if tiny else 5)
     return [Row(name, seconds, note="to stay below 1 s") for name, seconds in taken.items()]
 

@@ -10,8 +10,6 @@ import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from rgnb import checks
 
 
@@ -57,7 +55,7 @@ def replacing(path):
         with open(partial, "rb") as file:
             os.fsync(file.fileno())  # before the name is: a power cut must not leave an empty file under it
         os.replace(partial, path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # netCDF and safetensors have their own
+    except (OSError, RuntimeError) as error:  # netCDF has its own
         advice = "make space, or choose another folder, and run again: what was stored before is whole"
         raise OSError(f"cannot write {path} ({type(error).__name__}: {error}); {advice}") from error
     finally:

@@ -10,15 +10,15 @@ import time
 from dataclasses import dataclass, field, fields
 from functools import partial
 
-import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from rgnb import checkpoints, checks, cores, files
+from rgnb import _checkpoints as checkpoints
+from rgnb import checks, cores, files
 from rgnb.chains import MarkovChain
 from rgnb.masking import SCHEMES, corrupt, expected_counts
 from rgnb.model import ModelConfig, ResidualMLP
+from rgnb.randomness import generator, resolve_device
 
 BLOCK = 50  # steps whose sequences are drawn together, and how often the loss is checked and recorded
 WARM_UP = 200  # steps over which the schedule "cosine" raises the learning rate from 0
@@ -81,34 +81,6 @@ class TrainConfig:
             return self.learning_rate
         rising, falling = (step + 1) / WARM_UP, (step - WARM_UP) / (self.steps - WARM_UP)
         return self.learning_rate * (rising if step < WARM_UP else (1 + math.cos(math.pi * falling)) / 2)
-
-
-def generator(*entropy, device="cpu"):
-    """A torch.Generator on `device` seeded from several integers, such as (seed, stream, block).
-
-    Trailing zeros do not count (numpy's SeedSequence): give uses of one seed different leading streams.
-    """
-    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
-
-
-def resolve_device(device="auto"):
-    """`torch.device` for "auto" (CUDA, then MPS, then CPU) or for a named device that is there.
-
-    Raises:
-        ValueError: the device is unknown or not on this machine.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if isinstance(device, str) and device == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    kind = checks.choice("device", str(device).split(":")[0], available)
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        found = None
-    if not available[kind] or found is None or kind == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise checks.BadValue(f"device {device!r} is not on this machine; use device='auto' or 'cpu'")
-    return found
 
 
 def masked_loss(logits, tokens, selected):
@@ -303,6 +275,8 @@ def _train_group(model_config, config, chain, seeds, stores, done, state, steps,
 
     saved = now = time.monotonic()
     label = f"training {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    from tqdm import tqdm  # only who trains needs it
+
     bar = tqdm(total=config.steps, initial=done, desc=label, unit="step", disable=not progress)
     with bar, cores.workers(len(parts)) as each:
         for block in range(done // BLOCK, config.steps // BLOCK):

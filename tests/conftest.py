@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from rgnb import notebooks
-from rgnb.experiment import provenance
-from rgnb.training import resolve_device
+from rgnb.press import notebooks
+from rgnb.randomness import resolve_device
+from rgnb.study.store import provenance
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
 settings.register_profile("rgnb", max_examples=100, database=None, **COMMON)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from rgnb import anatomy, chains, metrics
-from rgnb.experiment import Experiment, analysis, analysis_key
+from rgnb import chains, metrics
 from rgnb.model import ModelConfig, ResidualMLP
-from rgnb.probes import eigenmodes
+from rgnb.study import Experiment, anatomy
+from rgnb.study.probes import eigenmodes
+from rgnb.study.settings import analysis, analysis_key
 
 SMALL = {"n_states": 4, "length": 8, "width": 12, "depth": 3, "batch": 16, "steps": 100, "snapshots": (50,), "sequences": 256}
 MODEL = ModelConfig(n_states=4, length=20, width=12, depth=3)

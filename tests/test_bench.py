@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rgnb import chains, notebooks
+from rgnb import chains
+from rgnb.press import notebooks
 
 spec = importlib.util.spec_from_file_location("bench", notebooks.ROOT / "benchmarks" / "bench.py")
 bench = importlib.util.module_from_spec(spec)

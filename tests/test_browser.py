@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
-from rgnb import notebooks, pdf
+from rgnb.press import notebooks, pdf
 
 PAGES = notebooks.pages()
 WIDTHS = {"desktop": 1400, "tablet": 800, "phone": 390}

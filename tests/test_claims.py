@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 from test_findings import EVEN, FALLING, FLAT, results
 
-from rgnb import claims, rules
+from rgnb.verdicts import findings as claims
+from rgnb.verdicts import rules
 
 FALLING_LATE = [10, 14, 13, 12, 11, 10, 9]  # rises at first: falls from depth 1 alone
 SUPPORTED, NOT = "supported", "not supported"

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from rgnb import cli, cores, files, notebooks
-from rgnb.cli import main
-from rgnb.notebooks import Parameter
+from rgnb import cores, files
+from rgnb.press import cli, notebooks
+from rgnb.press.cli import main
+from rgnb.press.notebooks import Parameter
 
 TINY = '''---
 kernelspec:
@@ -94,13 +95,13 @@ def test_every_parameter_of_the_book_has_a_help_and_a_known_type(name):
 
 
 def test_the_profiles_are_those_of_experiments():
-    from rgnb.experiment import PROFILES
+    from rgnb.study.settings import PROFILES
 
     assert set(PROFILES) == set(notebooks.PROFILES)
 
 
 def test_light_commands_import_nothing_heavy():
-    code = "import sys; from rgnb.cli import main; main(['list']); main(['run', 'nothing']); print(*sys.modules, sep='\\n')"
+    code = "import sys; from rgnb.press.cli import main; main(['list']); main(['run', 'nothing']); print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "papermill", "jupytext", "nbformat"} & set(done.stdout.split())
 
@@ -245,7 +246,7 @@ def test_the_environment_is_as_it_was(book, monkeypatch):
 
 
 def test_bad_input_from_a_shell():
-    command = [sys.executable, "-m", "rgnb.cli", "run", "selectivity", "-p", "sedes", "3"]
+    command = [sys.executable, "-m", "rgnb.press.cli", "run", "selectivity", "-p", "sedes", "3"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert "did you mean 'seeds'?" in done.stderr and "Traceback" not in done.stderr

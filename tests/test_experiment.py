@@ -12,11 +12,12 @@ import pytest
 import torch
 import xarray as xr
 
-from rgnb import chains, checks, experiment, findings, metrics
-from rgnb.experiment import Experiment
+from rgnb import chains, checks, metrics
 from rgnb.masking import bayes_posterior
-from rgnb.model import ModelConfig
-from rgnb.training import TrainConfig
+from rgnb.model import ModelConfig, ResidualMLP
+from rgnb.study import Experiment, measurement, runner, store
+from rgnb.training import TrainConfig, train
+from rgnb.verdicts import first_round
 
 SMALL = {"n_states": 4, "length": 8, "width": 12, "depth": 5, "batch": 16, "steps": 100, "snapshots": (50,), "sequences": 256}
 
@@ -80,8 +81,8 @@ def test_measured_at_depth_0_by_hand(dataset, folder):
     # The embedding of the evaluation tokens, rank computed here from scratch.
     e = small()
     setting = e.settings()[0]
-    task = experiment.evaluation(setting.chain, setting)
-    weights = experiment.train(setting.model, setting.training, setting.chain, [0], setting.weights(folder), "cpu", False)
+    task = measurement.evaluation(setting.chain, setting)
+    weights = train(setting.model, setting.training, setting.chain, [0], setting.weights(folder), "cpu", False)
     x = weights[0][100]["weight.embedding.weight"].double()[task.inputs]  # (sequences, length, width)
     ranks = []
     for t in range(x.shape[1]):
@@ -97,7 +98,7 @@ def test_measured_at_depth_0_by_hand(dataset, folder):
 
 
 def test_what_is_stored_is_not_trained_again(dataset, folder, monkeypatch):
-    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(runner, "train", lambda *a: pytest.fail("trained again"))
     assert small().missing(folder) == []
     assert small().run(folder, progress=False).identical(dataset)
     alone = small(seeds=[1], correlation_lengths=[7.0]).run(folder, progress=False)
@@ -106,13 +107,13 @@ def test_what_is_stored_is_not_trained_again(dataset, folder, monkeypatch):
 
 def test_only_what_is_missing_is_trained(dataset, folder, monkeypatch):
     trained = []
-    train = experiment.train
+    train = runner.train
 
     def spy(model, training, chain, seeds, *rest):
         trained.append(list(seeds))
         return train(model, training, chain, seeds, *rest)
 
-    monkeypatch.setattr(experiment, "train", spy)
+    monkeypatch.setattr(runner, "train", spy)
     small(seeds=3, correlation_lengths=[1.0]).run(folder, progress=False)
     assert trained == [[2]]
 
@@ -137,16 +138,16 @@ def test_own_chains(folder):
     ds = small(own=own).run(folder, progress=False)
     assert list(ds.chain.values) == ["own"]
     np.testing.assert_allclose(ds.correlation_length, [0.8, 3.0])
-    assert findings.selectivity(ds).status == "not trained"
+    assert first_round.selectivity(ds).status == "not trained"
     twin = small(families=["block"], correlation_lengths=[0.8], seeds=1)
     assert own[0].transition_matrix.shape == twin.settings()[0].chain.transition_matrix.shape
 
 
 def test_no_mixing_equals_the_dense_forward_pass(folder):
     setting = small(mixing="none").settings()[0]
-    task = experiment.evaluation(setting.chain, setting)
-    model = experiment.ResidualMLP(setting.model, 3)
-    stream, log_p = experiment.forward(model, task.inputs, torch.device("cpu"))
+    task = measurement.evaluation(setting.chain, setting)
+    model = ResidualMLP(setting.model, 3)
+    stream, log_p = measurement.forward(model, task.inputs, torch.device("cpu"))
     for mine, dense in zip(stream, model.stream(task.inputs), strict=True):
         torch.testing.assert_close(mine, dense)
     torch.testing.assert_close(log_p, model(task.inputs).log_softmax(-1))
@@ -156,11 +157,11 @@ def test_no_mixing_equals_the_dense_forward_pass(folder):
 
 WORKER = """
 import sys, time
-from rgnb import experiment
+from rgnb.study import runner
 from tests.test_experiment import small
 
 folder, log, *lengths = sys.argv[1:]
-train = experiment.train
+train = runner.train
 
 def spy(model, training, chain, seeds, *rest):
     with open(log, "a") as file:
@@ -168,7 +169,7 @@ def spy(model, training, chain, seeds, *rest):
     time.sleep(0.5)  # so that the others come while this one is at it
     return train(model, training, chain, seeds, *rest)
 
-experiment.train = spy
+runner.train = spy
 small(seeds=1, correlation_lengths=[float(x) for x in lengths]).run(folder, progress=False)
 """
 
@@ -267,11 +268,11 @@ def test_stored_makes_once_and_says_where_it_was_made(tmp_path):
         made.append(1)
         return xr.Dataset({"x": ("row", [1.0, 2.0])})
 
-    first = experiment.stored("mine", {"rows": 2}, make, tmp_path)
-    again = experiment.stored("mine", {"rows": 2}, make, tmp_path)
+    first = store.stored("mine", {"rows": 2}, make, tmp_path)
+    again = store.stored("mine", {"rows": 2}, make, tmp_path)
     assert again.identical(first) and len(made) == 1
     assert json.loads(first.attrs["config"]) == {"rows": 2} and "torch" in json.loads(first.attrs["provenance"])
-    experiment.stored("mine", {"rows": 3}, make, tmp_path)
+    store.stored("mine", {"rows": 3}, make, tmp_path)
     assert len(made) == 2 and len(list(tmp_path.iterdir())) == 2
     with pytest.raises(ValueError, match="name must be made of"):
-        experiment.stored("../mine", {}, make, tmp_path)
+        store.stored("../mine", {}, make, tmp_path)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
-from rgnb import explorer
-from rgnb.experiment import Experiment
+from rgnb.press import explorer
+from rgnb.study import Experiment
 
 SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "steps": 50, "snapshots": (), "sequences": 64}
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 import xarray as xr
 
-from rgnb import checkpoints, checks, experiment, files
-from rgnb.experiment import Experiment
+from rgnb import _checkpoints as checkpoints
+from rgnb import checks, files
+from rgnb.study import Experiment, runner, store
 
 ROOT = Path(__file__).parent.parent
 UNREADABLE = {  # what is raised, by what its advice says
@@ -33,11 +34,11 @@ CPU = torch.device("cpu")
 def stored(tmp_path):
     """A result and a checkpoint: {suffix: (path, what reads it)}, and the tensors of the second."""
     result = tmp_path / "x.nc"
-    experiment.store(xr.Dataset({"x": ("row", [1.0, 2.0])}, attrs={"version": 1}), result)
-    store = checkpoints.Store(tmp_path, {"width": 2})
+    store.store(xr.Dataset({"x": ("row", [1.0, 2.0])}, attrs={"version": 1}), result)
+    weights = checkpoints.Store(tmp_path, {"width": 2})
     tensors = {"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "seconds": torch.tensor(0.5)}
-    store.save(store.path(50), tensors)
-    return {".nc": (result, experiment.load), ".safetensors": (store.path(50), store.load)}, tensors
+    weights.save(weights.path(50), tensors)
+    return {".nc": (result, store.load), ".safetensors": (weights.path(50), weights.load)}, tensors
 
 
 def raising(error):
@@ -61,7 +62,7 @@ def test_what_cannot_be_read_is_left_as_it_is(stored, monkeypatch, suffix, where
             patched.setattr(Path, "read_bytes", raising(error))
         else:
             patched.setattr(netCDF4, "Dataset", raising(error))
-            patched.setattr(checkpoints, "load", raising(error))
+            patched.setattr("safetensors.torch.load", raising(error))
         with pytest.raises(type(error)) as raised:
             read(path)
     (note,) = raised.value.__notes__
@@ -109,7 +110,7 @@ def test_what_was_read_and_is_not_what_was_written_is_set_aside(stored, suffix, 
 
 def test_what_is_read_is_what_was_written(stored):
     (result, _), (snapshot, read) = stored[0].values()
-    assert experiment.load(result).x.values.tolist() == [1.0, 2.0]
+    assert store.load(result).x.values.tolist() == [1.0, 2.0]
     found = read(snapshot)
     assert found.keys() == stored[1].keys() and all(torch.equal(found[k], v) for k, v in stored[1].items())
     found["weight"] += 1  # not a view of anything that must not change
@@ -153,12 +154,13 @@ SMALL |= {"seeds": 1, "device": "cpu", "correlation_lengths": [1.0]}
 
 
 def test_where_it_was_made_is_found_out_before_anything_is_computed(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "provenance", raising(RuntimeError("nowhere")))
-    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained before"))
+    for room in (runner, store):
+        monkeypatch.setattr(room, "provenance", raising(RuntimeError("nowhere")))
+    monkeypatch.setattr(runner, "train", lambda *a: pytest.fail("trained before"))
     with pytest.raises(RuntimeError, match="nowhere"):
         Experiment.profile("quick", **SMALL).run(tmp_path, progress=False)
     with pytest.raises(RuntimeError, match="nowhere"):
-        experiment.stored("mine", {}, lambda: pytest.fail("made before"), tmp_path)
+        store.stored("mine", {}, lambda: pytest.fail("made before"), tmp_path)
 
 
 def test_without_git_the_commit_is_unknown_and_results_are_stored(tmp_path, monkeypatch):
@@ -196,14 +198,14 @@ def package(tmp_path, monkeypatch):
 
 
 def test_the_commit_of_its_own_checkout(package, tmp_path):
-    assert experiment.provenance(CPU)["commit"] in (
+    assert store.provenance(CPU)["commit"] in (
         "unknown",
         git(ROOT, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"),
     )
     commit = package(tmp_path, tmp_path, "rgnb")
-    assert experiment.provenance(CPU)["commit"] == commit
+    assert store.provenance(CPU)["commit"] == commit
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "rgnb"\nversion = "2"\n')
-    assert experiment.provenance(CPU)["commit"] == f"{commit}-dirty"
+    assert store.provenance(CPU)["commit"] == f"{commit}-dirty"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_the_commit_of_its_own_checkout(package, tmp_path):
 )
 def test_the_commit_of_another_repository_is_not_taken(package, tmp_path, at, project):
     package(tmp_path / at, tmp_path, project)
-    assert experiment.provenance(CPU)["commit"] == "unknown"
+    assert store.provenance(CPU)["commit"] == "unknown"
 
 
 def test_another_repository_is_not_taken_from_the_environment(package, tmp_path, monkeypatch):
@@ -227,7 +229,7 @@ def test_another_repository_is_not_taken_from_the_environment(package, tmp_path,
     git(other, "commit", "-q", "--allow-empty", "-m", "other")
     commit = package(tmp_path / "own", tmp_path / "own", "rgnb")
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # as in a hook
-    assert experiment.provenance(CPU)["commit"] == commit
+    assert store.provenance(CPU)["commit"] == commit
 
 
 def test_an_installed_package_in_a_process_of_its_own(tmp_path):
@@ -235,7 +237,7 @@ def test_an_installed_package_in_a_process_of_its_own(tmp_path):
     shutil.copytree(ROOT / "rgnb", site / "rgnb", ignore=shutil.ignore_patterns("__pycache__"))
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "outer")
-    code = "import torch; from rgnb import experiment as e; print(e.__file__, e.provenance(torch.device('cpu'))['commit'], e.results_folder())"
+    code = "import torch; from rgnb.study import store as e; print(e.__file__, e.provenance(torch.device('cpu'))['commit'], e.results_folder())"
     environment = {k: v for k, v in os.environ.items() if k != "RGNB_RESULTS"} | {"PYTHONPATH": str(site)}
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -245,7 +247,7 @@ def test_an_installed_package_in_a_process_of_its_own(tmp_path):
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [str(site / "rgnb" / "experiment.py"), "unknown", str(tmp_path / "results")]
+    assert done.stdout.split() == [str(site / "rgnb" / "study" / "store.py"), "unknown", str(tmp_path / "results")]
     assert f"results are kept in {tmp_path / 'results'}" in done.stderr
 
 
@@ -254,13 +256,13 @@ def test_an_installed_package_in_a_process_of_its_own(tmp_path):
 
 def test_results_go_to_the_checkout_or_to_the_working_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("RGNB_RESULTS", raising=False)
-    experiment._said.cache_clear()
-    assert experiment.results_folder() == ROOT / "results" and not capsys.readouterr().err
+    store._said.cache_clear()
+    assert store.results_folder() == ROOT / "results" and not capsys.readouterr().err
     monkeypatch.setattr(files, "__file__", str(tmp_path / "site-packages" / "rgnb" / "files.py"))
     monkeypatch.chdir(tmp_path)
-    assert experiment.results_folder() == experiment.results_folder() == tmp_path / "results"
+    assert store.results_folder() == store.results_folder() == tmp_path / "results"
     assert capsys.readouterr().err.count(f"results are kept in {tmp_path / 'results'}") == 1
     monkeypatch.setenv("RGNB_RESULTS", "/somewhere")
-    assert experiment.results_folder() == Path("/somewhere") and experiment.results_folder("/else") == Path(
+    assert store.results_folder() == Path("/somewhere") and store.results_folder("/else") == Path(
         "/else"
     )

@@ -7,9 +7,10 @@ from dataclasses import fields
 import pytest
 from netCDF4 import Dataset
 
-from rgnb import anatomy, probes
-from rgnb.experiment import Experiment, Setting, content_key, results_folder
 from rgnb.model import ModelConfig
+from rgnb.study import Experiment, anatomy, probes
+from rgnb.study.settings import Setting, content_key
+from rgnb.study.store import results_folder
 from rgnb.training import TrainConfig
 
 RESULTS = sorted(results_folder().glob("*.nc"))

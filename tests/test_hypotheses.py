@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from rgnb import findings, hypotheses
-from rgnb.findings import Condition, Interval
+from rgnb.verdicts import hypotheses, intervals, robustness
+from rgnb.verdicts.intervals import Condition, Interval
 
 XIS, SCHEMES, SEEDS, DEPTHS = [0.5, 1.0, 4.0], ["mask", "bert"], 16, 4
 rng = np.random.default_rng(0)
@@ -358,30 +358,30 @@ def test_fixed_point(change, status):
 
 def test_p_values_agree_with_scipy():
     interval = Interval.of(rng.normal(0.5, 0.1, 6))
-    assert hypotheses.p_value(interval, 0.2, 1) == pytest.approx(stats.ttest_1samp(interval.values, 0.2, alternative="greater").pvalue)
-    assert hypotheses.p_value(interval, 0.2, -1) == pytest.approx(stats.ttest_1samp(interval.values, 0.2, alternative="less").pvalue)
-    assert hypotheses.p_value(Interval.of([0.5]), 0.2, 1) == 1
+    assert robustness.p_value(interval, 0.2, 1) == pytest.approx(stats.ttest_1samp(interval.values, 0.2, alternative="greater").pvalue)
+    assert robustness.p_value(interval, 0.2, -1) == pytest.approx(stats.ttest_1samp(interval.values, 0.2, alternative="less").pvalue)
+    assert robustness.p_value(Interval.of([0.5]), 0.2, 1) == 1
     # The interval lies above a bound exactly where the one-sided p-value is below 0.025.
     for bound in np.linspace(0.3, 0.6, 13):
-        assert (interval.low > bound) == (hypotheses.p_value(interval, bound, 1) < 0.025)
+        assert (interval.low > bound) == (robustness.p_value(interval, bound, 1) < 0.025)
 
 
 def collapse_verdict(mean, status):
     values = Interval.of(rng.normal(mean, 0.02, 4))
-    return findings.Verdict("Rank collapse", status, "", (), {"collapse": values, "largest rise": Interval.of(rng.normal(0, 1e-3, 4))})
+    return intervals.Verdict("Rank collapse", status, "", (), {"collapse": values, "largest rise": Interval.of(rng.normal(0, 1e-3, 4))})
 
 
 def test_correction_for_many_verdicts():
     clear = {("a", i): collapse_verdict(0.6, "supported") for i in range(5)}
     none = {("b", i): collapse_verdict(0.0, "not supported") for i in range(40)}
-    stays = hypotheses.corrected(clear | none | {"c": collapse_verdict(0.9, "not trained")})
+    stays = robustness.corrected(clear | none | {"c": collapse_verdict(0.9, "not trained")})
     assert all(stays[k] for k in clear) and not any(stays[k] for k in none) and not stays["c"]
     # Benjamini and Hochberg by hand.
-    edge = [hypotheses.finding_p(v) for v in (clear | none).values()]
+    edge = [robustness.finding_p(v) for v in (clear | none).values()]
     ordered = np.sort(edge)
     passing = np.flatnonzero(ordered <= 0.025 * np.arange(1, len(edge) + 1) / len(edge))
     assert sum(stays.values()) == passing.max() + 1
-    assert hypotheses.corrected({"c": collapse_verdict(0.9, "not trained")}) == {"c": False}
+    assert robustness.corrected({"c": collapse_verdict(0.9, "not trained")}) == {"c": False}
 
 
 def test_judge_says_what_decided():
@@ -432,12 +432,12 @@ def changed_sweep():
 
 def changed_settings():
     ds = changed_sweep()
-    return ds, hypotheses.robustness(ds, ["as it is", "fewer blocks"], 1.0, 7.0)
+    return ds, robustness.robustness(ds, ["as it is", "fewer blocks"], 1.0, 7.0)
 
 
 def test_robustness_judges_every_setting():
     _, verdicts = changed_settings()
-    definitions = len(hypotheses.DEFINITIONS)
+    definitions = len(robustness.DEFINITIONS)
     # Of either family and architecture: 7 lengths with rank and drift, 5 pairs ((1, 7) twice, (0.5, 7), (2, 7), (1, 4)).
     assert len(verdicts) == 2 * 2 * (7 * (definitions + 1) + 5 * definitions)
     for (finding, definition, family, mixing, variant), verdict in verdicts.items():
@@ -458,9 +458,9 @@ def test_robustness_judges_every_setting():
 def test_robustness_names_the_network_that_is_missing():
     ds = changed_sweep()
     ds = ds.isel(run=((ds.experiment == 2) & (ds.family == "ring")).values)
-    judged = lambda ds: hypotheses.robustness(ds, ["as it is", "fewer blocks"], 1.0, 7.0)
+    judged = lambda ds: robustness.robustness(ds, ["as it is", "fewer blocks"], 1.0, 7.0)
     assert {key[0]: v.networks for key, v in judged(ds).items()} == {
-        finding: 8 if finding == "Selectivity" else 4 for finding in hypotheses.FINDINGS
+        finding: 8 if finding == "Selectivity" else 4 for finding in robustness.FINDINGS
     }
     setting = ds.correlation_length == 7
     with pytest.raises(

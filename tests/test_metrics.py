@@ -6,19 +6,9 @@ import torch
 
 from rgnb import masking
 from rgnb.chains import sticky
-from rgnb.metrics import (
-    cka_matrix,
-    concentration,
-    effective_rank,
-    kernel_drift,
-    linear_cka,
-    participation_ratio,
-    relevant_modes,
-    singular_values,
-    spectrum_rank,
-    stable_rank,
-    view,
-)
+from rgnb.metrics.ranks import effective_rank, participation_ratio, relevant_modes, singular_values, spectrum_rank, stable_rank
+from rgnb.metrics.similarity import cka_matrix, concentration, kernel_drift, linear_cka
+from rgnb.metrics.views import view
 
 RANKS = {
     "effective": effective_rank,

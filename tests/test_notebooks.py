@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rgnb import notebooks
+from rgnb.press import notebooks
 
 BIN = Path(sys.executable).parent
 # Small values for every parameter that decides how long a notebook takes.

@@ -6,7 +6,9 @@ import pytest
 import xarray as xr
 from matplotlib import pyplot as plt
 
-from rgnb import chains, findings, plots
+from rgnb import chains
+from rgnb.press import figures, tables
+from rgnb.verdicts import intervals
 
 matplotlib.use("agg")
 
@@ -14,7 +16,7 @@ matplotlib.use("agg")
 @pytest.fixture(autouse=True)
 def style():
     with matplotlib.rc_context():
-        plots.use_style()
+        figures.use_style()
         yield
         plt.close("all")
 
@@ -36,73 +38,73 @@ def svg(figure):
 
 @pytest.mark.parametrize("panels, shape", [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (3, 2))])
 def test_panels_fit_a_page(panels, shape):
-    figure = plots.seed_lines({f"panel {i}": {"trained": data()} for i in range(panels)}, "depth", "depth", "rank")
+    figure = figures.seed_lines({f"panel {i}": {"trained": data()} for i in range(panels)}, "depth", "depth", "rank")
     assert figure.axes[0].get_gridspec().get_geometry() == shape
     assert {"depth", "rank", "trained", "panel 0"} <= texts(figure)
 
 
 def test_seed_lines_draws_every_seed_the_mean_and_its_interval():
     d = data()
-    figure = plots.seed_lines({"a": {"trained": d, "untrained": d + 1}}, "depth", "depth", "rank", reference={"a": (2.5, "floor")})
+    figure = figures.seed_lines({"a": {"trained": d, "untrained": d + 1}}, "depth", "depth", "rank", reference={"a": (2.5, "floor")})
     lines = figure.axes[0].lines
     drawn = [line.get_ydata() for line in lines]
     for seed in d.values:
         assert any(np.array_equal(seed, y) for y in drawn)
     assert any(np.allclose(d.mean("seed"), y) for y in drawn)
     band = figure.axes[0].collections[0].get_paths()[0].vertices
-    interval = findings.Interval.of(d.values[:, 0])
+    interval = intervals.Interval.of(d.values[:, 0])
     assert band[:, 1].min() == pytest.approx(interval.low)
     assert [line.get_linestyle() for line in lines if line.get_label() == "untrained"] == ["--"]
     assert "floor" in texts(figure)
 
 
 def test_transitions_are_named_by_their_depths():
-    assert "0→1" in texts(plots.seed_lines({"a": {"x": data("transition")}}, "transition", "transition", "drift"))
+    assert "0→1" in texts(figures.seed_lines({"a": {"x": data("transition")}}, "transition", "transition", "drift"))
 
 
 @pytest.mark.parametrize("first, scale", [(0, "symlog"), (1, "log")])
 def test_log_axis_copes_with_step_0(first, scale):
     d = data("step").assign_coords(step=np.arange(first, first + 5))
-    assert plots.seed_lines({"a": {"x": d}}, "step", "step", "loss", log="x").axes[0].get_xscale() == scale
+    assert figures.seed_lines({"a": {"x": d}}, "step", "step", "loss", log="x").axes[0].get_xscale() == scale
 
 
 def test_too_many_curves_are_refused():
     with pytest.raises(ValueError, match="at most 6 curves"):
-        plots.seed_lines({"a": {str(i): data() for i in range(7)}}, "depth", "depth", "rank")
+        figures.seed_lines({"a": {str(i): data() for i in range(7)}}, "depth", "depth", "rank")
 
 
 def test_equal_results_make_equal_files():
-    made = [svg(plots.seed_lines({"a": {"trained": data()}}, "depth", "depth", "rank")) for _ in range(2)]
+    made = [svg(figures.seed_lines({"a": {"trained": data()}}, "depth", "depth", "rank")) for _ in range(2)]
     assert made[0] == made[1]
 
 
 def test_chain_figures():
     shown = {"ring": chains.ring(6, 2.0), "sticky": chains.sticky(6, 2.0)}
-    assert {"ring", "sticky"} <= texts(plots.transition_matrices(shown))
-    spectrum = plots.spectra(shown).axes[0].lines[1].get_ydata()
+    assert {"ring", "sticky"} <= texts(figures.transition_matrices(shown))
+    spectrum = figures.spectra(shown).axes[0].lines[1].get_ydata()
     np.testing.assert_allclose(spectrum, shown["sticky"].eigenvalues.abs())
     curve = ([0, 1], [1.0, 0.5], [1.0, 0.52], [0.01, 0.02])
-    assert "ring" in texts(plots.autocorrelation({"ring": curve}))
-    assert "ring" in texts(plots.lines({"floor": {"ring": ([1, 2], [2, 1])}}, "xi", log="x"))
+    assert "ring" in texts(figures.autocorrelation({"ring": curve}))
+    assert "ring" in texts(figures.lines({"floor": {"ring": ([1, 2], [2, 1])}}, "xi", log="x"))
 
 
 def test_effects_and_matrices():
-    interval = findings.Interval.of([0.1, 0.2, 0.3])
-    unbounded = findings.Interval.of([np.nan, 1.0])
-    figure = plots.effects({"row": {"a": interval, "b": interval}, "other": {"a": unbounded}}, [0.2], "C")
+    interval = intervals.Interval.of([0.1, 0.2, 0.3])
+    unbounded = intervals.Interval.of([np.nan, 1.0])
+    figure = figures.effects({"row": {"a": interval, "b": interval}, "other": {"a": unbounded}}, [0.2], "C")
     assert {"row", "other", "a", "b", "C"} <= texts(figure)
-    verdict = findings.Verdict("Rank collapse", "supported", "", (), {"collapse": interval})
+    verdict = intervals.Verdict("Rank collapse", "supported", "", (), {"collapse": interval})
     found = {("position", "centred", "eigen", 1): verdict, ("pooled", "uncentred", "eigen", 0): verdict}
-    shown = texts(plots.definition_effects({"token mixing": found}, "collapse", [0.2], "C"))
+    shown = texts(figures.definition_effects({"token mixing": found}, "collapse", [0.2], "C"))
     assert {"centred, eigen, from depth 1", "token mixing"} <= shown and "uncentred, eigen, from depth 0" not in shown
     cka = xr.DataArray(np.eye(3), dims=("depth", "other_depth"), coords={"depth": range(3)})
-    assert {"title", "CKA"} <= texts(plots.cka_matrices({"title": cka}))
+    assert {"title", "CKA"} <= texts(figures.cka_matrices({"title": cka}))
 
 
 @pytest.mark.parametrize("values", [[-20.0, -21.0, -22.0], [20.0, 21.0, 22.0], [-30.0, 5.0, 2.0]])
 def test_effects_of_any_size_are_drawn_with_their_intervals(values):
-    interval = findings.Interval.of(values)
-    figure = plots.effects({"row": {"a": interval}}, [0.2], "C")
+    interval = intervals.Interval.of(values)
+    figure = figures.effects({"row": {"a": interval}}, [0.2], "C")
     (bar,) = figure.axes[0].collections[0].get_segments()
     assert bar[:, 0] == pytest.approx([interval.low, interval.high])
     assert figure.axes[0].lines[0].get_xdata() == pytest.approx([interval.mean])
@@ -111,10 +113,10 @@ def test_effects_of_any_size_are_drawn_with_their_intervals(values):
 
 def test_effects_that_are_unbounded_or_undefined():
     rows = {
-        "one": {"a": findings.Interval.of([-20.0])},
-        "none": {"b": findings.Interval.of([np.nan, np.nan])},
+        "one": {"a": intervals.Interval.of([-20.0])},
+        "none": {"b": intervals.Interval.of([np.nan, np.nan])},
     }
-    figure = plots.effects(rows, [0.2], "C")
+    figure = figures.effects(rows, [0.2], "C")
     assert figure.axes[0].collections[0].get_segments()[0][:, 0].tolist() == [-29, 9]
     assert {"a", "b", " undefined"} <= texts(figure)
     svg(figure)
@@ -124,18 +126,18 @@ def test_effects_that_are_unbounded_or_undefined():
 @pytest.mark.parametrize("shared", [True, False])
 def test_panels_say_what_they_lack(log, shared):
     nothing, part = data() * np.nan, data().where(lambda d: (d.seed > 0) | (d.depth != 2))
-    figures = [
-        plots.seed_lines(
+    drawn = [
+        figures.seed_lines(
             {"a": {"x": nothing}, "b": {"x": nothing}}, "depth", "depth", "rank", log=log, shared=shared
         ),
-        plots.lines({"a": {"x": ([1, 2], [np.nan] * 2)}}, "xi", log),
-        plots.scatter({"a": {"x": ([1, 2], [np.nan] * 2)}, "b": {"x": ([1, 2], [1, 3])}}, "k", "rank", log),
+        figures.lines({"a": {"x": ([1, 2], [np.nan] * 2)}}, "xi", log),
+        figures.scatter({"a": {"x": ([1, 2], [np.nan] * 2)}, "b": {"x": ([1, 2], [1, 3])}}, "k", "rank", log),
     ]
-    for figure, wanted in zip(figures, ("15 of 15", "2 of 4", "2 of 4")):
+    for figure, wanted in zip(drawn, ("15 of 15", "2 of 4", "2 of 4")):
         assert f"{wanted} values are NaN" in texts(figure)
         svg(figure)
-    assert figures[2].axes[1].get_yscale() == ("log" if "y" in log else "linear")
-    figure = plots.seed_lines({"a": {"x": part}}, "depth", "depth", "rank", log=log, shared=shared)
+    assert drawn[2].axes[1].get_yscale() == ("log" if "y" in log else "linear")
+    figure = figures.seed_lines({"a": {"x": part}}, "depth", "depth", "rank", log=log, shared=shared)
     assert "1 of 15 values are NaN" in texts(figure)
     (mean,) = (line.get_ydata() for line in figure.axes[0].lines if line.get_label() == "x")
     assert np.isnan(mean).tolist() == [False, False, True, False, False]
@@ -143,9 +145,9 @@ def test_panels_say_what_they_lack(log, shared):
 
 def test_heat_maps_and_correlations_say_what_they_lack():
     cka = xr.DataArray(np.full((3, 3), np.nan), dims=("depth", "other_depth"), coords={"depth": range(3)})
-    assert "9 of 9 values are NaN" in texts(plots.cka_matrices({"a": cka}))
+    assert "9 of 9 values are NaN" in texts(figures.cka_matrices({"a": cka}))
     assert "1 of 6 values are NaN" in texts(
-        plots.autocorrelation({"ring": ([0, 1], [1.0, 0.5], [1.0, np.nan], [0.1, 0.1])})
+        figures.autocorrelation({"ring": ([0, 1], [1.0, 0.5], [1.0, np.nan], [0.1, 0.1])})
     )
 
 
@@ -170,20 +172,20 @@ def stack(constant=False):
 
 
 def test_drift_of_stacks():
-    (row,) = plots.stack_table({4: stack()}).values
+    (row,) = tables.stack_table({4: stack()}).values
     assert [text.split()[0] for text in row] == ["0.83", "0.80", "0.03", "0.0150"]
-    (row,) = plots.stack_table({4: stack(constant=True)}).values
+    (row,) = tables.stack_table({4: stack(constant=True)}).values
     assert [text.split()[0] for text in row] == ["0.81", "0.80", "0.01", "0.0050"]
     broken = stack()
     broken.kernel_drift[0, 0, 1, 0, 0, 3] = np.nan
     with pytest.raises(ValueError, match="kernel_drift has no value .*seed 1, transition 3"):
-        plots.stack_table({4: broken})
+        tables.stack_table({4: broken})
 
 
 def test_scatter():
-    figure = plots.scatter({"modes": {"ring": ([1, 10], [2, 3])}, "length": {"ring": ([1, 2], [2, 3])}}, {"modes": "k", "length": "xi"}, "rank")
+    figure = figures.scatter({"modes": {"ring": ([1, 10], [2, 3])}, "length": {"ring": ([1, 2], [2, 3])}}, {"modes": "k", "length": "xi"}, "rank")
     assert {"ring", "modes", "k", "xi", "rank"} <= texts(figure) and figure.axes[0].get_xscale() == "log"
-    assert plots.scatter({"none": {"ring": ([], [])}}, "k", "rank").axes[0].get_xscale() == "linear"
+    assert figures.scatter({"none": {"ring": ([], [])}}, "k", "rank").axes[0].get_xscale() == "linear"
 
 
 def test_relevant_modes_beside_rank():
@@ -193,27 +195,27 @@ def test_relevant_modes_beside_rank():
         correlation_length=[1.0, 7.0], state=["trained"], view=["position"], centring=["centred"], spectrum=["eigen", "singular"]
     )
     modes = xr.DataArray(np.full((1, 2, 3, 1), 2.5), dims=(*dims, "floor"))
-    table = plots.modes_table({("ring", "quick"): xr.Dataset({"effective_rank": rank, "relevant_modes": modes})})
+    table = tables.modes_table({("ring", "quick"): xr.Dataset({"effective_rank": rank, "relevant_modes": modes})})
     assert table.loc[("ring", "quick", "7")].tolist() == ["2.50", "5.00 [5.00, 5.00]", "5.00 [5.00, 5.00]"]
     for variable in ("relevant_modes", "effective_rank"):
         ds = xr.Dataset({"effective_rank": rank, "relevant_modes": modes}).copy(deep=True)
         ds[variable][0, 1, 2] = np.nan
         with pytest.raises(ValueError, match=f"{variable} has no value .*seed 2"):
-            plots.modes_table({("ring", "quick"): ds})
+            tables.modes_table({("ring", "quick"): ds})
 
 
 def test_tables():
-    verdict = findings.Verdict("Selectivity", "partly supported", "", (), {})
+    verdict = intervals.Verdict("Selectivity", "partly supported", "", (), {})
     found = {("position", "centred", "singular", 0): verdict, ("pooled", "centred", "singular", 0): verdict}
-    table = plots.verdict_table({"tokens": found})
+    table = tables.verdict_table({"tokens": found})
     assert list(table.columns) == ["position", "pooled"]
     assert table.loc[("tokens", "centred", "singular", 0), "pooled"] == "partly"
     assert set(table.values.ravel()) == {"partly"}
-    assert plots.step_table({"tokens": {100: verdict}}).loc[100, "tokens"] == "partly supported"
-    counted = findings.Verdict(
-        "Selectivity", "supported", "", (), {"difference": findings.Interval.of([0.1, 0.3])}, networks=16
+    assert tables.step_table({"tokens": {100: verdict}}).loc[100, "tokens"] == "partly supported"
+    counted = intervals.Verdict(
+        "Selectivity", "supported", "", (), {"difference": intervals.Interval.of([0.1, 0.3])}, networks=16
     )
-    assert plots.statistics_table({"tokens": counted})["tokens"].tolist() == [
+    assert tables.statistics_table({"tokens": counted})["tokens"].tolist() == [
         "supported",
         "16",
         str(counted.statistics["difference"]),
@@ -222,21 +224,21 @@ def test_tables():
 
 def test_verdicts_over_settings():
     words = ["supported", "partly supported", "not supported"]
-    made = [findings.Verdict("", word, "", (), {}) for word in words] + [findings.Verdict("", "not trained", "", (), {}, "partly supported")]
+    made = [intervals.Verdict("", word, "", (), {}) for word in words] + [intervals.Verdict("", "not trained", "", (), {}, "partly supported")]
     verdicts = {
         (finding, "primary", "ring", mixing, f"change {i}"): verdict
         for finding in ("Rank collapse", "Selectivity") for mixing in ("none", "tokens") for i, verdict in enumerate(made)
     }  # fmt: skip
     titles = {"tokens": "token mixing", "none": "no mixing"}
     stays = {key: v.status == "supported" for key, v in verdicts.items()}
-    figure = plots.status_grid(verdicts, stays, titles)
+    figure = figures.status_grid(verdicts, stays, titles)
     assert {"ring", "change 3", "Rank collapse; token mixing", "survives correction", *words, "not trained; alone partly supported"} <= texts(figure)
     assert [ax.get_title("left") for ax in figure.axes] == [f"{f}; {m}" for f in ("Rank collapse", "Selectivity") for m in ("token mixing", "no mixing")]
-    by_family = plots.share_table(verdicts, titles, by=2)
+    by_family = tables.share_table(verdicts, titles, by=2)
     assert by_family.loc["ring", ("Rank collapse", "token mixing")] == "1 (+1) of 3"
-    by_change = plots.share_table(verdicts, titles, by=4)
+    by_change = tables.share_table(verdicts, titles, by=4)
     assert by_change.loc["change 3", ("Selectivity", "no mixing")] == "none trained" and by_change.loc["change 2", ("Selectivity", "no mixing")] == "0 of 1"
-    assert list(plots.share_table(verdicts, titles, by=1).index) == ["primary"]
+    assert list(tables.share_table(verdicts, titles, by=1).index) == ["primary"]
 
 
 def test_benchmarks():
@@ -244,8 +246,8 @@ def test_benchmarks():
         {"work": "sampling", "seconds": 0.5, "others": {"a": 2.0, "b": 1.0}, "goal": 3, "agreement": "equal", "note": "", "points": []},
         {"work": "training step against width", "seconds": 4.0, "others": {}, "goal": 0, "agreement": "", "note": "size^2.00", "points": [(8, 1.0), (16, 4.0)]},
     ]
-    table = plots.bench_table(rows)
+    table = tables.bench_table(rows)
     assert table.loc[("sampling", "b")].tolist() == ["0.5", "1", "2", "3, missed"] and table.loc[("sampling", "a"), "goal"] == ""
-    assert plots.bench_notes(rows).index.tolist() == ["sampling"]
-    (curve,) = plots.bench_costs(rows)["training step (s)"].items()
+    assert tables.bench_notes(rows).index.tolist() == ["sampling"]
+    (curve,) = tables.bench_costs(rows)["training step (s)"].items()
     assert curve[0] == "width: 2.00" and curve[1][0].tolist() == [1, 2]

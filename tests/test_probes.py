@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from rgnb import chains, experiment, probes
-from rgnb.experiment import Experiment
+from rgnb import chains
 from rgnb.model import ModelConfig, ResidualMLP
+from rgnb.study import Experiment, measurement, probes
+from rgnb.training import load_model, train
 
 RANDOM = chains.dirichlet(6, 1.0, seed=3)
 
@@ -152,10 +153,10 @@ def test_removing_everything_that_the_posterior_needs_leaves_the_stationary_law(
     # With all directions gone at the last depth, every masked position gives the same prediction.
     e = stored["experiment"]
     setting = e.settings()[0]
-    task = experiment.evaluation(setting.chain, setting)
-    snapshots = experiment.train(setting.model, setting.training, setting.chain, [0], setting.weights(stored["folder"]), "cpu", False)[0]
-    model = experiment.load_model(setting.model, snapshots[setting.training.steps])
-    x = experiment.forward(model, task.inputs, torch.device("cpu"))[0][-1]
+    task = measurement.evaluation(setting.chain, setting)
+    snapshots = train(setting.model, setting.training, setting.chain, [0], setting.weights(stored["folder"]), "cpu", False)[0]
+    model = load_model(setting.model, snapshots[setting.training.steps])
+    x = measurement.forward(model, task.inputs, torch.device("cpu"))[0][-1]
     q = torch.zeros(*task.inputs.shape, 8, dtype=torch.float64)
     q[task.selected] = task.bayes
     x[task.selected] = x[task.selected].mean(0)
@@ -170,7 +171,7 @@ def test_growth_agrees_with_finite_differences(stored):
     assert growth.dims == ("state", "perturbation", "transition") and (growth > 0).all()
     e = stored["experiment"]
     setting = e.settings()[0]
-    inputs = experiment.evaluation(setting.chain, setting).inputs[-probes.INTERVENTIONS :]
+    inputs = measurement.evaluation(setting.chain, setting).inputs[-probes.INTERVENTIONS :]
     model = ResidualMLP(setting.model, 0).double().requires_grad_(False)
     stream = model.stream(inputs)
     spread = [(x - x.mean(0)).square().mean().sqrt() for x in stream]

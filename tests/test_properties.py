@@ -21,12 +21,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import rgnb
-from rgnb import chains, findings, hypotheses, masking, metrics, notebooks, plots, probes, training
-from rgnb.experiment import Evaluation, Experiment, Setting, evaluation, forward, measure, results_folder, stored
+from rgnb import chains, masking, metrics, observe, training
+from rgnb.metrics.moments import Moments
 from rgnb.model import ModelConfig, ResidualMLP
-from rgnb.streaming import Moments, observe
-from rgnb.sweep import Plan, grid, pivot, plan, sweep
-from rgnb.training import Diverged, TrainConfig, generator, load_model, resolve_device, train
+from rgnb.press import figures, notebooks, tables
+from rgnb.randomness import generator, resolve_device
+from rgnb.study import Experiment, probes
+from rgnb.study.measurement import Evaluation, evaluation, forward, measure
+from rgnb.study.settings import Setting
+from rgnb.study.store import results_folder, stored
+from rgnb.study.sweep import Plan, grid, pivot, plan, sweep
+from rgnb.training import Diverged, TrainConfig, load_model, train
+from rgnb.verdicts import first_round, hypotheses, intervals, measures, robustness
 
 pytestmark = pytest.mark.promise("bad input")
 
@@ -387,53 +393,53 @@ ranks = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 5)).flatm
 
 @given(ranks, st.one_of(st.just("position"), junk), st.one_of(st.integers(0, 4), junk))
 def test_verdicts(ends_well, rank, view, start):
-    for finding in (findings.rank_collapse, findings.selectivity):
+    for finding in (first_round.rank_collapse, first_round.selectivity):
         verdict = ends_well(["view", "start", "correlation lengths"], finding, results(rank), view=view, start=start)
         assert verdict is None or verdict.status in ("supported", "partly supported", "not supported")
 
 
 @given(vectors, st.one_of(st.floats(0, 1), junk))
 def test_intervals(ends_well, values, confidence):
-    found = ends_well(["values", "confidence"], findings.Interval.of, values, confidence)
+    found = ends_well(["values", "confidence"], intervals.Interval.of, values, confidence)
     assert found is None or not found.low > found.mean and not found.high < found.mean
 
 
-@given(st.sampled_from([findings.collapse, findings.collapse_from_maximum, findings.largest_rise]), st.one_of(arrays(3), real, junk))
+@given(st.sampled_from([measures.collapse, measures.collapse_from_maximum, measures.largest_rise]), st.one_of(arrays(3), real, junk))
 def test_rank_profiles(ends_well, function, profile):
     found = ends_well(["profile"], function, profile)
     assert found is None or found.shape == np.shape(profile)[:-1]
 
 
-interval = st.one_of(st.builds(findings.Interval.of, hnp.arrays("f8", st.integers(1, 5), elements=st.floats(-1e6, 1e6))), junk)
+interval = st.one_of(st.builds(intervals.Interval.of, hnp.arrays("f8", st.integers(1, 5), elements=st.floats(-1e6, 1e6))), junk)
 
 
 @given(interval, numbers, st.one_of(st.sampled_from([1, -1]), junk))
 def test_conditions(ends_well, one, bound, direction):
-    over, under = (ends_well(["interval", "bound"], function, "C", one, bound) for function in (findings.above, findings.below))
-    assert over is None or isinstance(over, findings.Condition) and not (over.holds and under.holds)
-    p = ends_well(["interval", "bound", "direction"], hypotheses.p_value, one, bound, direction)
+    over, under = (ends_well(["interval", "bound"], function, "C", one, bound) for function in (intervals.above, intervals.below))
+    assert over is None or isinstance(over, intervals.Condition) and not (over.holds and under.holds)
+    p = ends_well(["interval", "bound", "direction"], robustness.p_value, one, bound, direction)
     assert p is None or 0 <= p <= 1
 
 
-VERDICT = findings.rank_collapse(results(np.ones((1, 2, 1, 1, 1, 1, 3))))
-other = findings.Verdict("Another", "supported", "", (), {})
+VERDICT = first_round.rank_collapse(results(np.ones((1, 2, 1, 1, 1, 1, 3))))
+other = intervals.Verdict("Another", "supported", "", (), {})
 
 
 @given(st.one_of(st.dictionaries(names, st.sampled_from([VERDICT, other]), max_size=3), st.dictionaries(names, junk, max_size=2), junk))
 def test_many_verdicts(ends_well, verdicts):
-    words = ends_well(["verdicts"], findings.tally, verdicts)
+    words = ends_well(["verdicts"], first_round.tally, verdicts)
     assert words is None or isinstance(words, str)
-    stays = ends_well(["verdict"], hypotheses.corrected, verdicts)
+    stays = ends_well(["verdict"], robustness.corrected, verdicts)
     assert stays is None or set(stays) == set(verdicts)
     for verdict in verdicts.values() if isinstance(verdicts, dict) else [verdicts]:
-        p = ends_well(["verdict"], hypotheses.finding_p, verdict)
+        p = ends_well(["verdict"], robustness.finding_p, verdict)
         assert p is None or 0 <= p <= 1
 
 
 @given(junk)
 def test_findings_by_definition_and_step(ends_well, finding):
-    assert ends_well(["finding"], findings.by_definition, finding, WHOLE["results"]) is None
-    assert ends_well(["finding"], findings.by_step, finding, WHOLE["results"]) is None
+    assert ends_well(["finding"], first_round.by_definition, finding, WHOLE["results"]) is None
+    assert ends_well(["finding"], first_round.by_step, finding, WHOLE["results"]) is None
 
 
 columns = st.dictionaries(st.sampled_from(["relevant modes", "correlation length", "last rank, eigen", "last rank, singular"]), st.lists(st.floats(0.1, 9), min_size=3, max_size=3))
@@ -507,7 +513,7 @@ def whole(seeds=2):
     drift = {"kernel_drift": "run state view transition", "relevant_modes": "run floor"}
     retention = dataset(hypotheses.RETENTION | {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"})
     return {
-        "results": dataset(findings.RANK | findings.STEP_RANK | findings.STEP_DRIFT | {"relevant_modes": "correlation_length floor"}),
+        "results": dataset(measures.RANK | measures.STEP_RANK | measures.STEP_DRIFT | {"relevant_modes": "correlation_length floor"}),
         "rows": dataset(hypotheses.RANK | hypotheses.GATE | drift).assign_coords({k: ("run", v) for k, v in labels.items()}),
         "retention": retention,
         "modes": retention.isel(chain=0, correlation_length=0),
@@ -519,14 +525,14 @@ WHOLE = whole()
 drifts = xr.DataArray(np.ones((2, 3)), dims=("seed", "transition"))
 READERS = {
     "results": [
-        findings.rank_collapse, findings.selectivity, findings.kernel_drift, lambda ds: findings.by_definition(findings.selectivity, ds),
-        lambda ds: findings.by_step(findings.kernel_drift, ds), lambda ds: findings.gate(ds, 1.0), lambda ds: findings.gate_limit(ds, 1.0), lambda ds: hypotheses.no_selectivity({"quick": ds}),
-        lambda ds: plots.modes_table({("ring", "quick"): ds}), lambda ds: plots.stack_table({3: ds}),
-        lambda ds: findings.defined_drift(ds, correlation_length=1.0, view="position", state="trained"),
+        first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift, lambda ds: first_round.by_definition(first_round.selectivity, ds),
+        lambda ds: first_round.by_step(first_round.kernel_drift, ds), lambda ds: first_round.gate(ds, 1.0), lambda ds: first_round.gate_limit(ds, 1.0), lambda ds: hypotheses.no_selectivity({"quick": ds}),
+        lambda ds: tables.modes_table({("ring", "quick"): ds}), lambda ds: tables.stack_table({3: ds}),
+        lambda ds: measures.defined_drift(ds, correlation_length=1.0, view="position", state="trained"),
     ],
     "rows": [
         hypotheses.trained, hypotheses.gate, hypotheses.collapse, hypotheses.blind, lambda ds: hypotheses.embedding_artifact(ds, 1.0, 7.0),
-        hypotheses.settings_table, hypotheses.relevant_modes, lambda ds: hypotheses.robustness(ds, ["as it is"], 1.0, 7.0),
+        hypotheses.settings_table, hypotheses.relevant_modes, lambda ds: robustness.robustness(ds, ["as it is"], 1.0, 7.0),
     ],
     "retention": [lambda ds: hypotheses.kept(ds, 7.0), lambda ds: hypotheses.retention_panels(ds, "trained"), hypotheses.relevance_panels],
     "modes": [lambda ds: hypotheses.by_modulus(ds, "r2"), hypotheses.group_starts],
@@ -560,16 +566,16 @@ def test_broken_results(ends_well, data):
 
 
 FIGURES = [
-    plots.transition_matrices, plots.spectra, plots.autocorrelation, plots.effects, plots.scatter, plots.cka_matrices, plots.verdict_table, plots.step_table,
-    plots.statistics_table, plots.modes_table, plots.stack_table, plots.lines, plots.seed_lines, plots.definition_effects, plots.status_grid, plots.share_table,
+    figures.transition_matrices, figures.spectra, figures.autocorrelation, figures.effects, figures.scatter, figures.cka_matrices, tables.verdict_table, tables.step_table,
+    tables.statistics_table, tables.modes_table, tables.stack_table, figures.lines, figures.seed_lines, figures.definition_effects, figures.status_grid, tables.share_table,
 ]  # fmt: skip
 shown = st.one_of(junk, st.dictionaries(names, junk, max_size=2), st.dictionaries(names, st.dictionaries(names, junk, min_size=1, max_size=2), max_size=2))
 
 
 @given(st.sampled_from(FIGURES), shown)
 def test_figures(ends_well, figure, panels):
-    more = {plots.effects: [(), "x"], plots.scatter: ["x", "y"], plots.lines: ["x"], plots.seed_lines: ["depth", "x", "y"], plots.definition_effects: ["collapse", (), "x"],
-            plots.status_grid: [{}, {}], plots.share_table: [{}, 1]}  # fmt: skip
+    more = {figures.effects: [(), "x"], figures.scatter: ["x", "y"], figures.lines: ["x"], figures.seed_lines: ["depth", "x", "y"], figures.definition_effects: ["collapse", (), "x"],
+            figures.status_grid: [{}, {}], tables.share_table: [{}, 1]}  # fmt: skip
     ends_well(["chains", "curves", "rows", "panels", "verdicts", "results", "stacks"], figure, panels, *more.get(figure, []))
 
 
@@ -722,10 +728,10 @@ ACCEPTED = {
         WHOLE_NUMBERS,
         BOTH | INTEGERS,
     ),
-    "Interval": (lambda x: findings.Interval.of(x).low, NUMBERS, BOTH | INTEGERS),
+    "Interval": (lambda x: intervals.Interval.of(x).low, NUMBERS, BOTH | INTEGERS),
     **{
         f.__name__: (f, WHOLE_NUMBERS, BOTH | INTEGERS)
-        for f in (findings.collapse, findings.collapse_from_maximum, findings.largest_rise)
+        for f in (measures.collapse, measures.collapse_from_maximum, measures.largest_rise)
     },
     "explained_variance": (
         lambda x: hypotheses.explained_variance(x, NUMBERS.flip(0)),
@@ -842,7 +848,7 @@ def test_arrays_are_never_one_of_the_choices(value):
         "spectrum": lambda: metrics.spectrum_rank(NUMBERS, value),
         "device": lambda: resolve_device(value),
         "module": lambda: observe(TWO, [torch.ones(4, 3)], [value]),
-        "correlation_length": lambda: findings.kernel_drift(WHOLE["results"], correlation_length=value),
+        "correlation_length": lambda: first_round.kernel_drift(WHOLE["results"], correlation_length=value),
     }
     for name, call in calls.items():
         with pytest.raises(ValueError, match=rf"unknown {name} "):
@@ -852,8 +858,8 @@ def test_arrays_are_never_one_of_the_choices(value):
 # What only the package itself calls or makes, with arguments that it has checked; and what takes none.
 OWN = {
     Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic, metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
-    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient, findings.one_chain, findings.chosen, hypotheses.judge, hypotheses.last, plots.use_style,
-    plots.interval_table, plots.bench_table, plots.bench_notes, plots.bench_costs,
+    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient, measures.one_chain, measures.chosen, hypotheses.judge, hypotheses.last, figures.use_style,
+    tables.interval_table, tables.bench_table, tables.bench_notes, tables.bench_costs,
 }  # fmt: skip
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from rgnb import experiment, questions
-from rgnb.anatomy import anatomy
-from rgnb.cli import main
-from rgnb.experiment import Experiment
+from rgnb.model import ModelConfig
+from rgnb.press.cli import main
+from rgnb.study import Experiment, questions, runner
+from rgnb.study.anatomy import anatomy
 
 TINY = {"n_states": 4, "length": 8, "width": 12, "depth": 2, "batch": 16, "steps": 250, "snapshots": (50,), "sequences": 128}
 
@@ -27,7 +27,7 @@ def test_everything_asked_for_is_trained_measured_and_dissected_once(asked, tmp_
         folder = tmp_path / "entries" if together else tmp_path
         assert not e.missing(folder) and not e.missing(folder, anatomy)
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "train", lambda *a: pytest.fail("trained again"))
+        patch.setattr(runner, "train", lambda *a: pytest.fail("trained again"))
         questions.train((), tmp_path, progress=False)
     # What was measured but not dissected is dissected with the weights that are kept.
     for path in tmp_path.glob("*anatomy*"):
@@ -40,7 +40,7 @@ def test_the_runs_are_those_that_the_rules_name():
     findings = questions.findings()
     assert findings.training.learning_rate_at(199) == 1e-3 and findings.training.steps == 10_000
     assert (findings.seeds, findings.correlation_lengths) == (tuple(range(2, 14)), (1.0, 7.0))
-    assert findings.model == experiment.ModelConfig()
+    assert findings.model == ModelConfig()
     rates = {(e.training.learning_rate, e.training.schedule): e for e in questions.optimisers()}
     assert len(rates) == 8 and {e.seeds for e in rates.values()} == {(2, 3, 4, 5)}
     # The two recipes are not trained a second time under other names.

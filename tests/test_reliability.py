@@ -22,9 +22,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rgnb import checkpoints, experiment, notebooks, training
-from rgnb.experiment import Experiment
-from rgnb.sweep import grid, plan, sweep
+from rgnb import _checkpoints as checkpoints
+from rgnb.press import notebooks
+from rgnb.randomness import resolve_device
+from rgnb.study import Experiment, store
+from rgnb.study import sweep as module
+from rgnb.study.sweep import grid, plan, sweep
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "snapshots": (), "sequences": 64, "device": "cpu"}
@@ -33,8 +36,8 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 # Runs one setting; saves a checkpoint after every 50 steps and says on stdout what it trains.
 RUN = """
 import json, sys
-from rgnb import experiment, training
-from rgnb.experiment import Experiment
+from rgnb import training
+from rgnb.study import Experiment
 
 folder, settings = sys.argv[1], json.loads(sys.argv[2])
 training.SAVE_SECONDS = -1
@@ -150,14 +153,13 @@ def test_the_sweep_completes_when_a_worker_is_killed(tmp_path, cluster):
 
 @pytest.mark.promise("a cluster's worker killed")
 def test_results_come_back_from_workers_that_see_another_disk(tmp_path, monkeypatch):
-    from rgnb import sweep as module
 
     setting = small().settings()[0]
     monkeypatch.setenv("RGNB_RESULTS", str(tmp_path / "theirs"))
     threads = torch.get_num_threads()
     torch.set_num_threads(2)  # as on a worker whose environment does not say otherwise
     try:
-        error, sent = module._settled_there(setting, [0, 1], tmp_path / "mine" / ".shared-x", training.resolve_device("cpu"), None)
+        error, sent = module._settled_there(setting, [0, 1], tmp_path / "mine" / ".shared-x", resolve_device("cpu"), None)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
@@ -200,7 +202,7 @@ def test_processes_at_the_same_setting(tmp_path, processes):
     reads = 0
     while any(process.poll() is None for process in running):
         for path in paths:
-            reads += experiment.load(path) is not None  # sets aside what is not whole
+            reads += store.load(path) is not None  # sets aside what is not whole
     outputs = [process.communicate(timeout=60) for process in running]
     assert all(process.returncode == 0 for process in running), outputs
     assert sum(said.count("from step") for said, _ in outputs) == 1  # one of them trained
@@ -227,11 +229,11 @@ def test_any_flipped_bit_of_a_result_is_noticed_or_changes_nothing(whole, tmp_pa
     source = small().settings()[0].path(folder, 0)
     content, flips, noticed = source.read_bytes(), 300, 0
     choose = random.Random(0)
-    before = experiment.load(source)
+    before = store.load(source)
     for _ in range(flips):
         path = tmp_path / source.name
         path.write_bytes(flipped(content, choose.randrange(8 * len(content))))
-        found = experiment.load(path)
+        found = store.load(path)
         noticed += found is None
         assert found is None or found.identical(before)
     request.node.user_properties.append(("cases", flips))
@@ -278,7 +280,7 @@ def test_results_of_another_version_or_setting_are_not_mistaken(whole, tmp_path,
     path = setting.path(tmp_path, 0)
     with netCDF4.Dataset(path, "a") as file:
         file.setncattr("version", 0)
-    experiment.seal(path)
+    store.seal(path)
     assert_same(small().run(tmp_path, progress=False), ds)
     assert "its version is another" in capsys.readouterr().err
 
@@ -292,7 +294,7 @@ def test_random_bytes_are_read_as_nothing(bytes_counted, content, suffix, header
     path = bytes_counted / f"x{suffix}"
     start = {".nc": b"\x89HDF\r\n\x1a\n", ".safetensors": len(content).to_bytes(8, "little") + b'{"'}[suffix]
     path.write_bytes(start + content if header else content)
-    read = experiment.load if suffix == ".nc" else checkpoints.Store(bytes_counted, {}).load
+    read = store.load if suffix == ".nc" else checkpoints.Store(bytes_counted, {}).load
     assert read(path) is None and not path.exists()
 
 
@@ -313,7 +315,7 @@ def test_a_pickle_is_not_executed(tmp_path, monkeypatch, suffix):
     import torch
 
     monkeypatch.setenv("RGNB_PAYLOAD", str(tmp_path / "made"))
-    read = experiment.load if suffix == ".nc" else checkpoints.Store(tmp_path, {}).load
+    read = store.load if suffix == ".nc" else checkpoints.Store(tmp_path, {}).load
     for k, content in enumerate((pickle.dumps(Payload()), None)):
         path = tmp_path / f"x{k}{suffix}"
         torch.save(Payload(), path) if content is None else path.write_bytes(content)
@@ -334,7 +336,7 @@ def test_the_command_writes_only_into_the_results_folder(tmp_path):
         return {path: path.stat().st_mtime_ns for path in ROOT.rglob("*") if path.is_file() and not set(path.parts) & set(skipped)}
 
     before = files()
-    command = [sys.executable, "-m", "rgnb.cli", "sweep", "mine", *(x for k, v in SMALL.items() for x in ("-p", k, str(v)))]
+    command = [sys.executable, "-m", "rgnb.press.cli", "sweep", "mine", *(x for k, v in SMALL.items() for x in ("-p", k, str(v)))]
     command += ["-p", "rate", "[0.2, 0.4]", "-p", "steps", "50", "-p", "seeds", "1", "-p", "correlation_lengths", "[1.0]"]
     environment = ENVIRONMENT | {"RGNB_RESULTS": str(tmp_path / "results"), "HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()
@@ -442,7 +444,7 @@ def test_failed_settings_are_listed_and_the_rest_is_there(tmp_path):
 
 MANY = """
 import sys, torch
-from rgnb.sweep import grid, sweep
+from rgnb.study.sweep import grid, sweep
 import psutil
 
 folder, count = sys.argv[1], int(sys.argv[2])

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from rgnb import questions, record, rules
-from rgnb.experiment import results_folder
-from rgnb.notebooks import ROOT
+from rgnb.press import record
+from rgnb.press.notebooks import ROOT
+from rgnb.study import questions
+from rgnb.study.store import results_folder
+from rgnb.verdicts import rules
 
-WHERE = ("rgnb/rules.py",)  # in this commit and in earlier ones
+WHERE = ("rgnb/verdicts/rules.py", "rgnb/rules.py")  # in this commit and in earlier ones
 HASH = hashlib.sha256(Path(rules.__file__).read_bytes()).hexdigest()
 
 

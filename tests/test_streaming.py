@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from rgnb import metrics
+from rgnb import metrics, observe
+from rgnb.metrics.moments import Moments
 from rgnb.model import ModelConfig, ResidualMLP
-from rgnb.streaming import Moments, observe
 
 torch.manual_seed(0)
 

@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from rgnb import chains, cores, experiment
-from rgnb import sweep as module
-from rgnb.experiment import Experiment
-from rgnb.probes import mode_retention
-from rgnb.sweep import pivot, sweep
+from rgnb import chains, cores
+from rgnb.randomness import resolve_device
+from rgnb.study import Experiment, measurement, runner
+from rgnb.study import sweep as module
+from rgnb.study.probes import mode_retention
+from rgnb.study.sweep import pivot, sweep
 
 SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "steps": 50, "snapshots": (), "sequences": 64}
 KEPT = ["effective_rank", "excess_loss", "relevant_modes"]
@@ -54,43 +55,43 @@ def test_rows_are_the_experiments_own_numbers(dataset, grid, folder):
 
 
 def test_what_is_stored_is_only_read(dataset, grid, folder, monkeypatch):
-    monkeypatch.setattr("rgnb.sweep.entries", lambda *a: pytest.fail("read the entries again"))
+    monkeypatch.setattr("rgnb.study.sweep.entries", lambda *a: pytest.fail("read the entries again"))
     assert sweep("grid", grid, KEPT, folder, progress=False).identical(dataset)
 
 
 def test_entries_are_kept_apart_and_reused(dataset, folder, monkeypatch):
     assert [p.suffix for p in folder.iterdir() if p.is_file()] == [".nc"]
-    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(runner, "train", lambda *a: pytest.fail("trained again"))
     assert sweep("other", [small()], ["loss"], folder, progress=False).sizes["run"] == 4
 
 
 def test_what_is_stored_as_a_result_is_not_trained_for_a_sweep(tmp_path, monkeypatch):
     e = small()
     ds = e.run(tmp_path, progress=False)
-    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(runner, "train", lambda *a: pytest.fail("trained again"))
     found = sweep("y", [e], ["excess_loss"], tmp_path, progress=False)
     np.testing.assert_allclose(found.excess_loss, ds.excess_loss.isel(step=-1).values.ravel(), rtol=1e-6)
 
 
 def test_bad_input_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "train", lambda *a: pytest.fail("trained"))
+    monkeypatch.setattr(runner, "train", lambda *a: pytest.fail("trained"))
     with pytest.raises(ValueError, match="did you mean 'effective_rank'"):
         sweep("x", [small()], ["effective_ranks"], tmp_path, progress=False)
     with pytest.raises(TypeError, match="analysis must be a function made with def"):
         sweep("x", [small()], analysis=lambda *a: None, results=tmp_path, progress=False)
     with pytest.raises(ValueError, match="too few to read from; use more sequences, a length greater than 2"):
-        experiment.rehearse(small(length=2).settings()[0], 64, experiment.resolve_device("cpu"), mode_retention)
+        measurement.rehearse(small(length=2).settings()[0], 64, resolve_device("cpu"), mode_retention)
 
 
 def test_a_fault_is_listed_with_its_traceback_and_bad_input_in_one_line(tmp_path, monkeypatch):
-    train = experiment.train
+    train = runner.train
 
     def faulty(model, training, chain, seeds, *rest):
         if chain.correlation_length > 3:
             return len(7)
         return train(model, training, chain, seeds, *rest)
 
-    monkeypatch.setattr(experiment, "train", faulty)
+    monkeypatch.setattr(runner, "train", faulty)
     monkeypatch.setattr(module, "_workers", lambda *a: 1)  # in this process
     experiments = [small(correlation_lengths=[1.0, 7.0], seeds=1), small(correlation_lengths=[1.0], learning_rate=1e30, seeds=1)]
     experiments.append(small(correlation_lengths=[2.0], rate=1e-9, seeds=1))
@@ -104,8 +105,8 @@ def test_a_fault_is_listed_with_its_traceback_and_bad_input_in_one_line(tmp_path
 def test_workers_are_at_most_the_cores_that_there_are(monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 64)  # of the machine that a container is on
     monkeypatch.setattr(cores, "available", lambda: 3)
-    assert module._workers(experiment.resolve_device("cpu"), 10) == 3
-    assert module._workers(experiment.resolve_device("cpu"), 2) == 2
+    assert module._workers(resolve_device("cpu"), 10) == 3
+    assert module._workers(resolve_device("cpu"), 2) == 2
 
 
 def test_bad_input(folder, tmp_path):
@@ -147,4 +148,4 @@ def test_rows_are_arranged_by_their_labels(dataset):
 
 def test_measuring_at_a_low_rate_can_be_timed():
     setting = small(rate=1e-4, sequences=256, snapshots=(50,), steps=100).settings()[0]
-    assert 0 < experiment.seconds_measuring(setting, experiment.resolve_device("cpu")) < 60
+    assert 0 < measurement.seconds_measuring(setting, resolve_device("cpu")) < 60

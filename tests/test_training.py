@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rgnb import chains, checkpoints, training
+from rgnb import _checkpoints as checkpoints
+from rgnb import chains, training
 from rgnb.masking import SCHEMES, bayes_posterior, corrupt, entropy, expected_counts
 from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
-from rgnb.training import TrainConfig, count_loss, load_model, masked_loss, mixed_loss, resolve_device, train
+from rgnb.randomness import resolve_device
+from rgnb.training import TrainConfig, count_loss, load_model, masked_loss, mixed_loss, train
 
 CHAIN = chains.sticky(4, 3.0, [1, 2, 3, 4])
 TRAIN = TrainConfig(batch=4, steps=150, learning_rate=1e-3, snapshots=(100,))

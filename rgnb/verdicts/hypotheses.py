@@ -1,16 +1,13 @@
-"""The hypotheses of the book's second part, judged by the rules of its page "Hypotheses".
-
-Each takes a sweep's Dataset (`rgnb.sweep`) or an analysis' (`rgnb.probes`) and returns a `findings.Verdict`.
-Nothing is judged on missing values: where one that is read is NaN, each raises a ValueError that names it.
-"""
+"""Definitions of rank that the robustness page compares, as arguments of `first_round.rank_collapse`."""
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from rgnb import checks, findings
-from rgnb.findings import CONFIDENCE, Condition, Interval, Verdict, above, below
+from rgnb import checks
+from rgnb.verdicts import first_round, measures, rules
+from rgnb.verdicts.intervals import Condition, Interval, Verdict, above, below
 
 # What is read of the rows of a sweep.
 RETENTION = {"r2": "correlation_length seed state target eigenmode depth", "modulus": "correlation_length seed eigenmode"}
@@ -38,7 +35,7 @@ def judge(finding, conditions, statistics, gates=(), networks=0):
 
 def _equivalence_interval(differences, comparisons):
     # Inside the margin where both one-sided tests at level 0.05 / comparisons reject.
-    return Interval.of(differences, 1 - 2 * (1 - CONFIDENCE) / comparisons)
+    return Interval.of(differences, 1 - 2 * (1 - rules.CONFIDENCE) / comparisons)
 
 
 def equivalent(name, differences, margin, comparisons=1):
@@ -49,11 +46,11 @@ def equivalent(name, differences, margin, comparisons=1):
 
 
 def trained(ds):
-    """Which rows of a sweep pass the gate of `findings.gate_limit`: (run,) bool."""
+    """Which rows of a sweep pass the gate of `first_round.gate_limit`: (run,) bool."""
     checks.results("ds", ds, **GATE)
     excess, entropy, reachable = (checks.complete("ds", ds[name]) for name in GATE)
     learnable = entropy - reachable
-    return excess <= np.where(learnable > 1e-9, 0.05 * learnable, 0.01)
+    return excess <= np.where(learnable > 1e-9, rules.FIRST_GATE * learnable, rules.GATE_NATS)
 
 
 def gate(ds):
@@ -66,7 +63,7 @@ def collapse(ds, view="position", centring="centred", spectrum="singular"):
     """C = 1 - r_L / r_0 of every row of a sweep, each at its own last depth: (run,) array."""
     checks.results("ds", ds, **RANK)
     rank = _whole(
-        findings.chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
+        measures.chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
     )
     return 1 - last(rank) / rank.isel(depth=0).values
 
@@ -150,11 +147,11 @@ def embedding_artifact(ds, short, long):
     conditions, ratios = [], {}
     schemes = sorted(set(ds.scheme.values), reverse=True)
     pairs = {scheme: _paired(ds, scheme, (short, long)) for scheme in schemes}
-    level = 1 - (1 - CONFIDENCE) / (2 * len(schemes))
+    level = 1 - (1 - rules.CONFIDENCE) / (2 * len(schemes))
     for view in ("pooled", "sequence", "position"):
         for scheme, pair in pairs.items():
             at = [
-                checks.complete("ds", findings.chosen(rows.effective_rank, view=view, **labels)).values
+                checks.complete("ds", measures.chosen(rows.effective_rank, view=view, **labels)).values
                 for rows in pair
             ]
             ratio = Interval.of(at[1] / at[0], level)
@@ -174,7 +171,7 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
         by_law: the same for two stationary laws.
         bound: what their mean difference has to exceed, in either direction.
     """
-    level = 1 - (1 - CONFIDENCE) / 2
+    level = 1 - (1 - rules.CONFIDENCE) / 2
     numbers, conditions, networks = {}, [], 0
     for name, (one, other) in {"schemes": by_scheme, "stationary laws": by_law}.items():
         one, other = checks.paired(checks.vector, one=one, other=other)
@@ -200,7 +197,7 @@ def _explained(x, y):
     return stats.linregress(x, y).rvalue ** 2 if min(np.ptp(x), np.ptp(y)) > 0 else 0.0
 
 
-def explains_better(rank, modes, correlation_length, confidence=CONFIDENCE, resamples=4000):
+def explains_better(rank, modes, correlation_length, confidence=rules.CONFIDENCE, resamples=4000):
     """2a: R^2 of relevant modes, of the correlation length, and their difference, with bootstrap intervals over settings.
 
     Args:
@@ -233,7 +230,7 @@ def explained_variances(table):
     if not isinstance(table, pd.DataFrame) or not set(columns) <= set(table.columns):
         raise checks.BadType(f"table must be a DataFrame with columns {columns}, as settings_table returns it")
     modes, xi = table["relevant modes"], table["correlation length"]
-    found = {s: explains_better(table[f"last rank, {s}"], modes, xi, 1 - (1 - CONFIDENCE) / 2) for s in ("eigen", "singular")}
+    found = {s: explains_better(table[f"last rank, {s}"], modes, xi, 1 - (1 - rules.CONFIDENCE) / 2) for s in ("eigen", "singular")}
     return {(spectrum, name): value for spectrum, intervals in found.items() for name, value in intervals.items()}
 
 
@@ -285,10 +282,10 @@ def no_selectivity(results, family="sticky", margin=0.1):
         raise checks.BadValue("results must hold one Dataset or more")
     conditions, numbers, gates, networks = [], {}, [], 0
     for size, ds in results.items():
-        checks.results(f"results[{size!r}]", ds, **findings.RANK)
-        ends = (findings.gate(ds, float(xi)) for xi in (ds.correlation_length.min(), ds.correlation_length.max()))
+        checks.results(f"results[{size!r}]", ds, **measures.RANK)
+        ends = (first_round.gate(ds, float(xi)) for xi in (ds.correlation_length.min(), ds.correlation_length.max()))
         gates += [Condition(f"{size} size: {gate.text}", gate.holds) for gate in ends]
-        found = findings.selectivity(ds)
+        found = first_round.selectivity(ds)
         numbers[size], networks = found.statistics["difference"], networks + found.networks
         name = f"{family}, {size} size: C short minus C long,"
         conditions.append(equivalent(name, numbers[size].values, margin, len(results)))
@@ -298,7 +295,7 @@ def no_selectivity(results, family="sticky", margin=0.1):
 def settings_table(ds):
     """One line a setting of a sweep, seeds averaged: its labels, networks, relevant modes and last rank."""
     checks.results("ds", ds, relevant_modes="run floor", family="run", mixing="run", rate="run", **RANK, **GATE, **LABELS)
-    rank = _whole(findings.chosen(ds.effective_rank, state="trained", view="position", centring="centred"))
+    rank = _whole(measures.chosen(ds.effective_rank, state="trained", view="position", centring="centred"))
     columns = {
         "networks": 1,
         "relevant modes": checks.complete("ds", ds.relevant_modes.isel(floor=0)).values,
@@ -340,8 +337,8 @@ def group_starts(ds):
 
 
 def retention_panels(ds, state):
-    """R^2 by depth of each group of modes: {"ξ = ..., target": {group: DataArray}} for `plots.seed_lines`."""
-    ds = findings.one_chain(ds, **RETENTION)
+    """R^2 by depth of each group of modes: {"ξ = ..., target": {group: DataArray}} for `figures.seed_lines`."""
+    ds = measures.one_chain(ds, **RETENTION)
     checks.choice("state", state, ds.state.values.tolist())
     panels = {}
     for xi in ds.correlation_length.values:
@@ -354,7 +351,7 @@ def retention_panels(ds, state):
 
 def relevance_panels(ds):
     """R^2 of the neighbours' modes against `|λ|`, one curve a depth: {"ξ = ...": {"depth d": DataArray (seed, modulus)}}."""
-    ds = findings.one_chain(ds, **RETENTION)
+    ds = measures.one_chain(ds, **RETENTION)
     panels = {}
     depths = sorted({1, ds.sizes["depth"] // 2, ds.sizes["depth"] - 1})
     for xi in ds.correlation_length.values:
@@ -375,8 +372,8 @@ def kept(retention, correlation_length, gates=()):
         gates: Conditions that say whether the networks are trained.
     """
     removals = {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"}
-    retention = findings.one_chain(retention, **RETENTION, **removals)
-    here = findings.chosen(retention, correlation_length=correlation_length)
+    retention = measures.one_chain(retention, **RETENTION, **removals)
+    here = measures.chosen(retention, correlation_length=correlation_length)
     r2 = here.r2.sel(state="trained", target=["left", "right"]).isel(eigenmode=[0, -1])
     r2 = checks.complete("retention", r2).mean("target").transpose("seed", "eigenmode", "depth")
     top, bottom = r2.isel(eigenmode=0), r2.isel(eigenmode=-1)
@@ -406,13 +403,13 @@ def fixed_point(ds, drift, correlation_length, gates=()):
         gates: Conditions that say whether the networks are trained.
     """
     along = "correlation_length seed"
-    ds = findings.one_chain(ds, growth=f"{along} state perturbation transition", scaled_drift=f"{along} scale transition")
+    ds = measures.one_chain(ds, growth=f"{along} state perturbation transition", scaled_drift=f"{along} scale transition")
     if getattr(drift, "dims", None) is None or set(drift.dims) != {"seed", "transition"} or drift.sizes["transition"] < 3:
         raise checks.BadType("drift must be a DataArray (seed, transition), 3 transitions or more")
-    here = findings.chosen(ds, correlation_length=correlation_length)
+    here = measures.chosen(ds, correlation_length=correlation_length)
     order = np.argsort(checks.complete("drift", drift).transpose("seed", "transition").mean("seed").values)
     plateau = sorted(map(int, order[:-2]))
-    level = 1 - (1 - CONFIDENCE) / len(plateau)
+    level = 1 - (1 - rules.CONFIDENCE) / len(plateau)
     growth = here.growth.sel(state="trained", perturbation="random", transition=plateau)
     growth = checks.complete("ds", growth).transpose("seed", "transition")
     conditions, numbers = [], {}
@@ -429,67 +426,6 @@ def fixed_point(ds, drift, correlation_length, gates=()):
     return judge(name, conditions, numbers, gates, growth.sizes["seed"])
 
 
-DEFINITIONS = {
-    "primary": {},
-    "eigenvalues": {"spectrum": "eigen"},
-    "uncentred": {"centring": "uncentred"},
-    "uncentred eigenvalues": {"centring": "uncentred", "spectrum": "eigen"},
-    "from depth 1": {"start": 1},
-    "token": {"view": "token"},
-    "masked": {"view": "masked"},
-    "pooled": {"view": "pooled"},
-}
-"""Definitions of rank that the robustness page compares, as arguments of `findings.rank_collapse`."""
-
-
-FINDINGS = (
-    "Rank collapse, short memory",
-    "Rank collapse, long memory",
-    "Selectivity",
-    "Kernel drift, short memory",
-    "Kernel drift, long memory",
-)
-
-
-def robustness(ds, variants, short, long):
-    """5: verdicts on all findings in every setting of a sweep, under the primary and other definitions of rank.
-
-    Rank collapse and kernel drift are judged at each correlation length, selectivity between two. A correlation length
-    other than `short` and `long` takes the place of the nearer one by ratio: a variant of its own, named after it.
-
-    Args:
-        ds: sweep whose rows' coordinate `experiment` numbers (variant, mixing) in the order of `variants` x ("tokens", "none").
-        variants: names of the variants.
-        short, long: correlation lengths (steps) that every variant has.
-
-    Returns:
-        {(finding, definition, family, mixing, variant): Verdict}. Kernel drift has no definition of rank: it has the primary one only.
-    """
-    labels = {"experiment": "run", "family": "run", "correlation_length": "run", "seed": "run"}
-    checks.results("ds", ds, kernel_drift="run state view transition", **RANK, **GATE, **labels)
-    variants = checks.sequence("variants", variants)
-    verdicts = {}
-    for k, (variant, mixing) in enumerate((v, m) for v in variants for m in ("tokens", "none")):
-        rows = ds.isel(run=(ds.experiment == k).values)
-        for family in dict.fromkeys(rows.family.values.tolist()):
-            own = rows.isel(run=(rows.family == family).values)
-            _check_whole(own, f"{family} chains, mixing {mixing}, {variant}", short, long)
-            one = _as_results(own)
-            for xi in map(float, one.correlation_length.values):
-                here = one.sel(correlation_length=[xi])
-                end, pair = ("short", [xi, long]) if xi**2 < short * long else ("long", [short, xi])
-                key = (family, mixing, variant if xi in (short, long) else f"ξ = {xi:g}")
-                verdicts[f"Kernel drift, {end} memory", "primary", *key] = findings.kernel_drift(here)
-                for definition, arguments in DEFINITIONS.items():
-                    verdicts[f"Rank collapse, {end} memory", definition, *key] = findings.rank_collapse(here, **arguments)
-                    if xi != short:
-                        both = one.sel(correlation_length=pair)
-                        verdicts["Selectivity", definition, *key] = findings.selectivity(both, **arguments)
-    named = list(variants)  # the other correlation lengths come after them
-    place = lambda key: (FINDINGS.index(key[0]), named.index(key[-1]) if key[-1] in named else len(named))  # noqa: E731
-    return {key: verdicts[key] for key in sorted(verdicts, key=place)}
-
-
 def _check_whole(rows, name, short, long):
     # A row that is missing would become NaN among the others, without its labels.
     lengths = rows.correlation_length.values
@@ -503,45 +439,3 @@ def _check_whole(rows, name, short, long):
             f"ds: {name}: the seeds must be the same at all correlation lengths, got {found}; run the "
             "missing ones, or choose rows with seeds that all have, ds.isel(run=...)"
         )
-
-
-def _as_results(rows):
-    # A sweep's rows of one family as `Experiment.run` returns them, not padded to other variants' depth.
-    rows = rows.dropna("depth", how="all").dropna("transition", how="all")
-    values = rows.drop_vars([c for c in rows.coords if c not in (*rows.dims, "correlation_length", "seed") and rows[c].dims == ("run",)])
-    ds = values.set_index(run=("correlation_length", "seed")).unstack("run")
-    return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))
-
-
-def p_value(interval, bound, direction):
-    """One-sided t test that a mean lies above (direction 1) or below (-1) a bound, from an Interval's values; 1 where undecidable."""
-    checks.instance("interval", interval, Interval)
-    values = checks.choice("direction", direction, (1, -1)) * (np.asarray(interval.values) - checks.number("bound", bound))
-    if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:
-        return 1.0
-    return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
-
-
-def finding_p(verdict):
-    """p-value of a finding of `rgnb.findings`: the largest of its interval conditions (an intersection-union test)."""
-    s = checks.instance("verdict", verdict, Verdict).statistics
-    if "difference" in s:
-        tests = [(s["collapse, short"], 0.2, 1), (s["collapse, long"], 0.1, -1), (s["collapse, long, from maximum"], 0.1, -1), (s["difference"], 0.1, 1)]
-    elif "collapse" in s:
-        tests = [(s["collapse"], 0.2, 1), (s["largest rise"], 0.05, -1)]
-    elif "total" not in s:
-        raise checks.BadValue(f"verdict must be one of rgnb.findings, got {verdict.finding!r}")
-    else:
-        tests = [(s["total"], 0.1, 1), (s["leading share"], max(0.8, s["leading share, untrained"].high), 1)]
-    return max(p_value(*test) for test in tests)
-
-
-def corrected(verdicts):
-    """Benjamini and Hochberg at false discovery rate 0.025 (one-sided): {key: Verdict} -> {key: bool}, True where a supported one stays so."""
-    checks.mapping("verdicts", verdicts, Verdict)
-    keys = [k for k, v in verdicts.items() if v.status != "not trained"]
-    if not keys:
-        return dict.fromkeys(verdicts, False)
-    adjusted = stats.false_discovery_control([finding_p(verdicts[k]) for k in keys])
-    stays = {k: bool(q <= (1 - CONFIDENCE) / 2) for k, q in zip(keys, adjusted)}
-    return {k: stays.get(k, False) and v.status == "supported" for k, v in verdicts.items()}

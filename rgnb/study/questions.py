@@ -1,6 +1,6 @@
 """The runs of the second round, by the question they answer: what the pages load, and what `rgnb train` trains ahead of them.
 
-Seeds 0 and 1 are left out where a pilot used them (0 to 2 without mixing); see `rgnb.rules`.
+Seeds 0 and 1 are left out where a pilot used them (0 to 2 without mixing); see `rgnb.verdicts.rules`.
 """
 
 import itertools
@@ -10,9 +10,12 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from rgnb import checks
-from rgnb.anatomy import anatomy
-from rgnb.experiment import RECIPES, Experiment, results_folder, settle
-from rgnb.training import resolve_device
+from rgnb.randomness import resolve_device
+from rgnb.study.anatomy import anatomy
+from rgnb.study.experiment import Experiment
+from rgnb.study.runner import settle
+from rgnb.study.settings import RECIPES
+from rgnb.study.store import results_folder
 
 RATES = (3e-4, 6e-4, 1e-3, 2e-3)
 SCHEDULES = ("constant", "cosine")

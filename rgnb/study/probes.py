@@ -9,10 +9,12 @@ import xarray as xr
 
 from rgnb import checks, metrics
 from rgnb.chains import MarkovChain
-from rgnb.experiment import analysis, forward
 from rgnb.masking import entropy
 from rgnb.model import ResidualMLP
-from rgnb.training import generator, load_model
+from rgnb.randomness import generator
+from rgnb.study.measurement import forward
+from rgnb.study.settings import analysis
+from rgnb.training import load_model
 
 REMOVED = (1, 3, 7)  # how many directions are taken out: the level boundaries of the hierarchical chains
 DIRECTIONS = ("relevant", "irrelevant", "random", "random, by variance")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from rgnb.findings import CONFIDENCE
+from rgnb.verdicts.rules import CONFIDENCE
 
 STATES = {"both": "trained and untrained", "trained": "trained", "init": "untrained"}
 MIXING = {"tokens": "token mixing", "none": "no mixing"}

@@ -6,7 +6,6 @@ A *part* is a stack of members with its optimiser; the parts of a training hold 
 import json
 
 import torch
-from safetensors.torch import load, save_file
 
 from rgnb import files
 
@@ -22,9 +21,12 @@ class Store:
 
     def save(self, path, tensors):
         self.folder.mkdir(parents=True, exist_ok=True)
+        from safetensors.torch import save  # only who trains needs it
+
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        content = save(tensors, {"setting": self.setting, "digest": files.digest(tensors)})
         with files.replacing(path) as partial:
-            save_file(tensors, partial, {"setting": self.setting, "digest": files.digest(tensors)})
+            partial.write_bytes(content)
 
     def load(self, path):
         """The tensors in `path`, or None where there is no such file.
@@ -56,6 +58,8 @@ class Store:
 
 def _parsed(content):
     # Metadata and tensors of a safetensors file: 8 bytes with the length of its header, the header in JSON, tensors.
+    from safetensors.torch import load
+
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return header.get("__metadata__", {}), load(content)
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from rgnb import checks, cores, files
 
-ROOT = Path(__file__).resolve().parent.parent  # the checkout
-PROFILES = ("quick", "small", "paper")  # of rgnb.experiment, known here without importing torch
+ROOT = Path(__file__).resolve().parents[2]  # the checkout
+PROFILES = ("quick", "small", "paper")  # of rgnb.study.settings, known here without importing torch
 KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "text", list: "a list", tuple: "a tuple"}
 
 
@@ -150,7 +150,7 @@ def check_settings(name, values, root=None):
     text = source(name, root).read_text(encoding="utf-8")
     if not values or not re.search(r"^(from|import) rgnb\b", text, re.MULTILINE):
         return
-    from rgnb.experiment import Experiment
+    from rgnb.study.experiment import Experiment
 
     given = {p.name: p.default for p in parameters(name, root).values()} | values
     found = {}
@@ -177,8 +177,8 @@ def _run_label(name, values):
 
 
 def _surroundings():
-    from rgnb.experiment import provenance
-    from rgnb.training import resolve_device
+    from rgnb.randomness import resolve_device
+    from rgnb.study.store import provenance
 
     return {k: v for k, v in provenance(resolve_device()).items() if k != "commit"}  # of the sources, not yet committed
 
@@ -285,7 +285,7 @@ def execute_all(chosen, root=None):
 
 def _execute_apart(name, root, environment):
     # In a process of its own: two notebooks cannot share one, and each has to be stopped like a single one.
-    code = "import sys; from rgnb import notebooks; notebooks._execute_here(*sys.argv[1:])"
+    code = "import sys; from rgnb.press import notebooks; notebooks._execute_here(*sys.argv[1:])"
     command = [sys.executable, "-c", code, name, root]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:

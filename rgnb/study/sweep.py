@@ -8,18 +8,22 @@ its GPU, or on a Dask cluster.
 import itertools
 import json
 import traceback
-import uuid
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
+import joblib
 import pandas as pd
 import torch
 import xarray as xr
 from tqdm import tqdm
 
-from rgnb import checks, cores, files
-from rgnb.experiment import Experiment, analysis_key, entries, rehearse, results_folder, seconds_measuring, settle, stored
-from rgnb.training import Diverged, resolve_device, seconds_a_step
+from rgnb import checks, cores
+from rgnb.randomness import resolve_device
+from rgnb.study.experiment import Experiment
+from rgnb.study.measurement import rehearse, seconds_measuring
+from rgnb.study.runner import settle
+from rgnb.study.settings import analysis_key
+from rgnb.study.store import entries, results_folder, stored
+from rgnb.training import Diverged, seconds_a_step
 
 LABELS = (  # of a setting, beside its chain
     *("n_states", "mixing", "width", "blocks", "scheme", "rate"),
@@ -200,7 +204,7 @@ def _rows(experiments):
     # {(setting, seed): number of the first experiment that asks for it}, in the order in which they are asked for.
     rows = {}
     for i, e in enumerate(checks.sequence("experiments", experiments, 0)):
-        for setting in checks.instance(f"experiments[{i}]", e, Experiment, "rgnb.sweep.grid makes a list of them").settings():
+        for setting in checks.instance(f"experiments[{i}]", e, Experiment, "rgnb.study.sweep.grid makes a list of them").settings():
             for seed in e.seeds:
                 rows.setdefault((setting, seed), i)
     if not rows:
@@ -269,23 +273,31 @@ def _computed(name, waiting, folder, device, progress, analysis, scheduler):
     if not waiting:
         return
     with tqdm(total=sum(map(len, waiting.values())), desc=name, unit="network", disable=not progress) as bar:
-        workers = _workers(device, len(waiting))
-        client = _cluster(scheduler, workers) if scheduler or workers > 1 else nullcontext()
-        with client as client:
-            there = _there(client, waiting, folder, device, analysis) if client else _here(waiting, folder, device, analysis)
-            for setting, seeds, error in there:
-                bar.update(len(seeds))
-                yield setting, seeds, error
+        if scheduler:
+            from rgnb.study import cluster  # needs Dask, the others do not
+
+            done = cluster.computed(scheduler, waiting, folder, device, analysis)
+        else:
+            workers = _workers(device, len(waiting))
+            # With a pickler that takes functions of a notebook, and no need of a main guard in scripts.
+            run = joblib.Parallel(workers, backend="loky" if workers > 1 else "sequential", return_as="generator_unordered")
+            done = run(joblib.delayed(_settled_alone)(*row, folder, device, analysis, workers) for row in waiting.items())
+        for setting, seeds, error in done:
+            bar.update(len(seeds))
+            yield setting, seeds, error
 
 
-def _here(waiting, folder, device, analysis):
-    for setting, seeds in waiting.items():
-        yield setting, seeds, _settled(setting, seeds, folder, device, analysis)
+def _settled_alone(setting, seeds, folder, device, analysis, workers):
+    if workers > 1:
+        torch.set_num_threads(1)  # every core has a worker of its own
+    return setting, seeds, settled(setting, seeds, folder, device, analysis)
 
 
-def _settled(setting, seeds, folder, device, analysis):
-    # The error of a setting as text, with its traceback if it is a fault; None where it is stored. A disk that is
-    # full fails all of them: it ends the sweep.
+def settled(setting, seeds, folder, device, analysis):
+    """Settle a setting: its error as text, with its traceback if it is a fault; None where it is stored.
+
+    A disk that is full fails all settings: OSErrors are passed on and end the sweep.
+    """
     try:
         settle(setting, seeds, folder, device, analysis=analysis)
     except OSError:
@@ -294,64 +306,3 @@ def _settled(setting, seeds, folder, device, analysis):
         return f"{type(error).__name__}: {error}"
     except Exception:
         return traceback.format_exc().rstrip()
-
-
-@contextmanager
-def _cluster(scheduler, workers):
-    # A dask.distributed Client of the scheduler at an address, or of processes on this machine.
-    from dask.distributed import Client
-    from distributed.deploy.subprocess import SubprocessCluster  # not LocalCluster, which cannot be used in a script without a main guard
-
-    if scheduler:
-        with Client(scheduler, timeout=10) as client:
-            several = sorted(address for address, threads in client.nthreads().items() if threads > 1)
-            if several:
-                raise checks.BadValue(
-                    f"workers with several threads: {', '.join(several)}; start each with --nthreads 1, "
-                    "more of them instead"
-                )
-            yield client
-    else:
-        limits = {"memory_limit": 0}
-        with SubprocessCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, worker_kwargs=limits) as cluster:
-            with Client(cluster) as client:
-                yield client
-
-
-def _there(client, waiting, folder, device, analysis):
-    from dask.distributed import as_completed
-
-    folder.mkdir(parents=True, exist_ok=True)
-    token = folder / f".shared-{uuid.uuid4().hex}"  # a worker that finds it sees this folder
-    token.touch()
-    submit = lambda *row: client.submit(_settled_there, *row, token, device, analysis, pure=False)  # noqa: E731
-    futures = {submit(*row): row for row in waiting.items()}
-    try:
-        for future in as_completed(list(futures)):
-            setting, seeds = futures.pop(future)
-            error = future.exception()
-            if isinstance(error, OSError):
-                raise error
-            if error is None:
-                error, sent = future.result()
-                for file, content in sent.items():
-                    if not (folder / file).exists():
-                        with files.replacing(folder / file) as partial:
-                            partial.write_bytes(content)
-            else:
-                error = "".join(traceback.format_exception(error.with_traceback(future.traceback()))).rstrip()
-            future.release()
-            yield setting, seeds, error
-    finally:
-        client.cancel(list(futures))
-        token.unlink(missing_ok=True)
-
-
-def _settled_there(setting, seeds, token, device, analysis):
-    # On a worker: the error, and the results by file name where the folder of who asked is not seen from here.
-    torch.set_num_threads(1)  # whoever started it may not have: every core has a worker of its own
-    shared = token.exists()
-    folder = token.parent if shared else _places(None)[1]
-    error = _settled(setting, seeds, folder, device, analysis)
-    paths = [] if shared else [setting.path(folder, seed, analysis) for seed in seeds]
-    return error, {path.name: path.read_bytes() for path in paths if path.exists()}

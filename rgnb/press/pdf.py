@@ -5,7 +5,8 @@ It needs the extra `pdf`.
 
 import shutil
 
-from rgnb import checks, notebooks
+from rgnb import checks
+from rgnb.press import notebooks
 
 FOOTER = '<div style="width: 100%; text-align: center; font: 8px sans-serif; color: #555"><span class="pageNumber"></span></div>'
 MARGIN = {"top": "16mm", "bottom": "18mm", "left": "20mm", "right": "20mm"}

@@ -1,4 +1,4 @@
-"""One figure or table a function, one style for the whole book."""
+"""The book's figures, one a function, one style for all."""
 
 import matplotlib as mpl
 import numpy as np
@@ -6,9 +6,9 @@ import pandas as pd
 import xarray as xr
 from matplotlib import pyplot as plt
 
-from rgnb import checks, findings
+from rgnb import checks
 from rgnb.chains import MarkovChain
-from rgnb.findings import Interval, Verdict
+from rgnb.verdicts.intervals import Interval, Verdict
 
 # Okabe and Ito's palette, distinguishable with any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -230,7 +230,7 @@ def effects(rows, bounds, xlabel):
 
 
 def definition_effects(panels, statistic, bounds, xlabel):
-    """`effects` of one statistic under every definition in the position view: {series label: output of findings.by_definition}."""
+    """`effects` of one statistic under every definition in the position view: {series label: output of first_round.by_definition}."""
     _check("panels", panels, dict, Verdict)
     rows = {}
     for title, verdicts in panels.items():
@@ -282,83 +282,6 @@ def cka_matrices(panels):
     return figure
 
 
-def verdict_table(panels):
-    """Verdicts by definition of rank: {title: output of findings.by_definition} -> DataFrame of words, a column a view; in brackets where the gate fails."""
-    _check("panels", panels, dict, Verdict)
-    words = {"supported": "yes", "partly supported": "partly", "not supported": "no"}
-    index = ["centring", "spectrum", "from depth"]
-    tables = {}
-    for title, verdicts in panels.items():
-        cells = {d: f"[{words[v.ungated]}]" if v.ungated else words[v.status] for d, v in verdicts.items()}
-        rows = [(*definition, word) for definition, word in cells.items()]
-        table = pd.DataFrame(rows, columns=["view", *index, "status"])
-        order = list(dict.fromkeys(table["view"]))
-        tables[title] = table.pivot(index=index, columns="view", values="status")[order]
-    return pd.concat(tables)
-
-
-def step_table(panels):
-    """Verdicts by training step: {column title: output of findings.by_step} -> DataFrame of words; in brackets where the gate fails."""
-    _check("panels", panels, dict, Verdict)
-    table = pd.DataFrame({title: {step: f"not trained [{v.ungated}]" if v.ungated else v.status for step, v in verdicts.items()} for title, verdicts in panels.items()})
-    return table.rename_axis("training step")
-
-
-def interval_table(intervals, names):
-    """Intervals by key: {tuple of labels: Interval} -> DataFrame of words; `names` name the labels."""
-    checks.mapping("intervals", intervals, Interval)
-    index = pd.MultiIndex.from_tuples(list(intervals) or [("",) * len(names)], names=names)[: len(intervals)]
-    return pd.DataFrame({"mean [interval]": [str(i) for i in intervals.values()]}, index=index)
-
-
-def statistics_table(verdicts):
-    """Verdicts side by side: {column title: Verdict} -> DataFrame of words, the verdict and its statistics; in brackets where the gate fails."""
-    _check("verdicts", verdicts, Verdict)
-    table = {
-        title: {
-            "verdict": f"not trained [{v.ungated}]" if v.ungated else v.status,
-            "networks": str(v.networks or ""),
-        }
-        | {k: str(i) for k, i in v.statistics.items()}
-        for title, v in verdicts.items()
-    }
-    table = pd.DataFrame(table).fillna("")
-    first = ["verdict", "networks"]
-    return table.loc[[*first, *sorted(table.index.drop(first))]]
-
-
-def modes_table(results):
-    """Relevant modes beside the last rank of trained networks: {(family, size): Dataset of Experiment.run} -> DataFrame."""
-    _check("results", results, xr.Dataset)
-    rows = []
-    for (family, size), ds in results.items():
-        ds = findings.one_chain(ds, relevant_modes="correlation_length floor", effective_rank=findings.RANK["effective_rank"])
-        last = ds.isel(depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
-        last = checks.complete("results", last)
-        relevant = checks.complete("results", ds.isel(floor=0).relevant_modes)
-        for xi in ds.correlation_length.values:
-            ranks = [str(Interval.of(last.sel(correlation_length=xi, spectrum=s).values)) for s in ("eigen", "singular")]
-            modes = float(relevant.sel(correlation_length=xi).mean())
-            rows.append((family, size, f"{xi:g}", f"{modes:.2f}", *ranks))
-    columns = ["family", "size", "ξ", "relevant modes", "last rank, eigenvalues", "last rank, singular values"]
-    return pd.DataFrame(rows, columns=columns).set_index(["family", "size", "ξ"])
-
-
-def stack_table(stacks):
-    """Drift of stacks of several depths: {blocks: Dataset of Experiment.run} -> DataFrame: all, the leading two, a median of the others."""
-    _check("stacks", stacks, xr.Dataset)
-    rows = []
-    for blocks, ds in stacks.items():
-        ds = findings.one_chain(ds, kernel_drift=findings.DRIFT["kernel_drift"])
-        for xi in ds.correlation_length.values:
-            drift = findings.defined_drift(ds, view="position", state="trained", correlation_length=xi)
-            d = np.sort(drift.values.clip(min=0))
-            cells = (Interval.of(d.sum(-1)), Interval.of(d[:, -2:].sum(-1)), Interval.of(d[:, :-2].sum(-1)))
-            rows.append((f"{xi:g}", blocks, *map(str, cells), f"{np.median(d[:, :-2]):.4f}"))
-    columns = ["ξ", "blocks", "total drift", "largest two", "all others", "median of the others"]
-    return pd.DataFrame(rows, columns=columns).set_index(["ξ", "blocks"]).sort_index(kind="stable")
-
-
 STATUS = {"supported": ("#0072B2", "o"), "partly supported": ("#56B4E9", "^"), "not supported": ("#D55E00", "x")}  # colour, mark
 
 
@@ -390,68 +313,6 @@ def status_grid(verdicts, stays, titles):
         ax.set_ylim(len(rows) - 0.4, -0.6)
     _legend(figure, axes.flat)
     return figure
-
-
-def share_table(verdicts, titles, by):
-    """Share of the trained settings in which a finding is supported (and partly), by a part of the key.
-
-    Args:
-        verdicts, titles: as in `status_grid`.
-        by: place in the key of what the rows are: 1 definition, 2 family, 4 variant.
-
-    Returns:
-        DataFrame of words, columns (finding, architecture).
-    """
-    _check("verdicts", verdicts, Verdict)
-    cells = {}
-    for key, verdict in verdicts.items():
-        cells.setdefault((key[0], titles[key[3]]), {}).setdefault(key[by], []).append(verdict.status)
-    table = pd.DataFrame({column: {row: _share(found) for row, found in rows.items()} for column, rows in cells.items()})
-    return table.loc[list(dict.fromkeys(k[by] for k in verdicts))].fillna("")
-
-
-def _share(found):
-    trained = [status for status in found if status != "not trained"]
-    if not trained:
-        return "none trained"
-    yes, partly = (trained.count(name) for name in ("supported", "partly supported"))
-    return f"{yes}" + (f" (+{partly})" if partly else "") + f" of {len(trained)}"
-
-
-def bench_table(rows):
-    """Rows that `benchmarks/bench.py` stored, those with a peer: DataFrame, one line a side."""
-    lines = []
-    for row in rows:
-        fastest = min(row["others"].values(), default=None)
-        for name, seconds in row["others"].items():
-            ratio, goal = seconds / row["seconds"], row["goal"] if seconds == fastest else 0
-            reached = f"{goal:g}, {'reached' if ratio >= goal else 'missed'}" if goal else ""
-            lines.append((row["work"], name, _seconds(row["seconds"]), _seconds(seconds), f"{ratio:.3g}", reached))
-    columns = ["work", "against", "rgnb (s)", "other (s)", "times as fast", "goal"]
-    return pd.DataFrame(lines, columns=columns).set_index(["work", "against"])
-
-
-def bench_notes(rows):
-    """What else such rows say: DataFrame of seconds, what was found equal before the timing, and what else was measured."""
-    shown = [row for row in rows if not row["points"]]
-    lines = [(row["work"], "" if row["seconds"] is None else _seconds(row["seconds"]), row["agreement"], row["note"]) for row in shown]
-    return pd.DataFrame(lines, columns=["work", "rgnb (s)", "agreement", "also measured"]).set_index("work")
-
-
-def _seconds(value):
-    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def bench_costs(rows):
-    """Costs against size as panels for `lines`, sizes in units of the smallest; the labels end with the exponent of the larger ones."""
-    panels = {"training step (s)": {}, "measures (s)": {}}
-    for row in rows:
-        if row["points"]:
-            sizes, seconds = np.array(row["points"]).T
-            what, _, name = row["work"].partition(" against ")
-            panel, label = ("training step (s)", name) if what == "training step" else ("measures (s)", what)
-            panels[panel][f"{label}: {row['note'].rpartition('^')[2]}"] = (sizes / sizes[0], seconds)
-    return panels
 
 
 def _colors(panels):

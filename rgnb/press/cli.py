@@ -8,7 +8,8 @@ import re
 import sys
 import time
 
-from rgnb import checks, notebooks
+from rgnb import checks
+from rgnb.press import notebooks
 
 REPRODUCED = "reproduced.json"  # in a folder that a book is made again in: what it gave
 
@@ -56,8 +57,8 @@ def _print_changes(notebook, output):
 
 
 def _compare(names, root):
-    from rgnb import record
-    from rgnb.experiment import results_folder
+    from rgnb.press import record
+    from rgnb.study.store import results_folder
 
     theirs = results_folder()
     if theirs.resolve() != notebooks.ROOT / "results":
@@ -91,7 +92,8 @@ def _build(args):
 
 
 def _sweep(args):
-    from rgnb import hypotheses, sweep
+    from rgnb.study import sweep
+    from rgnb.verdicts import hypotheses
 
     values = {}
     for key, text in args.parameter:
@@ -108,7 +110,7 @@ def _sweep(args):
 
 
 def _train(args):
-    from rgnb import questions
+    from rgnb.study import questions
 
     if args.list:
         for name, (question, experiments, _) in questions.QUESTIONS.items():
@@ -127,7 +129,7 @@ def _value(text):
 
 
 def _build_runs(outputs=()):
-    from rgnb import runs
+    from rgnb.press import runs
 
     return runs.build(outputs)
 

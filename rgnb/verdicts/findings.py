@@ -1,4 +1,4 @@
-"""The paper's three claims judged by the rules of the second round, and what is asked around them; see `rgnb.rules`.
+"""The paper's three claims judged by the rules of the second round, and what is asked around them; see `rgnb.verdicts.rules`.
 
 Every function takes results of one chain family as `Experiment.run` returns them, measured ones or those of
 `anatomy`. Nothing is judged on missing values: they raise.
@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rgnb import checks, rules
-from rgnb.findings import (
-    DRIFT, GATE, RANK, Condition, Interval, Verdict, above, below, chosen, collapse, collapse_from_maximum, largest_rise, one_chain,
-)  # fmt: skip
+from rgnb import checks
+from rgnb.verdicts import rules
+from rgnb.verdicts.intervals import Condition, Interval, Verdict, above, below
+from rgnb.verdicts.measures import DRIFT, GATE, RANK, chosen, collapse, collapse_from_maximum, largest_rise, one_chain
 
 DEFINITIONS = tuple((centring, start) for centring in ("centred", "uncentred") for start in (0, 1))
 NOTHING_LEFT = "nothing left to judge"

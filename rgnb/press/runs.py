@@ -7,7 +7,7 @@ import shutil
 import nbformat
 import yaml
 
-from rgnb import notebooks
+from rgnb.press import notebooks
 
 
 def build(outputs=()):

@@ -7,9 +7,9 @@ import re
 import pandas as pd
 from netCDF4 import Dataset
 
-from rgnb import notebooks
 from rgnb.chains import FAMILIES
-from rgnb.experiment import load, results_folder
+from rgnb.press import notebooks
+from rgnb.study.store import load, results_folder
 
 ANALYSES = ("mode_retention", "perturbations", "anatomy")
 SECONDS = ("core seconds, training", "core seconds, measuring")
@@ -85,7 +85,7 @@ def provenances(path):
 def hours_table(files):
     """Core hours by kind of result, the longest first: output of `results_table` -> DataFrame.
 
-    The analyses of `rgnb.probes` measure networks that are counted among the single ones: their training counts as 0.
+    The analyses of `rgnb.study.probes` measure networks that are counted among the single ones: their training counts as 0.
     """
     hours = files[list(SECONDS)].apply(pd.to_numeric).fillna(0) / 3600
     hours.columns = [name.replace("seconds", "hours") for name in SECONDS]

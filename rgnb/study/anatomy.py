@@ -8,11 +8,13 @@ import torch
 import xarray as xr
 
 from rgnb import metrics
-from rgnb.experiment import MATRICES, analysis, forward
 from rgnb.masking import entropy
 from rgnb.model import ResidualMLP
-from rgnb.probes import INTERVENTIONS, eigenmodes
-from rgnb.training import generator, load_model
+from rgnb.randomness import generator
+from rgnb.study.measurement import MATRICES, forward
+from rgnb.study.probes import INTERVENTIONS, eigenmodes
+from rgnb.study.settings import analysis
+from rgnb.training import load_model
 
 FLOOR = 1e-6  # of the Bayes posterior, before its logarithm is taken
 OFFSETS = 8  # how far from the diagonal couplings between positions are kept

@@ -18,94 +18,25 @@ NaN, each raises a ValueError that names it. The rules:
 """
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from rgnb import checks, metrics
-
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Mean over seeds with its t interval (95 % unless asked otherwise); unbounded for a single seed, which can decide nothing."""
-
-    values: tuple
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values, confidence=CONFIDENCE):
-        """Of one number a seed, (seeds,); unbounded, too, where one of them is not finite."""
-        values = checks.vector("values", values)
-        mean = values.mean()
-        if len(values) < 2 or not np.isfinite(values).all():
-            return cls(tuple(values), mean, -np.inf, np.inf)
-        half = stats.t.ppf((1 + checks.fraction("confidence", confidence)) / 2, len(values) - 1) * stats.sem(values)
-        return cls(tuple(values), mean, mean - half, mean + half)
-
-    def __str__(self):
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One rule of a verdict: what was asked, in words with its numbers, and whether it holds."""
-
-    text: str
-    holds: bool
-
-    def __str__(self):
-        return f"{self.text}: {'yes' if self.holds else 'no'}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A finding's status, the conditions that decided it and the statistics behind them."""
-
-    finding: str
-    status: str  # supported | partly supported | not supported | not trained
-    reason: str
-    conditions: tuple  # of Condition, the gate's first
-    statistics: dict  # name -> Interval
-    ungated: str = ""  # where the gate failed: what the other conditions alone would give
-    networks: int = 0  # how many trained networks it was taken over; 0: not counted
-
-    @property
-    def outcome(self):
-        """The status in words, with what the other conditions would give where the gate failed."""
-        return f"{self.status} (the other conditions alone: {self.ungated})" if self.ungated else self.status
-
-    def __str__(self):
-        return f"{self.finding}: {self.outcome}{self._counted()} ({self.reason})"
-
-    def _counted(self):
-        return f", {self.networks} network{'s' * (self.networks > 1)}" if self.networks else ""
-
-    def _repr_markdown_(self):
-        marks = "\n".join(f"- {'yes' if c.holds else '**no**'}: {c.text}" for c in self.conditions)
-        return f"**{self.finding}: {self.outcome}**{self._counted()}\n\n{marks}"
-
-
-# What the verdicts read of results, and the dims they choose from.
-GATE = {"excess_loss": "correlation_length seed step", "marginal_entropy": "correlation_length", "reachable_loss": "correlation_length"}
-RANK = {"effective_rank": "correlation_length seed state view centring spectrum depth", **GATE}
-STEP_RANK = {"step_rank": "correlation_length seed step spectrum depth", **GATE}
-DRIFT = {"kernel_drift": "correlation_length seed state view transition", **GATE}
-STEP_DRIFT = {"step_drift": "correlation_length seed step transition", **DRIFT}
-
-
-def one_chain(ds, **variables):
-    """Results of one chain family without the dimension `chain`, checked for variables and their dims; ValueError where there are several."""
-    checks.results("ds", ds, **variables)
-    if "chain" in ds.dims:
-        if ds.sizes["chain"] != 1:
-            raise checks.BadValue(f"results hold the chains {ds.chain.values.tolist()}; choose one with ds.sel(chain=...)")
-        ds = ds.isel(chain=0)
-    return ds
+from rgnb.verdicts import rules
+from rgnb.verdicts.intervals import Condition, Interval, Verdict, above, below
+from rgnb.verdicts.measures import (
+    DRIFT,
+    GATE,
+    RANK,
+    STEP_DRIFT,
+    STEP_RANK,
+    chosen,
+    collapse,
+    collapse_from_maximum,
+    defined_drift,
+    largest_rise,
+    one_chain,
+)
 
 
 def _profiles(ds, lengths, view, centring, spectrum, start, step):
@@ -123,51 +54,13 @@ def _profiles(ds, lengths, view, centring, spectrum, start, step):
     return checks.complete("ds", ranks.transpose("correlation_length", "seed", "depth"))
 
 
-def chosen(values, **labels):
-    """`values.sel(**labels)` of a DataArray or Dataset; ValueError that names the closest label where there is no such one."""
-    for dim, label in labels.items():
-        checks.choice(dim, label, values[dim].values.tolist())
-    return values.sel(labels)
-
-
-def _profile(values):
-    found = checks.array("profile", values)
-    if found.ndim < 1 or found.shape[-1] < 2:
-        raise checks.BadValue(f"profile must be (..., depth), 2 depths or more, got shape {found.shape}")
-    return found
-
-
-def _nonzero(rank):
-    # No ratio can be taken to the rank 0 of a constant stream.
-    return np.where(rank > 0, rank, np.nan)
-
-
-def collapse(profile):
-    """`C = 1 - r_L / r_0` of rank profiles (..., depth) -> (...). NaN where r_0 is 0."""
-    profile = _profile(profile)
-    return 1 - profile[..., -1] / _nonzero(profile[..., 0])
-
-
-def collapse_from_maximum(profile):
-    """`1 - r_L / max r` of rank profiles (..., depth) -> (...). NaN where every rank is 0."""
-    profile = _profile(profile)
-    return 1 - profile[..., -1] / _nonzero(profile.max(-1))
-
-
-def largest_rise(profile):
-    """`max over i < j of (r_j - r_i) / r_0` of rank profiles (..., depth) -> (...); negative if strictly falling."""
-    profile = _profile(profile)
-    lowest_before = np.minimum.accumulate(profile, -1)[..., :-1]
-    return (profile[..., 1:] - lowest_before).max(-1) / _nonzero(profile[..., 0])
-
-
 def gate_limit(ds, correlation_length):
     """Largest excess loss (nats) with which a network counts as trained: 5 % of what it can learn, or 0.01."""
     ds = one_chain(ds, **GATE)
     losses = chosen(ds[["marginal_entropy", "reachable_loss"]], correlation_length=correlation_length)
     entropy, reachable = (checks.complete("ds", losses[name]) for name in losses)
     learnable = float((entropy - reachable).mean())
-    return 0.05 * learnable if learnable > 1e-9 else 0.01
+    return rules.FIRST_GATE * learnable if learnable > 1e-9 else rules.GATE_NATS
 
 
 def gate(ds, correlation_length, step=None):
@@ -190,18 +83,6 @@ def _decide(finding, gates, status, conditions, statistics, networks):
     return Verdict(finding, status, reason, (*gates, *conditions), statistics, ungated, networks)
 
 
-def above(name, interval, bound):
-    """Whether an interval lies above a bound, as a `Condition`."""
-    interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
-    return Condition(f"{name} {interval} lies above {bound:g}", bool(interval.low > bound))
-
-
-def below(name, interval, bound):
-    """Whether an interval lies below a bound, as a `Condition`."""
-    interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
-    return Condition(f"{name} {interval} lies below {bound:g}", bool(interval.high < bound))
-
-
 def rank_collapse(ds, view="position", centring="centred", spectrum="singular", start=0, step=None):
     """Finding 1: effective rank falls with depth, at the shortest correlation length.
 
@@ -219,7 +100,7 @@ def rank_collapse(ds, view="position", centring="centred", spectrum="singular", 
     xi = ds.correlation_length.values.min()
     profile = _profiles(ds, [xi], view, centring, spectrum, start, step).sel(correlation_length=xi)
     c, rise = Interval.of(collapse(profile)), Interval.of(largest_rise(profile))
-    conditions = (above(f"collapse C at correlation length {xi:g},", c, 0.2), below("largest rise", rise, 0.05))
+    conditions = (above(f"collapse C at correlation length {xi:g},", c, rules.COLLAPSE), below("largest rise", rise, rules.RISE))
     if all(k.holds for k in conditions):
         status = "supported"
     else:
@@ -251,10 +132,10 @@ def selectivity(ds, view="position", centring="centred", spectrum="singular", st
         "difference": Interval.of(c_short - c_long),
     }
     conditions = (
-        above(f"collapse C at correlation length {short:g},", numbers["collapse, short"], 0.2),
-        below(f"collapse C at correlation length {long:g},", numbers["collapse, long"], 0.1),
-        below(f"the same from the profile's maximum, {long:g},", numbers["collapse, long, from maximum"], 0.1),
-        above("difference of C, short minus long,", numbers["difference"], 0.1),
+        above(f"collapse C at correlation length {short:g},", numbers["collapse, short"], rules.COLLAPSE),
+        below(f"collapse C at correlation length {long:g},", numbers["collapse, long"], rules.NO_COLLAPSE),
+        below(f"the same from the profile's maximum, {long:g},", numbers["collapse, long, from maximum"], rules.NO_COLLAPSE),
+        above("difference of C, short minus long,", numbers["difference"], rules.DIFFERENCE),
     )
     if all(k.holds for k in conditions):
         status = "supported"
@@ -303,12 +184,12 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
         others = float(np.median(np.delete(drift, lead, axis=1))) if transitions > k else 0.0
         named = " and ".join(f"{start + t} → {start + t + 1}" for t in lead)
         conditions = (
-            Condition(f"there are {transitions} transitions, at least 5", transitions >= 5),
-            above("total drift", total, 0.1),
-            Condition(f"{named} {'lead' if k > 1 else 'leads'} in {count} of {seeds} seeds, at least 7 of 8", 8 * count >= 7 * seeds),
-            above("its share of the drift", share, 0.8),
+            Condition(f"there are {transitions} transitions, at least {rules.FIRST_TRANSITIONS}", transitions >= rules.FIRST_TRANSITIONS),
+            above("total drift", total, rules.TOTAL_DRIFT),
+            Condition(f"{named} {'lead' if k > 1 else 'leads'} in {count} of {seeds} seeds, at least 7 of 8", count >= rules.FIRST_AGREEMENT * seeds),
+            above("its share of the drift", share, rules.LEADING_SHARE),
             Condition(f"that share lies above the untrained network's {control}", bool(share.low > control.high)),
-            Condition(f"the median of the others, {others:.3f}, is at most 0.05", others <= 0.05),
+            Condition(f"the median of the others, {others:.3f}, is at most {rules.FIRST_PLATEAU:g}", others <= rules.FIRST_PLATEAU),
         )
         if all(c.holds for c in conditions):
             break
@@ -316,36 +197,6 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
     numbers = {"total": total, "leading share": share, "leading share, untrained": control}
     name = f"Kernel drift at correlation length {xi:g}"
     return _decide(name, [gate(ds, xi, step)], status, conditions, numbers, seeds)
-
-
-def defined_drift(ds, **labels):
-    """Kernel drift of one chain family's networks, 0 where it is not defined.
-
-    Args:
-        ds: results of one chain family with the variable kernel_drift, or step_drift where a step is chosen.
-            Where drift is NaN, effective_rank (step_rank) says whether one of the two depths is constant, of
-            rank 0.
-        labels: correlation_length and, by name, either view and state or step.
-
-    Returns:
-        DataArray (seed, transition).
-
-    Raises:
-        ValueError: a drift is missing: NaN though neither depth is constant, or nothing says so.
-    """
-    if "step" in labels:
-        drift, rank, definition = "step_drift", "step_rank", {}
-    else:
-        drift, rank, definition = "kernel_drift", "effective_rank", {"centring": "centred"}
-    read = RANK | STEP_RANK | STEP_DRIFT
-    ds = one_chain(ds, **{drift: read[drift]})
-    found = chosen(ds[drift], **labels).transpose("seed", "transition")
-    if found.isnull().any() and rank in ds:
-        ds = one_chain(ds, **{rank: read[rank]})
-        ranks = chosen(ds[rank], **labels, **definition, spectrum="singular").transpose("seed", "depth")
-        constant = (ranks == 0).values
-        found = found.copy(data=np.where(constant[:, 1:] | constant[:, :-1], 0, found))
-    return checks.complete("ds", found)
 
 
 def by_definition(finding, ds):

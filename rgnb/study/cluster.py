@@ -1,0 +1,70 @@
+"""Settings of a sweep on a Dask cluster, whose workers need this version of rgnb and one thread each."""
+
+import traceback
+import uuid
+
+import torch
+from dask.distributed import Client, as_completed
+
+from rgnb import checks, files
+from rgnb.study.store import results_folder
+from rgnb.study.sweep import settled
+
+
+def computed(scheduler, waiting, folder, device, analysis=None):
+    """Compute settings on a cluster; yields (setting, seeds, error or None) as each is done.
+
+    Workers write to the same folder where they see it; else to their own ($RGNB_RESULTS there), and what they computed is sent
+    back and stored here.
+
+    Args:
+        scheduler: its address; waiting: {Setting: seeds}; folder: of entries; device: torch.device; analysis: as in
+            `Experiment.run`.
+
+    Raises:
+        ValueError: workers with several threads. OSError: no scheduler answers, or a file cannot be written.
+    """
+    with Client(scheduler, timeout=10) as client:
+        several = sorted(address for address, threads in client.nthreads().items() if threads > 1)
+        if several:
+            raise checks.BadValue(
+                f"workers with several threads: {', '.join(several)}; start each with --nthreads 1, more of them instead"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        token = folder / f".shared-{uuid.uuid4().hex}"  # a worker that finds it sees this folder
+        token.touch()
+        futures = {client.submit(_settled_there, *row, token, device, analysis, pure=False): row for row in waiting.items()}
+        try:
+            for future in as_completed(list(futures)):
+                setting, seeds = futures.pop(future)
+                yield setting, seeds, _collected(future, folder)
+        finally:
+            client.cancel(list(futures))
+            token.unlink(missing_ok=True)
+
+
+def _collected(future, folder):
+    # The error of a setting, None where there is none; its results are in the folder then.
+    fault = future.exception()
+    if isinstance(fault, OSError):
+        raise fault
+    if fault is not None:
+        error = "".join(traceback.format_exception(fault.with_traceback(future.traceback()))).rstrip()
+    else:
+        error, sent = future.result()
+        for name, content in sent.items():
+            if not (folder / name).exists():
+                with files.replacing(folder / name) as partial:
+                    partial.write_bytes(content)
+    future.release()
+    return error
+
+
+def _settled_there(setting, seeds, token, device, analysis):
+    # On a worker: the error, and the results by file name where the folder of who asked is not seen from here.
+    torch.set_num_threads(1)  # whoever started it may not have: every core has a worker of its own
+    shared = token.exists()
+    folder = token.parent if shared else results_folder() / "entries"
+    error = settled(setting, seeds, folder, device, analysis)
+    paths = [] if shared else [setting.path(folder, seed, analysis) for seed in seeds]
+    return error, {path.name: path.read_bytes() for path in paths if path.exists()}

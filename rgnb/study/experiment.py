@@ -1,0 +1,145 @@
+"""Experiments: a grid of settings and seeds in, one labelled Dataset out."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+
+from rgnb import chains, checks
+from rgnb.model import ModelConfig
+from rgnb.randomness import resolve_device
+from rgnb.study.runner import settle
+from rgnb.study.settings import PROFILES, RECIPES, RESULTS_VERSION, Setting, _digits, _frozen
+from rgnb.study.store import _concat, results_folder
+from rgnb.training import TrainConfig, check_gradient
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A grid of settings (chain family x correlation length) and seeds, trained and measured alike.
+
+    `Experiment.profile("quick", mixing="none", seeds=3)` starts from a profile and takes any field of
+    this class, `ModelConfig` or `TrainConfig` by name.
+
+    Args:
+        families: names in `chains.FAMILIES`.
+        correlation_lengths: in steps.
+        own: MarkovChains to use instead of families; they form the family "own", each at its own
+            correlation length.
+        seeds: a number of seeds (0, 1, ...) or the seeds themselves.
+        sequences: fresh sequences, of a fixed seed, on which everything is measured.
+        device: where to train and measure; see `randomness.resolve_device`. Not part of a result's key.
+    """
+
+    families: tuple = ("hierarchical",)
+    correlation_lengths: tuple = (1.0, 7.0)
+    own: tuple = ()
+    seeds: int | tuple = 8
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    sequences: int = 4096
+    device: str = "auto"
+
+    def __post_init__(self):
+        def fix(**values):
+            for name, value in values.items():
+                object.__setattr__(self, name, value)
+
+        for name, kind in {"model": ModelConfig, "training": TrainConfig}.items():
+            checks.instance(name, getattr(self, name), kind, "Experiment.profile makes one from its fields")
+        families = checks.sequence("families", self.families, 0)
+        lengths = checks.sequence("correlation_lengths", self.correlation_lengths, 0)
+        several = hasattr(self.seeds, "__iter__") and not isinstance(self.seeds, str)
+        seeds = self.seeds if several else range(checks.integer("seeds", self.seeds, 1, 10_000))
+        fix(
+            families=tuple(checks.choice("family", f, chains.FAMILIES) for f in families),
+            correlation_lengths=tuple(checks.positive("correlation_length", xi) for xi in lengths),
+            own=checks.sequence("own", self.own, 0),
+            seeds=tuple(checks.integer("seeds", s, 0) for s in checks.sequence("seeds", seeds, 0)),
+            sequences=checks.integer("sequences", self.sequences, 64),
+        )
+        for name in ("seeds",) if self.own else ("seeds", "families", "correlation_lengths"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise checks.BadValue(f"{name} must hold at least one value and none twice, got {values}")
+        for chain in self.own:
+            checks.instance("own", chain, chains.MarkovChain, "wrap a matrix as MarkovChain(P)")
+            if chain.n_states != self.model.n_states:
+                raise checks.BadValue(
+                    f"the chain has {chain.n_states} states, the model {self.model.n_states}; make them equal"
+                )
+        resolve_device(self.device)
+        check_gradient(self.model, self.training)
+        lengths = [setting.chain.correlation_length for setting in self.settings()]  # builds every chain: bad ones fail here
+        if self.own and len(set(lengths)) < len(lengths):
+            raise checks.BadValue(
+                "own chains must differ in correlation length; run equal ones as separate experiments"
+            )
+
+    @classmethod
+    def profile(cls, profile="paper", recipe=None, **changes):
+        """An Experiment from a profile in `PROFILES` with fields changed by name, trained by a recipe in `RECIPES` (None: the profile's own)."""
+        trained = {} if recipe is None else RECIPES[checks.choice("recipe", recipe, RECIPES)]
+        changes = PROFILES[checks.choice("profile", profile, PROFILES)] | trained | changes
+        parts = {"model": ModelConfig, "training": TrainConfig}
+        own = {f.name for f in fields(cls)} - set(parts)
+        known = own.union(*({f.name for f in fields(part)} for part in parts.values()))
+        for name in changes:
+            checks.choice("parameter", name, sorted(known))
+        built = {
+            part: kind(**{f.name: changes[f.name] for f in fields(kind) if f.name in changes})
+            for part, kind in parts.items()
+        }
+        return cls(**built, **{name: value for name, value in changes.items() if name in own})
+
+    def settings(self):
+        """The grid's settings, as a list of `Setting`."""
+        common = {"model": self.model, "training": self.training, "sequences": self.sequences}
+        if self.own:
+            return [Setting("own", _digits(c.correlation_length, 9), _frozen(c), **common) for c in self.own]
+        return [Setting(f, xi, (), **common) for f in self.families for xi in self.correlation_lengths]
+
+    def missing(self, results=None, analysis=None):
+        """The (setting, seed) pairs that are not stored yet; whether a stored file is whole shows when it is read."""
+        folder = results_folder(results)
+        return [(s, seed) for s in self.settings() for seed in self.seeds if not s.path(folder, seed, analysis).exists()]
+
+    def run(self, results=None, progress=True, analysis=None):
+        """Load every stored (setting, seed), train and measure the others, and combine them.
+
+        Args:
+            results: folder of results; None takes $RGNB_RESULTS, or `results/` of this checkout.
+            progress: show bars on stderr.
+            analysis: what is measured on the trained networks: a function of (task, setting, seed,
+                snapshots, device) that returns a Dataset, as those in `rgnb.study.probes`; its id and version (see `analysis`)
+                are part of a result's key. None: ranks, drift and losses, see `measure`.
+
+        Returns:
+            xarray.Dataset with dims (chain, correlation_length, seed) and those of the analysis; by default
+            among (state, view, centring, spectrum, depth, other_depth, mode, transition, step, block, rows,
+            floor). Every variable has a `long_name` and `units`, and the coordinate `provenance` says in JSON
+            where each entry was made.
+
+        Raises:
+            FloatingPointError: training diverged; the other seeds, and what was stored before, stay.
+            OSError: a file cannot be written or read, or a damaged one not be set aside.
+            ValueError: the results folder is read-only and something is missing.
+        """
+        folder, device = results_folder(results), resolve_device(self.device)
+        found, seen = {}, set()
+        # Processes that run the same settings share them out: each takes one that no other is at.
+        waiting = self.settings()
+        while waiting:
+            setting = next((s for s in waiting if s not in seen), waiting[0])
+            entries = settle(setting, self.seeds, folder, device, progress, analysis, wait=setting in seen)
+            seen.add(setting)
+            if entries is not None:
+                waiting.remove(setting)
+                found[setting.family, setting.correlation_length] = _concat(list(entries.values()), "seed")
+        by_family = {}
+        for setting in self.settings():
+            by_family.setdefault(setting.family, []).append(found[setting.family, setting.correlation_length])
+        combined = _concat([_concat(d, "correlation_length") for d in by_family.values()], "chain")
+        return combined.assign_attrs(experiment=json.dumps(self._config(), sort_keys=True), version=RESULTS_VERSION)
+
+    def _config(self):
+        config = asdict(self) | {"own": [c.transition_matrix.tolist() for c in self.own]}
+        return {k: v for k, v in config.items() if k != "device"}

@@ -1,0 +1,116 @@
+"""Verdicts over hundreds of settings, with p-values corrected for their number."""
+
+import numpy as np
+from scipy import stats
+
+from rgnb import checks
+from rgnb.verdicts import first_round, rules
+from rgnb.verdicts.hypotheses import GATE, RANK, _check_whole
+from rgnb.verdicts.intervals import Interval, Verdict
+
+DEFINITIONS = {
+    "primary": {},
+    "eigenvalues": {"spectrum": "eigen"},
+    "uncentred": {"centring": "uncentred"},
+    "uncentred eigenvalues": {"centring": "uncentred", "spectrum": "eigen"},
+    "from depth 1": {"start": 1},
+    "token": {"view": "token"},
+    "masked": {"view": "masked"},
+    "pooled": {"view": "pooled"},
+}
+
+
+FINDINGS = (
+    "Rank collapse, short memory",
+    "Rank collapse, long memory",
+    "Selectivity",
+    "Kernel drift, short memory",
+    "Kernel drift, long memory",
+)
+
+
+def robustness(ds, variants, short, long):
+    """5: verdicts on all findings in every setting of a sweep, under the primary and other definitions of rank.
+
+    Rank collapse and kernel drift are judged at each correlation length, selectivity between two. A correlation length
+    other than `short` and `long` takes the place of the nearer one by ratio: a variant of its own, named after it.
+
+    Args:
+        ds: sweep whose rows' coordinate `experiment` numbers (variant, mixing) in the order of `variants` x ("tokens", "none").
+        variants: names of the variants.
+        short, long: correlation lengths (steps) that every variant has.
+
+    Returns:
+        {(finding, definition, family, mixing, variant): Verdict}. Kernel drift has no definition of rank: it has the primary one only.
+    """
+    labels = {"experiment": "run", "family": "run", "correlation_length": "run", "seed": "run"}
+    checks.results("ds", ds, kernel_drift="run state view transition", **RANK, **GATE, **labels)
+    variants = checks.sequence("variants", variants)
+    verdicts = {}
+    for k, (variant, mixing) in enumerate((v, m) for v in variants for m in ("tokens", "none")):
+        rows = ds.isel(run=(ds.experiment == k).values)
+        for family in dict.fromkeys(rows.family.values.tolist()):
+            own = rows.isel(run=(rows.family == family).values)
+            _check_whole(own, f"{family} chains, mixing {mixing}, {variant}", short, long)
+            one = _as_results(own)
+            for xi in map(float, one.correlation_length.values):
+                here = one.sel(correlation_length=[xi])
+                end, pair = ("short", [xi, long]) if xi**2 < short * long else ("long", [short, xi])
+                key = (family, mixing, variant if xi in (short, long) else f"ξ = {xi:g}")
+                verdicts[f"Kernel drift, {end} memory", "primary", *key] = first_round.kernel_drift(here)
+                for definition, arguments in DEFINITIONS.items():
+                    verdicts[f"Rank collapse, {end} memory", definition, *key] = first_round.rank_collapse(here, **arguments)
+                    if xi != short:
+                        both = one.sel(correlation_length=pair)
+                        verdicts["Selectivity", definition, *key] = first_round.selectivity(both, **arguments)
+    named = list(variants)  # the other correlation lengths come after them
+    place = lambda key: (FINDINGS.index(key[0]), named.index(key[-1]) if key[-1] in named else len(named))  # noqa: E731
+    return {key: verdicts[key] for key in sorted(verdicts, key=place)}
+
+
+def _as_results(rows):
+    # A sweep's rows of one family as `Experiment.run` returns them, not padded to other variants' depth.
+    rows = rows.dropna("depth", how="all").dropna("transition", how="all")
+    values = rows.drop_vars([c for c in rows.coords if c not in (*rows.dims, "correlation_length", "seed") and rows[c].dims == ("run",)])
+    ds = values.set_index(run=("correlation_length", "seed")).unstack("run")
+    return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))
+
+
+def p_value(interval, bound, direction):
+    """One-sided t test that a mean lies above (direction 1) or below (-1) a bound, from an Interval's values; 1 where undecidable."""
+    checks.instance("interval", interval, Interval)
+    values = checks.choice("direction", direction, (1, -1)) * (np.asarray(interval.values) - checks.number("bound", bound))
+    if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:
+        return 1.0
+    return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
+
+
+def finding_p(verdict):
+    """p-value of a finding of `rgnb.verdicts.first_round`: the largest of its interval conditions (an intersection-union test)."""
+    s = checks.instance("verdict", verdict, Verdict).statistics
+    if "difference" in s:
+        tests = [
+            (s["collapse, short"], rules.COLLAPSE, 1),
+            (s["collapse, long"], rules.NO_COLLAPSE, -1),
+            (s["collapse, long, from maximum"], rules.NO_COLLAPSE, -1),
+            (s["difference"], rules.DIFFERENCE, 1),
+        ]
+    elif "collapse" in s:
+        tests = [(s["collapse"], rules.COLLAPSE, 1), (s["largest rise"], rules.RISE, -1)]
+    elif "total" not in s:
+        raise checks.BadValue(f"verdict must be one of rgnb.verdicts.first_round, got {verdict.finding!r}")
+    else:
+        least = max(rules.LEADING_SHARE, s["leading share, untrained"].high)
+        tests = [(s["total"], rules.TOTAL_DRIFT, 1), (s["leading share"], least, 1)]
+    return max(p_value(*test) for test in tests)
+
+
+def corrected(verdicts):
+    """Benjamini and Hochberg at false discovery rate 0.025 (one-sided): {key: Verdict} -> {key: bool}, True where a supported one stays so."""
+    checks.mapping("verdicts", verdicts, Verdict)
+    keys = [k for k, v in verdicts.items() if v.status != "not trained"]
+    if not keys:
+        return dict.fromkeys(verdicts, False)
+    adjusted = stats.false_discovery_control([finding_p(verdicts[k]) for k in keys])
+    stays = {k: bool(q <= (1 - rules.CONFIDENCE) / 2) for k, q in zip(keys, adjusted)}
+    return {k: stays.get(k, False) and v.status == "supported" for k, v in verdicts.items()}
