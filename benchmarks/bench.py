@@ -132,21 +132,36 @@ def sampling(tiny):
         samples["quantecon"] = simulated.simulate(length, init=rng.integers(n, size=batch))
     if deeptime := peer("deeptime.markov.msm"):
         model = deeptime.MarkovStateModel(P)
-        sides["deeptime"] = (lambda: [model.simulate(length, start=int(s)) for s in rng.integers(n, size=few)], batch / few)
+        sides["deeptime"] = (
+            lambda: [model.simulate(length, start=int(s)) for s in rng.integers(n, size=few)],
+            batch / few,
+        )
     if hmm := peer("hmmlearn.hmm"):
         model_hmm = hmm.CategoricalHMM(n, random_state=0)
         model_hmm.startprob_, model_hmm.transmat_, model_hmm.emissionprob_ = np.full(n, 1 / n), P, np.eye(n)
         sides["hmmlearn"] = (lambda: [model_hmm.sample(length) for _ in range(few)], batch / few)
     if pydtmc := peer("pydtmc"):
         other = pydtmc.MarkovChain(P)
-        sides["pydtmc"] = (lambda: [other.simulate(length - 1, output_indices=True) for _ in range(few)], batch / few)
+        sides["pydtmc"] = (
+            lambda: [other.simulate(length - 1, output_indices=True) for _ in range(few)],
+            batch / few,
+        )
     smallest = min(law_p_value(s, P) for s in samples.values())
     if smallest < 1e-4:
         raise AssertionError(f"a sampler does not follow its law: chi-square p = {smallest:.2g}")
     agreement = f"chi-square on transitions, p ≥ {smallest:.2g}"
     with one_core():
         note = f"deeptime, hmmlearn and pydtmc: {few} sequences, scaled up; of its time: {shares(sides['rgnb'][0])}"
-        return [row(f"sampling {batch} x {length} tokens, V = {n}, one core", sides, 20, goal=2, agreement=agreement, note=note)]
+        return [
+            row(
+                f"sampling {batch} x {length} tokens, V = {n}, one core",
+                sides,
+                20,
+                goal=2,
+                agreement=agreement,
+                note=note,
+            )
+        ]
 
 
 def law_p_value(tokens, P):
@@ -204,9 +219,13 @@ def cka(tiny):
         sides, found = {"rgnb": (lambda layers=layers: metrics.cka_matrix(layers), 1)}, {}
         if module := peer("cka"):
             found["pytorch-cka"] = lambda layers=layers, m=module: m.cka_from_features(layers, layers)
-        if (module := peer("ckatorch.core")) and n <= 1024:  # its cost and the next one's grow with n^3: minutes at 4096
+        if (
+            module := peer("ckatorch.core")
+        ) and n <= 1024:  # its cost and the next one's grow with n^3: minutes at 4096
             pair = module.cka_batch
-            found["ckatorch"] = lambda a=layers, f=pair: torch.stack([torch.stack([f(x[None], y[None]) for y in a]) for x in a])
+            found["ckatorch"] = lambda a=layers, f=pair: torch.stack(
+                [torch.stack([f(x[None], y[None]) for y in a]) for x in a]
+            )
         if (module := peer("torch_cka")) and n <= 1024:
 
             def torch_cka(m=module, a=(model, names, batches)):
@@ -221,12 +240,18 @@ def cka(tiny):
                 warnings.simplefilter("ignore")
                 errors[name] = ((function() - exact) / exact).abs().max().item()
             if errors[name] > 0.05:
-                raise AssertionError(f"{name} computes something else: relative difference {errors[name]:.2g}")
+                raise AssertionError(
+                    f"{name} computes something else: relative difference {errors[name]:.2g}"
+                )
             sides[name] = (function, 1)
-        agreement = f"relative error {error:.0e}; " + ", ".join(f"{name} {e:.0e}" for name, e in errors.items())
+        agreement = f"relative error {error:.0e}; " + ", ".join(
+            f"{name} {e:.0e}" for name, e in errors.items()
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            rows.append(row(f"debiased CKA of 9 layers x 64, n = {n}", sides, 5, goal=goal, agreement=agreement))
+            rows.append(
+                row(f"debiased CKA of 9 layers x 64, n = {n}", sides, 5, goal=goal, agreement=agreement)
+            )
     return rows
 
 
@@ -272,7 +297,9 @@ def ranks(tiny):
     e = profile(tiny)
     sequences, shown = e.sequences, 16 if tiny else 256
     chain = chains.hierarchical(e.model.n_states, 7.0)
-    inputs, selected = corrupt(chain.sample(sequences, e.model.length, generator(0, 9)), chain.n_states, generator=generator(1, 9))
+    inputs, selected = corrupt(
+        chain.sample(sequences, e.model.length, generator(0, 9)), chain.n_states, generator=generator(1, 9)
+    )
     streams, _ = forward(ResidualMLP(e.model, 0), inputs, torch.device("cpu"))
     # As in a measurement: position and pooled views of all sequences, the others of a part of them.
     parts = [(v, slice(None) if v in ("position", "pooled") else slice(shown)) for v in metrics.VIEWS]
@@ -291,11 +318,19 @@ def ranks(tiny):
     if error > 1e-6:
         raise AssertionError(f"ranks differ by {error:.2g}")
     # Beside torch's threads numpy's own can get in each other's way: with one it is sometimes twice as fast.
-    sides = {"rgnb": (ours, 1), "numpy": (plain, 1), "numpy on one thread": (threadpool_limits.wrap(limits=1, user_api="blas")(plain), 1)}
+    sides = {
+        "rgnb": (ours, 1),
+        "numpy": (plain, 1),
+        "numpy on one thread": (threadpool_limits.wrap(limits=1, user_api="blas")(plain), 1),
+    }
     tall = [x for x in views if x.shape[-2] > 2 * x.shape[-1]]
     size = 256 if tiny else 2048
     square = torch.randn(size, size, dtype=torch.float64, generator=generator(0, 9))
-    grams = sum(2 * x.numel() * x.shape[-1] for x in tall) / (2 * size**3) * medians({"product": (lambda: square @ square, 1)}, 3)["product"]
+    grams = (
+        sum(2 * x.numel() * x.shape[-1] for x in tall)
+        / (2 * size**3)
+        * medians({"product": (lambda: square @ square, 1)}, 3)["product"]
+    )
     with one_core():  # the profiler sees one thread
         shared = shares(ours)
     note = f"of its time: {shared}; at the rate of a {size}^3 product in double precision, X^T X of the tall matrices alone takes {grams:.2g} s"
@@ -312,7 +347,14 @@ class Plain(nn.Module):
         self.embedding = linear(c.n_states + 1, d, bias=False)
         self.blocks = nn.ModuleList(
             nn.ModuleList(
-                [nn.LayerNorm(d), linear(t, 2 * t), linear(2 * t, t, bias=False), nn.LayerNorm(d), linear(d, 4 * d), linear(4 * d, d)]
+                [
+                    nn.LayerNorm(d),
+                    linear(t, 2 * t),
+                    linear(2 * t, t, bias=False),
+                    nn.LayerNorm(d),
+                    linear(d, 4 * d),
+                    linear(4 * d, d),
+                ]
             )
             for _ in range(c.depth)
         )
@@ -330,7 +372,9 @@ class Plain(nn.Module):
         pairs = [(self.embedding, model.embedding), (self.norm, model.final_norm), (self.head, model.head)]
         for mine, its in zip(self.blocks, model.blocks):
             token, channel = its.token_mlp, its.channel_mlp
-            pairs += zip(mine, (its.token_norm, token.up, token.down, its.channel_norm, channel.up, channel.down))
+            pairs += zip(
+                mine, (its.token_norm, token.up, token.down, its.channel_norm, channel.up, channel.down)
+            )
         with torch.no_grad():
             for mine, its in pairs:
                 for name, p in mine.named_parameters():
@@ -352,7 +396,10 @@ def training(tiny):
     """Training with token mixing, as a share of the rate of a large matrix product."""
     e = profile(tiny)
     members, steps, few = (2, 50, 50) if tiny else (2, 300, 100)  # few: of the plain loop, scaled up
-    chain, config = chains.hierarchical(e.model.n_states, 7.0), TrainConfig(**{**asdict(e.training), "steps": steps, "snapshots": ()})
+    chain, config = (
+        chains.hierarchical(e.model.n_states, 7.0),
+        TrainConfig(**{**asdict(e.training), "steps": steps, "snapshots": ()}),
+    )
     stack = ResidualMLP(e.model, list(range(members)))
     tokens = chain.sample(config.batch, e.model.length, generator(0, 9))
     inputs, selected = corrupt(tokens, chain.n_states, config.rate, config.scheme, generator(1, 9))
@@ -379,11 +426,17 @@ def training(tiny):
     size = 256 if tiny else 2048
     left, right = torch.randn(2, size, size, generator=generator(0, 9))
     step_flops = flops(e.model, config.batch, config.rate)
-    image, kernel = torch.randn(size // 64, size, 1, 64, generator=generator(0, 9)), torch.randn(size, size, 1, 1, generator=generator(0, 9))
+    image, kernel = (
+        torch.randn(size // 64, size, 1, 64, generator=generator(0, 9)),
+        torch.randn(size, size, 1, 1, generator=generator(0, 9)),
+    )
     image = image.to(memory_format=torch.channels_last)
     # Two sides are as long as the work of all members would take at the rate of one large operation.
     scale = members * steps * step_flops / (2 * size**3)
-    product, convolution = f"the same operations at the rate of a {size}^3 matrix product", "at the rate of a convolution as large"
+    product, convolution = (
+        f"the same operations at the rate of a {size}^3 matrix product",
+        "at the rate of a convolution as large",
+    )
     sides = {
         "rgnb": (ours, 1),
         "plain loop, one network at a time": (plain, members * steps / few),
@@ -397,7 +450,13 @@ def training(tiny):
     work = f"training, token mixing, {members} networks x {steps} steps"
     return [
         Row(work, seconds, taken, agreement=f"loss {abs(a - b):.0e} apart", note=note),
-        Row(f"{work}, against the machine", seconds, {product: limits.pop(product)}, goal=0.75, note=f"{limits[convolution] / seconds:.0%} of the rate of a convolution as large"),
+        Row(
+            f"{work}, against the machine",
+            seconds,
+            {product: limits.pop(product)},
+            goal=0.75,
+            note=f"{limits[convolution] / seconds:.0%} of the rate of a convolution as large",
+        ),
     ]
 
 
@@ -410,29 +469,67 @@ def exponent(points):
 def scaling(tiny):
     """Seconds a training step against every size, the others as in the paper profile; and of a rank and a CKA against the rows."""
     base = asdict(profile(tiny).model)
-    sizes = {"n_states": (8, 16, 32, 64), "length": (16, 32, 64, 128), "width": (16, 32, 64, 128), "depth": (3, 6, 12, 24), "seeds": (1, 2, 4, 8)}
-    sizes = {name: tuple(v // 2 for v in values[:2]) if tiny and name != "seeds" else values[: 2 if tiny else 4] for name, values in sizes.items()}
+    sizes = {
+        "n_states": (8, 16, 32, 64),
+        "length": (16, 32, 64, 128),
+        "width": (16, 32, 64, 128),
+        "depth": (3, 6, 12, 24),
+        "seeds": (1, 2, 4, 8),
+    }
+    sizes = {
+        name: tuple(v // 2 for v in values[:2]) if tiny and name != "seeds" else values[: 2 if tiny else 4]
+        for name, values in sizes.items()
+    }
     steps, out = 50, []
     for name, values in sizes.items():
         points = []
         for value in values:
-            config, seeds = (ModelConfig(**base), value) if name == "seeds" else (ModelConfig(**(base | {name: value})), 1)
+            config, seeds = (
+                (ModelConfig(**base), value)
+                if name == "seeds"
+                else (ModelConfig(**(base | {name: value})), 1)
+            )
             chain = chains.hierarchical(config.n_states, 2.0)
 
             def run(config=config, seeds=seeds, chain=chain):
                 with tempfile.TemporaryDirectory() as folder:
-                    train(config, TrainConfig(steps=steps, snapshots=()), chain, list(range(seeds)), folder, "cpu", progress=False)
+                    train(
+                        config,
+                        TrainConfig(steps=steps, snapshots=()),
+                        chain,
+                        list(range(seeds)),
+                        folder,
+                        "cpu",
+                        progress=False,
+                    )
 
             started = time.perf_counter()
             run()
             points.append((value, (time.perf_counter() - started) / steps))
-        out.append(Row(f"training step against {name}", points[-1][1], points=points, note=f"grows as size^{exponent(points):.2f}"))
-    for name, function in {"effective rank": metrics.effective_rank, "CKA": lambda x: metrics.linear_cka(x, x)}.items():
+        out.append(
+            Row(
+                f"training step against {name}",
+                points[-1][1],
+                points=points,
+                note=f"grows as size^{exponent(points):.2f}",
+            )
+        )
+    for name, function in {
+        "effective rank": metrics.effective_rank,
+        "CKA": lambda x: metrics.linear_cka(x, x),
+    }.items():
         points = []
         for n in (256, 512) if tiny else (1024, 4096, 16384, 65536):
             x = torch.randn(n, 64, generator=generator(0, 9))
             points.append((n, medians({"rgnb": (lambda f=function, x=x: f(x), 1)}, 3)["rgnb"]))
-        out.append(Row(f"{name} of n x 64 against n", points[-1][1], points=points, note=f"grows as size^{exponent(points):.2f}"))
+        out.append(
+            Row(
+                f"{name} of n x 64 against n",
+                points[-1][1],
+                points=points,
+                note=f"grows as size^{exponent(points):.2f}",
+            )
+        )
     return out
 
 
@@ -449,7 +546,13 @@ def memory(tiny):
     """Peak memory of a run: it does not hang on the number of steps, so 50 are enough."""
     started = time.perf_counter()
     peak = alone(whole_run, tiny)
-    return [Row("training and measuring one network", time.perf_counter() - started, note=f"peak {peak:.0f} MB; to stay below 2048 MB")]
+    return [
+        Row(
+            "training and measuring one network",
+            time.perf_counter() - started,
+            note=f"peak {peak:.0f} MB; to stay below 2048 MB",
+        )
+    ]
 
 
 def counts(tiny):
@@ -460,7 +563,10 @@ def counts(tiny):
     model = ResidualMLP(e.model, list(range(members)))
     tokens = chain.sample(members * c.batch, e.model.length, generator(0, 9)).unflatten(0, (members, c.batch))
     inputs, selected = corrupt(tokens, chain.n_states, c.rate, c.scheme, generator(1, 9))
-    losses = {"rgnb": lambda: count_loss(model, inputs, tokens, selected), "dense": lambda: masked_loss(model(inputs), tokens, selected)}
+    losses = {
+        "rgnb": lambda: count_loss(model, inputs, tokens, selected),
+        "dense": lambda: masked_loss(model(inputs), tokens, selected),
+    }
     error = (losses["rgnb"]() - losses["dense"]()).abs().max().item()
     if error > 1e-5:
         raise AssertionError(f"the two forms differ by {error:.2g}")
@@ -471,7 +577,16 @@ def counts(tiny):
 
     sides = {name: (lambda loss=loss: [step(loss) for _ in range(5)], 0.2) for name, loss in losses.items()}
     note = f"of its time: {shares(sides['rgnb'][0])}"
-    return [row(f"one step without mixing, {members} networks", sides, 10, goal=50, agreement=f"loss {error:.0e} apart", note=note)]
+    return [
+        row(
+            f"one step without mixing, {members} networks",
+            sides,
+            10,
+            goal=50,
+            agreement=f"loss {error:.0e} apart",
+            note=note,
+        )
+    ]
 
 
 def posterior(tiny):
@@ -484,10 +599,16 @@ def posterior(tiny):
     agreement = ""
     if hmm := peer("hmmlearn.hmm"):
         model = hmm.CategoricalHMM(n)
-        model.startprob_, model.transmat_ = chain.stationary_distribution.numpy(), chain.transition_matrix.numpy()
+        model.startprob_, model.transmat_ = (
+            chain.stationary_distribution.numpy(),
+            chain.transition_matrix.numpy(),
+        )
         model.emissionprob_ = np.concatenate([0.85 * np.eye(n), np.full((n, 1), 0.15)], 1)
         flat, lengths = observed.reshape(-1, 1).numpy(), [length] * batch
-        error = np.abs(model.predict_proba(flat, lengths).reshape(batch, length, n) - bayes_posterior(chain, observed).numpy()).max()
+        error = np.abs(
+            model.predict_proba(flat, lengths).reshape(batch, length, n)
+            - bayes_posterior(chain, observed).numpy()
+        ).max()
         if error > 1e-9:
             raise AssertionError(f"posteriors differ by {error:.2g}")
         sides["hmmlearn"] = (lambda: model.predict_proba(flat, lengths), 1)
@@ -497,7 +618,10 @@ def posterior(tiny):
 
 def start(tiny):
     """The command line before any work."""
-    command = lambda *a: (lambda: subprocess.run([sys.executable, "-m", "rgnb.press.cli", *a], capture_output=True, check=True), 1)  # noqa: E731
+    command = lambda *a: (
+        lambda: subprocess.run([sys.executable, "-m", "rgnb.press.cli", *a], capture_output=True, check=True),
+        1,
+    )
     taken = medians({"rgnb --help": command("--help"), "rgnb list": command("list")}, 1 if tiny else 5)
     return [Row(name, seconds, note="to stay below 1 s") for name, seconds in taken.items()]
 
@@ -505,14 +629,28 @@ def start(tiny):
 def gpu(tiny):
     """16 seeds at once on a GPU against one after the other there."""
     if not torch.cuda.is_available():
-        return [Row("training 16 networks on a GPU", None, note="not measured: this machine has none that torch can use")]
+        return [
+            Row(
+                "training 16 networks on a GPU",
+                None,
+                note="not measured: this machine has none that torch can use",
+            )
+        ]
     config = profile(tiny).model
     chain, steps = chains.hierarchical(config.n_states, 7.0), 50 if tiny else 500
 
     def run(groups):
         with tempfile.TemporaryDirectory() as folder:
             for seeds in groups:
-                train(config, TrainConfig(steps=steps, snapshots=()), chain, seeds, folder, "cuda", progress=False)
+                train(
+                    config,
+                    TrainConfig(steps=steps, snapshots=()),
+                    chain,
+                    seeds,
+                    folder,
+                    "cuda",
+                    progress=False,
+                )
             torch.cuda.synchronize()
 
     sides = {"rgnb": (lambda: run([list(range(16))]), 1), "one at a time": (lambda: run([[0], [1]]), 8)}
@@ -521,14 +659,43 @@ def gpu(tiny):
 
 def again(tiny):
     """What `make reproduce` takes for the findings' networks, planned from a few steps and measurements timed now."""
-    changes = {"families": ("hierarchical", "sticky"), "seeds": 1 if tiny else 8, "mixing": ["tokens", "none"], "device": "cpu"}
+    changes = {
+        "families": ("hierarchical", "sticky"),
+        "seeds": 1 if tiny else 8,
+        "mixing": ["tokens", "none"],
+        "device": "cpu",
+    }
     with tempfile.TemporaryDirectory() as folder:
         planned = plan(grid("quick" if tiny else "paper", **changes), folder, workers=2)
     note = f"{planned.asked} networks on {planned.workers} workers, {planned.seconds / 3600:.1f} h"
-    return [Row("the findings' networks from nothing, planned", planned.seconds, {"NeuroLibre's limit, 8 h on 2 CPUs": 8 * 3600.0}, goal=2, note=note)]
+    return [
+        Row(
+            "the findings' networks from nothing, planned",
+            planned.seconds,
+            {"NeuroLibre's limit, 8 h on 2 CPUs": 8 * 3600.0},
+            goal=2,
+            note=note,
+        )
+    ]
 
 
-BENCHMARKS = {f.__name__: f for f in (sampling, cka, streaming, ranks, training, counts, posterior, start, memory, scaling, again, gpu)}
+BENCHMARKS = {
+    f.__name__: f
+    for f in (
+        sampling,
+        cka,
+        streaming,
+        ranks,
+        training,
+        counts,
+        posterior,
+        start,
+        memory,
+        scaling,
+        again,
+        gpu,
+    )
+}
 
 
 def table(rows):
@@ -539,7 +706,9 @@ def table(rows):
         for name, seconds in r.others.items():
             lines.append(f"    {name}: {seconds:.4g} s, {seconds / r.seconds:.3g} x")
         if r.goal:
-            lines.append(f"    goal {r.goal:g} x the fastest: {'reached' if r.ratio >= r.goal else 'not reached'}")
+            lines.append(
+                f"    goal {r.goal:g} x the fastest: {'reached' if r.ratio >= r.goal else 'not reached'}"
+            )
         lines += [f"    {text}" for text in (r.note, r.agreement) if text]
     return "\n".join(lines)
 
@@ -548,7 +717,9 @@ def main(arguments=None):
     """Run the benchmarks named, all by default; print their table; store it where all were run at full size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all by default")
-    parser.add_argument("--tiny", action="store_true", help="sizes that take seconds, to see that everything works")
+    parser.add_argument(
+        "--tiny", action="store_true", help="sizes that take seconds, to see that everything works"
+    )
     args = parser.parse_args(arguments)
     rows = []
     for name in args.names or BENCHMARKS:
@@ -556,8 +727,21 @@ def main(arguments=None):
         print(table(found), flush=True)
         rows += found
     if not (args.names or args.tiny):
-        peers = ("quantecon", "deeptime", "hmmlearn", "pydtmc", "pytorch-cka", "ckatorch", "torch-cka", "numpy", "scipy")
-        made = provenance(torch.device("cpu")) | {"cores": cores.available(), "peers": {name: version(name) for name in peers}}
+        peers = (
+            "quantecon",
+            "deeptime",
+            "hmmlearn",
+            "pydtmc",
+            "pytorch-cka",
+            "ckatorch",
+            "torch-cka",
+            "numpy",
+            "scipy",
+        )
+        made = provenance(torch.device("cpu")) | {
+            "cores": cores.available(),
+            "peers": {name: version(name) for name in peers},
+        }
         content = {"provenance": made, "rows": [asdict(r) for r in rows]}
         path = Path(__file__).with_name("results.json")
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -76,7 +76,11 @@ def resume_state(parts, history, seconds, seeds):
     states = []
     for stack, optimizer in parts:
         named = dict(stack.named_parameters())
-        moments = {f"{key}.{name}": optimizer.state[p][key] for name, p in named.items() for key in ("exp_avg", "exp_avg_sq")}
+        moments = {
+            f"{key}.{name}": optimizer.state[p][key]
+            for name, p in named.items()
+            for key in ("exp_avg", "exp_avg_sq")
+        }
         states.append({f"weight.{name}": p for name, p in named.items()} | moments)
     tensors = {name: torch.cat([state[name] for state in states]) for name in states[0]}
     return {"seeds": torch.tensor(seeds), "history": history, "seconds": torch.tensor(seconds)} | tensors
@@ -90,7 +94,10 @@ def resume(parts, state, done):
         for (stack, optimizer), weight, average, square in zip(parts, *values):
             p = stack.get_parameter(name)
             p.data.copy_(weight)
-            moments = {"exp_avg": average.to(p.device, copy=True), "exp_avg_sq": square.to(p.device, copy=True)}
+            moments = {
+                "exp_avg": average.to(p.device, copy=True),
+                "exp_avg_sq": square.to(p.device, copy=True),
+            }
             optimizer.state[p] = {"step": torch.tensor(float(done), device=p.device), **moments}
 
 
@@ -108,12 +115,19 @@ def groups(stores, group_store, steps, block):
             continue
         done, members = len(state["history"]) * block, state["seeds"].tolist()
         # A checkpoint past a snapshot that is missing cannot give it back.
-        whole = [s for s in members if s in stores and all(stores[s].load(stores[s].path(step)) for step in steps if step < done)]
+        whole = [
+            s
+            for s in members
+            if s in stores and all(stores[s].load(stores[s].path(step)) for step in steps if step < done)
+        ]
         if done > steps[-1] or not set(whole) & set(waiting):
             continue
         # Members that are stored already train along: beside others, rounding would differ.
         at = torch.tensor([members.index(s) for s in whole])
-        kept = {k: v.index_select(1 if k == "history" else 0, at) if v.ndim and k != "seeds" else v for k, v in state.items()}
+        kept = {
+            k: v.index_select(1 if k == "history" else 0, at) if v.ndim and k != "seeds" else v
+            for k, v in state.items()
+        }
         found.append((done, whole, kept))
         waiting = [s for s in waiting if s not in whole]
     return found + ([(0, waiting, None)] if waiting else [])

@@ -95,7 +95,9 @@ def observe(model, batches, modules, view="token", device="auto", inputs=None):
         for handle in handles:
             handle.remove()
     if not moments.rows:
-        raise checks.BadValue("batches holds none; give at least one batch (an iterator can be used up only once)")
+        raise checks.BadValue(
+            "batches holds none; give at least one batch (an iterator can be used up only once)"
+        )
     wide = [label for label, d in zip(labels, moments._widths) if d > moments.rows]
     if wide:
         warnings.warn(
@@ -115,7 +117,9 @@ def _named(model, modules):
         module = known[checks.choice("module", name, known)]
         if same := [other for other, one in found.items() if one is module]:
             again = "is named twice" if same == [name] else f"is the same as {same[0]!r}"
-            raise checks.BadValue(f"module {name!r} {again}; name it once, each of its calls is its own depth")
+            raise checks.BadValue(
+                f"module {name!r} {again}; name it once, each of its calls is its own depth"
+            )
         found[name] = module
     return found
 
@@ -211,7 +215,9 @@ def _by_depth(calls, names):
     # {label: rows} of calls [(name, rows)], in the order of names if each is called once, else of calls.
     counts = Counter(name for name, _ in calls)
     if missing := [name for name in names if name not in counts]:
-        raise checks.BadValue(f"modules {missing} were not called; name ones that the model's forward pass uses")
+        raise checks.BadValue(
+            f"modules {missing} were not called; name ones that the model's forward pass uses"
+        )
     if len(calls) == len(names):
         calls = sorted(calls, key=lambda call: names.index(call[0]))
     seen, found = Counter(), {}
@@ -232,14 +238,34 @@ def _dataset(moments, modules):
     values = np.full((2, len(modules), width), np.nan)
     for c, layers in enumerate(spectra.values()):
         for depth, s in enumerate(layers):
-            values[c, depth, : s.shape[-1]] = s.square().flatten(0, -2).mean(0).sqrt().cpu() if s.ndim > 1 else s.cpu()
-    rank = np.stack([over(lambda s, kind=kind: metrics.spectrum_rank(s, kind)) for kind in metrics.SPECTRA], 1)
-    cka = moments.cka_matrix().flatten(0, -3).nanmean(0).cpu().numpy() if moments._shape else moments.cka_matrix().cpu().numpy()
+            values[c, depth, : s.shape[-1]] = (
+                s.square().flatten(0, -2).mean(0).sqrt().cpu() if s.ndim > 1 else s.cpu()
+            )
+    rank = np.stack(
+        [over(lambda s, kind=kind: metrics.spectrum_rank(s, kind)) for kind in metrics.SPECTRA], 1
+    )
+    cka = (
+        moments.cka_matrix().flatten(0, -3).nanmean(0).cpu().numpy()
+        if moments._shape
+        else moments.cka_matrix().cpu().numpy()
+    )
     variables = {  # name: (dims, values, long name)
-        "effective_rank": (("centring", "spectrum", "depth"), rank, "effective rank, mean over the view's matrices"),
-        "participation_ratio": (("centring", "depth"), over(metrics.spectrum_participation), "participation ratio"),
+        "effective_rank": (
+            ("centring", "spectrum", "depth"),
+            rank,
+            "effective rank, mean over the view's matrices",
+        ),
+        "participation_ratio": (
+            ("centring", "depth"),
+            over(metrics.spectrum_participation),
+            "participation ratio",
+        ),
         "stable_rank": (("centring", "depth"), over(metrics.spectrum_stable), "stable rank"),
-        "singular_value": (("centring", "depth", "mode"), values, "root mean square over matrices of each singular value"),
+        "singular_value": (
+            ("centring", "depth", "mode"),
+            values,
+            "root mean square over matrices of each singular value",
+        ),
         "cka": (("depth", "other_depth"), cka, "debiased linear CKA between depths, mean over matrices"),
         "kernel_drift": (("transition",), 1 - np.diagonal(cka, 1), "1 - CKA of consecutive depths"),
     }

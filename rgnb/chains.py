@@ -112,7 +112,10 @@ class MarkovChain:
         table = self._table.to(device)
         cells = table.numel() // (n + 1)
         leading = (uniform * cells).to(torch.int32)
-        tokens, cell = torch.empty(length, batch, dtype=torch.uint8, device=device), torch.empty_like(leading[0])
+        tokens, cell = (
+            torch.empty(length, batch, dtype=torch.uint8, device=device),
+            torch.empty_like(leading[0]),
+        )
         tokens[0] = state
         for bits, before, after in _rows(leading[1:], tokens[:-1], tokens[1:]):
             torch.index_select(table, 0, torch.add(bits, before, alpha=cells, out=cell), out=after)
@@ -270,7 +273,9 @@ def sticky(n_states, correlation_length, stationary_distribution=None):
     """
     n = _states(n_states)
     lam = _second_eigenvalue(correlation_length)
-    pi = _tensor("stationary_distribution", [1] * n if stationary_distribution is None else stationary_distribution)
+    pi = _tensor(
+        "stationary_distribution", [1] * n if stationary_distribution is None else stationary_distribution
+    )
     if pi.shape != (n,) or not (torch.isfinite(pi) & (pi > 0)).all():
         raise checks.BadValue(f"stationary_distribution must hold {n} finite weights > 0, got {pi.tolist()}")
     return MarkovChain(lam * torch.eye(n, dtype=torch.float64) + (1 - lam) * (pi / pi.sum()))
@@ -381,7 +386,7 @@ def estimate(sequences, n_states=None, pseudocount=0.0):
     sequences = checks.sequence("sequences", sequences)
     tokens = [checks.tensor(f"sequences[{i}]", s) for i, s in enumerate(sequences)]
     for i, s in enumerate(tokens):
-        if s.ndim != 1 or len(s) and (s.is_floating_point() or s.dtype == torch.bool):
+        if s.ndim != 1 or (len(s) and (s.is_floating_point() or s.dtype == torch.bool)):
             kind = f"{s.dtype} of shape {tuple(s.shape)}"
             raise checks.BadType(f"sequences[{i}] must be one sequence of integers, got {kind}")
     tokens = [s.cpu().numpy() for s in tokens if len(s)]

@@ -39,7 +39,7 @@ def instance(name, value, kind, where=""):
 
 def path(name, value):
     """Return `value` as a Path. TypeError if it is none, ValueError if no file can have such a name."""
-    if not isinstance(value, str | os.PathLike) or isinstance(value, str) and not value:
+    if not isinstance(value, str | os.PathLike) or (isinstance(value, str) and not value):
         raise BadType(f"{name} must be a path, got {value!r}")
     if "\0" in os.fspath(value):
         raise BadValue(f"{name} must not hold a null character, got {value!r}")
@@ -85,7 +85,11 @@ def fraction(name, value):
 
 def sequence(name, values, minimum=1):
     """Return `values` as a tuple. TypeError if they cannot be iterated, ValueError if there are fewer than `minimum`."""
-    if isinstance(values, str | bytes | dict) or not hasattr(values, "__iter__") or getattr(values, "ndim", 1) == 0:
+    if (
+        isinstance(values, str | bytes | dict)
+        or not hasattr(values, "__iter__")
+        or getattr(values, "ndim", 1) == 0
+    ):
         raise BadType(f"{name} must be a sequence, got {values!r}; pass a list such as [{values!r}]")
     if hasattr(values, "is_nested"):  # a torch tensor: only a dense one can be taken apart into its rows
         tensor(name, values)
@@ -138,7 +142,9 @@ def tensor(name, values):
         unmasked(name, values)
         try:
             values = np.asarray(values)
-            values = torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("=")))  # any layout and byte order
+            values = torch.from_numpy(
+                np.array(values, dtype=values.dtype.newbyteorder("="))
+            )  # any layout and byte order
         except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise BadType(f"{name} must be a tensor or array of numbers: {error}") from None
     if values.is_complex():
@@ -200,7 +206,17 @@ def paired(check, **values):
 
 
 WORDS = ("family", "mixing", "scheme")  # labels of a sweep's rows
-LABELLED = ("state", "view", "centring", "spectrum", "correlation_length", "target", "direction", "perturbation", "scale")
+LABELLED = (
+    "state",
+    "view",
+    "centring",
+    "spectrum",
+    "correlation_length",
+    "target",
+    "direction",
+    "perturbation",
+    "scale",
+)
 
 
 def results(name, ds, **variables):
@@ -282,7 +298,7 @@ def states(name, values, n_states, mask=False):
     """Return `values` as an int64 tensor of states 0..n_states-1, and n_states, which stands for [MASK], if `mask`."""
     given, last = tensor(name, values), n_states if mask else n_states - 1
     found = given.long()
-    if given.dtype.is_floating_point or found.numel() and not 0 <= found.min() <= found.max() <= last:
+    if given.dtype.is_floating_point or (found.numel() and not 0 <= found.min() <= found.max() <= last):
         raise BadValue(
             f"{name} must be integers in 0..{last}{f' ([MASK] is {last})' * mask}, "
             f"got {given.dtype} {found.unique().tolist()[:20]}"

@@ -112,8 +112,12 @@ def set_aside(path, why):
     try:
         os.replace(path, aside)
     except OSError as error:
-        raise OSError(f"{path} is damaged ({why}) and cannot be set aside ({error.strerror}); move it away and run again") from None
-    print(f"{path} is damaged ({why}); it is kept as {aside.name} and made again", file=sys.stderr, flush=True)
+        raise OSError(
+            f"{path} is damaged ({why}) and cannot be set aside ({error.strerror}); move it away and run again"
+        ) from None
+    print(
+        f"{path} is damaged ({why}); it is kept as {aside.name} and made again", file=sys.stderr, flush=True
+    )
 
 
 def digest(arrays):
@@ -125,5 +129,7 @@ def digest(arrays):
         array = np.asarray(array)
         numbers = array.dtype.kind in "biuf"
         found.update(json.dumps([name, array.shape, array.dtype.str if numbers else "text"]).encode())
-        found.update(np.ascontiguousarray(array).data if numbers else json.dumps(array.tolist(), default=str).encode())
+        found.update(
+            np.ascontiguousarray(array).data if numbers else json.dumps(array.tolist(), default=str).encode()
+        )
     return found.hexdigest()

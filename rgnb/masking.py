@@ -46,9 +46,14 @@ def expected_counts(chain, scheme="mask"):
     Returns:
         (V + 1, V) float64, summing to 1: rows are shown tokens, the last [MASK]; columns true states.
     """
-    pi, n = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").stationary_distribution, chain.n_states
+    pi, n = (
+        checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").stationary_distribution,
+        chain.n_states,
+    )
     masked = 1.0 if checks.choice("scheme", scheme, SCHEMES) == "mask" else 0.8
-    seen = (torch.eye(n, dtype=pi.dtype) + 1 / n) * (1 - masked) / 2  # half of the rest is shown as it is, half a random state
+    seen = (
+        (torch.eye(n, dtype=pi.dtype) + 1 / n) * (1 - masked) / 2
+    )  # half of the rest is shown as it is, half a random state
     return torch.cat([seen, torch.full((1, n), masked, dtype=pi.dtype)]) * pi
 
 
@@ -86,7 +91,9 @@ def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
     n = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states
     observed = checks.states("observed", observed, n, mask=True)
     if observed.ndim != 2 or observed.numel() == 0:
-        raise checks.BadValue(f"observed must be (batch, length), neither of them 0, got shape {tuple(observed.shape)}")
+        raise checks.BadValue(
+            f"observed must be (batch, length), neither of them 0, got shape {tuple(observed.shape)}"
+        )
     P = chain.transition_matrix.to(observed.device)
     target, context = _likelihoods(observed, n, scheme, rate)
     length = observed.shape[1]
@@ -105,7 +112,9 @@ def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
     impossible = ~(total > 0).squeeze(-1)
     if impossible.any():
         i = impossible.nonzero()[0, 0].item()
-        raise checks.BadValue(f"observed[{i}] has probability zero under the chain; check the chain and the token ids")
+        raise checks.BadValue(
+            f"observed[{i}] has probability zero under the chain; check the chain and the token ids"
+        )
     return posterior / total
 
 
@@ -125,5 +134,7 @@ def loss_floor(posterior, selected):
     """
     posterior, selected = checks.tensor("posterior", posterior), checks.tensor("selected", selected)
     if selected.dtype != torch.bool or posterior.shape[:-1] != selected.shape or not selected.any():
-        raise checks.BadValue(f"selected must be booleans of shape {tuple(posterior.shape[:-1])}, one of them True at least, got {selected.dtype} {tuple(selected.shape)}")
+        raise checks.BadValue(
+            f"selected must be booleans of shape {tuple(posterior.shape[:-1])}, one of them True at least, got {selected.dtype} {tuple(selected.shape)}"
+        )
     return entropy(posterior[selected]).mean().item()

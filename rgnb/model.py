@@ -66,7 +66,9 @@ def _convolved(x, weight, bias, axis):
 class _Linear(nn.Module):
     def __init__(self, generators, n_in, n_out, bias=True):
         super().__init__()
-        drawn = _uniform(generators, n_in + 1, n_out, n_in)  # the last row is the bias, drawn whether used or not
+        drawn = _uniform(
+            generators, n_in + 1, n_out, n_in
+        )  # the last row is the bias, drawn whether used or not
         self.weight = nn.Parameter(drawn[:, :n_in].contiguous())
         self.bias = nn.Parameter(drawn[:, n_in:].contiguous()) if bias else None
 
@@ -76,7 +78,9 @@ class _Linear(nn.Module):
         weight, bias = self.weight, self.bias
         if norm is not None and x.ndim == 4 and x.numel() < weight.numel():
             x = norm(x)
-        elif norm is not None:  # its gain and shift act on the weights, which are smaller than the activations
+        elif (
+            norm is not None
+        ):  # its gain and shift act on the weights, which are smaller than the activations
             x = F.layer_norm(x, x.shape[-1:])
             bias = torch.baddbmm(bias, norm.bias.flatten(1, 2), weight)
             weight = norm.weight.flatten(1, 2).mT * weight
@@ -157,17 +161,25 @@ class ResidualMLP(nn.Module):
 
     def _depths(self, tokens, keep=None):
         n, config, tokens = len(self.seeds), self.config, checks.tensor("tokens", tokens)
-        if tokens.dtype.is_floating_point or tokens.ndim not in (2, 3) or (tokens.ndim == 3 and len(tokens) != n):
+        if (
+            tokens.dtype.is_floating_point
+            or tokens.ndim not in (2, 3)
+            or (tokens.ndim == 3 and len(tokens) != n)
+        ):
             raise checks.BadValue(
                 f"tokens must be (batch, length) or ({n}, batch, length) integers, got {tokens.dtype} {tuple(tokens.shape)}"
             )
         if config.mixing == "tokens" and tokens.shape[-1] != config.length:
-            raise checks.BadValue(f"tokens must have length {config.length} for this network, got {tokens.shape[-1]}")
+            raise checks.BadValue(
+                f"tokens must have length {config.length} for this network, got {tokens.shape[-1]}"
+            )
         try:
             one_hot = F.one_hot(tokens.long(), config.n_states + 1).to(self.embedding.weight.dtype)
         except RuntimeError:
             held = tokens.unique().tolist()[:20]
-            raise checks.BadValue(f"tokens must be states 0..{config.n_states - 1} or [MASK] = {config.n_states}, got {held}") from None
+            raise checks.BadValue(
+                f"tokens must be states 0..{config.n_states - 1} or [MASK] = {config.n_states}, got {held}"
+            ) from None
         x = self.embedding(one_hot.expand(n, *one_hot.shape[-3:]))
         yield x
         yield from self._after(x, 0, keep)

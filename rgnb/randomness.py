@@ -29,6 +29,11 @@ def resolve_device(device="auto"):
         found = torch.device(device)
     except RuntimeError:
         found = None
-    if not available[kind] or found is None or kind == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if (
+        not available[kind]
+        or found is None
+        or (kind == "cuda"
+        and (found.index or 0) >= torch.cuda.device_count())
+    ):
         raise checks.BadValue(f"device {device!r} is not on this machine; use device='auto' or 'cpu'")
     return found

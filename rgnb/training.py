@@ -35,7 +35,11 @@ def added(default):
 def plain(config):
     """A configuration as plain data, the part of a result's key that it makes: fields that were `added` are left out at their default."""
     values = {f.name: getattr(config, f.name) for f in fields(config)}
-    return {f.name: values[f.name] for f in fields(config) if not ("added" in f.metadata and values[f.name] == f.default)}
+    return {
+        f.name: values[f.name]
+        for f in fields(config)
+        if not ("added" in f.metadata and values[f.name] == f.default)
+    }
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,19 @@ class TrainConfig:
     batch: int = 32  # sequences a step
     steps: int = 10_000
     learning_rate: float = 3e-4  # Adam, other settings at PyTorch's defaults
-    snapshots: tuple = (100, 300, 1000, 3000)  # steps (multiples of 50) whose weights are kept, beside the last
+    snapshots: tuple = (
+        100,
+        300,
+        1000,
+        3000,
+    )  # steps (multiples of 50) whose weights are kept, beside the last
     schedule: str = added("constant")  # of the learning rate, see `learning_rate_at`
-    weight_decay: float = added(0.0)  # decoupled (AdamW), of weight matrices alone, not of biases or LayerNorms
-    gradient: str = added("sampled")  # "expected": the exact expected gradient, without mixing alone; `batch` then has no effect
+    weight_decay: float = added(
+        0.0
+    )  # decoupled (AdamW), of weight matrices alone, not of biases or LayerNorms
+    gradient: str = added(
+        "sampled"
+    )  # "expected": the exact expected gradient, without mixing alone; `batch` then has no effect
 
     def __post_init__(self):
         snapshots = checks.sequence("snapshots", self.snapshots, 0)
@@ -73,7 +86,9 @@ class TrainConfig:
             if step % BLOCK:
                 raise checks.BadValue(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
         if self.schedule == "cosine" and self.steps <= WARM_UP:
-            raise checks.BadValue(f"steps must exceed the {WARM_UP} of the cosine schedule's warm-up, got {self.steps}")
+            raise checks.BadValue(
+                f"steps must exceed the {WARM_UP} of the cosine schedule's warm-up, got {self.steps}"
+            )
 
     def learning_rate_at(self, step):
         """The learning rate of a step (0, 1, ...): constant, or raised linearly over `WARM_UP` steps, then along a half cosine to 0."""
@@ -146,7 +161,9 @@ def _batches(chain, config, stack, block, device):
         g = generator(seed, 1, block, device=source)
         tokens = chain.sample(BLOCK * config.batch, stack.config.length, g)
         drawn.append((tokens, *corrupt(tokens, chain.n_states, config.rate, config.scheme, g)))
-    whole = [torch.stack(x).unflatten(1, (BLOCK, config.batch)).transpose(0, 1).to(device) for x in zip(*drawn)]
+    whole = [
+        torch.stack(x).unflatten(1, (BLOCK, config.batch)).transpose(0, 1).to(device) for x in zip(*drawn)
+    ]
     return list(zip(*whole))
 
 
@@ -171,15 +188,23 @@ def _parts(model_config, config, seeds, device):
     # The members as stacks, each with its optimiser: [(stack, Adam)]. A CPU is fastest at single networks, one a core, once their
     # products are large enough; a GPU, and small products, want all members in one batched operation.
     apart = device.type == "cpu" and model_config.mixing == "tokens" and model_config.width >= 48
-    stacks = [ResidualMLP(model_config, part).to(device) for part in ([[seed] for seed in seeds] if apart else [seeds])]
+    stacks = [
+        ResidualMLP(model_config, part).to(device)
+        for part in ([[seed] for seed in seeds] if apart else [seeds])
+    ]
     return [(stack, _optimizer(stack, config, device)) for stack in stacks]
 
 
 def _optimizer(stack, config, device):
     # Adam where nothing decays.
-    matrices = {name: p for name, p in stack.named_parameters() if name.endswith("weight") and "norm" not in name}
+    matrices = {
+        name: p for name, p in stack.named_parameters() if name.endswith("weight") and "norm" not in name
+    }
     others = [p for name, p in stack.named_parameters() if name not in matrices]
-    groups = [{"params": list(matrices.values()), "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": list(matrices.values()), "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=device.type != "mps")
 
 
@@ -205,8 +230,13 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
     """
     checks.instance("model_config", model_config, ModelConfig)
     checks.instance("train_config", train_config, TrainConfig)
-    if checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states != model_config.n_states:
-        raise checks.BadValue(f"the chain has {chain.n_states} states, the model {model_config.n_states}; make them equal")
+    if (
+        checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states
+        != model_config.n_states
+    ):
+        raise checks.BadValue(
+            f"the chain has {chain.n_states} states, the model {model_config.n_states}; make them equal"
+        )
     check_gradient(model_config, train_config)
     device, folder = resolve_device(device), checks.path("folder", folder)
     setting = {
@@ -224,14 +254,22 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
     for done, members, state in checkpoints.groups(stores, group_store, steps, BLOCK):
         path = group_store.folder / f"resume-{files.digest({'seeds': members})[:12]}.safetensors"
         save = partial(group_store.save, path)
-        diverged |= _train_group(model_config, train_config, chain, members, stores, done, state, steps, save, device, progress)
+        diverged |= _train_group(
+            model_config, train_config, chain, members, stores, done, state, steps, save, device, progress
+        )
     for path in group_store.folder.glob("resume-*.safetensors"):
         state = group_store.load(path)
         if state and set(state["seeds"].tolist()) <= set(seeds):
             path.unlink()
     if diverged:
-        where = " and ".join(f"of seed {seed} between steps {step} and {step + BLOCK}" for seed, step in sorted(diverged.items()))
-        raise Diverged(f"the loss {where} is not finite; use a learning_rate below {train_config.learning_rate:g}", diverged)
+        where = " and ".join(
+            f"of seed {seed} between steps {step} and {step + BLOCK}"
+            for seed, step in sorted(diverged.items())
+        )
+        raise Diverged(
+            f"the loss {where} is not finite; use a learning_rate below {train_config.learning_rate:g}",
+            diverged,
+        )
     return {seed: {step: store.load(store.path(step)) for step in steps} for seed, store in stores.items()}
 
 
@@ -254,7 +292,10 @@ def _block(part, chain, config, block, device):
     # One block of steps of a stack; its members' mean losses.
     stack, optimizer = part
     batches = _batches(chain, config, stack, block, device)
-    return (sum(_step(stack, optimizer, config, block * BLOCK + i, batch) for i, batch in enumerate(batches)) / BLOCK).cpu()
+    return (
+        sum(_step(stack, optimizer, config, block * BLOCK + i, batch) for i, batch in enumerate(batches))
+        / BLOCK
+    ).cpu()
 
 
 def _train_group(model_config, config, chain, seeds, stores, done, state, steps, save, device, progress):
@@ -280,8 +321,12 @@ def _train_group(model_config, config, chain, seeds, stores, done, state, steps,
     bar = tqdm(total=config.steps, initial=done, desc=label, unit="step", disable=not progress)
     with bar, cores.workers(len(parts)) as each:
         for block in range(done // BLOCK, config.steps // BLOCK):
-            losses = torch.cat(list(each(partial(_block, chain=chain, config=config, block=block, device=device), parts)))
-            diverged = {s: block * BLOCK for s, finite in zip(seeds, torch.isfinite(losses)) if not finite} | diverged
+            losses = torch.cat(
+                list(each(partial(_block, chain=chain, config=config, block=block, device=device), parts))
+            )
+            diverged = {
+                s: block * BLOCK for s, finite in zip(seeds, torch.isfinite(losses)) if not finite
+            } | diverged
             if len(diverged) == len(seeds):
                 break
             history = torch.cat([history, losses[None]])
@@ -322,7 +367,9 @@ def load_model(config, snapshot):
     checks.mapping("snapshot", snapshot, torch.Tensor)
     model, prefix = ResidualMLP(config), "weight."
     try:
-        model.load_state_dict({k.removeprefix(prefix): v[None] for k, v in snapshot.items() if str(k).startswith(prefix)})
+        model.load_state_dict(
+            {k.removeprefix(prefix): v[None] for k, v in snapshot.items() if str(k).startswith(prefix)}
+        )
     except RuntimeError as error:
         raise checks.BadValue(f"snapshot holds the weights of another network than config: {error}") from None
     return model

@@ -30,7 +30,9 @@ class Counts:
         properties = dict(report.user_properties)
         if "promise" not in properties:
             return
-        counted = self.found.setdefault(properties["promise"], {"tests": 0, "passed": 0, "skipped": 0, "cases": 0})
+        counted = self.found.setdefault(
+            properties["promise"], {"tests": 0, "passed": 0, "skipped": 0, "cases": 0}
+        )
         if report.when == "teardown":
             counted["tests"] += 1
             counted["cases"] += properties.get("cases", 1)
@@ -40,11 +42,15 @@ class Counts:
 
     def pytest_sessionfinish(self):
         where = provenance(resolve_device("cpu"))
-        self.path.write_text(json.dumps({"promises": dict(sorted(self.found.items())), "provenance": where}, indent=1) + "\n")
+        self.path.write_text(
+            json.dumps({"promises": dict(sorted(self.found.items())), "provenance": where}, indent=1) + "\n"
+        )
 
 
 def pytest_addoption(parser):
-    parser.addoption("--counts", metavar="FILE", help="write how many tests and cases keep each promise to this JSON file")
+    parser.addoption(
+        "--counts", metavar="FILE", help="write how many tests and cases keep each promise to this JSON file"
+    )
 
 
 def pytest_configure(config):

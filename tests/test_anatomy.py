@@ -10,7 +10,16 @@ from rgnb.study import Experiment, anatomy
 from rgnb.study.probes import eigenmodes
 from rgnb.study.settings import analysis, analysis_key
 
-SMALL = {"n_states": 4, "length": 8, "width": 12, "depth": 3, "batch": 16, "steps": 100, "snapshots": (50,), "sequences": 256}
+SMALL = {
+    "n_states": 4,
+    "length": 8,
+    "width": 12,
+    "depth": 3,
+    "batch": 16,
+    "steps": 100,
+    "snapshots": (50,),
+    "sequences": 256,
+}
 MODEL = ModelConfig(n_states=4, length=20, width=12, depth=3)
 
 
@@ -40,14 +49,18 @@ def test_explained_shares_are_those_of_least_squares():
             left = x.numpy() - part @ np.linalg.lstsq(part, x.numpy(), rcond=None)[0]
             centred = x.numpy() - x.numpy().mean(0)
             assert found[g].item() == pytest.approx(1 - (left**2).sum() / (centred**2).sum(), abs=1e-10)
-    twice = anatomy.explained_shares(x, torch.cat([y, y[:, :1]], 1), torch.tensor([0, 0, 1, 1, 1, 0]))  # dependent targets
+    twice = anatomy.explained_shares(
+        x, torch.cat([y, y[:, :1]], 1), torch.tensor([0, 0, 1, 1, 1, 0])
+    )  # dependent targets
     torch.testing.assert_close(twice, found)
     assert anatomy.explained_shares(torch.full((300, 6), 0.1), y, group).isnan().all()
 
 
 def test_alignment_is_one_for_balanced_factors():
     # Z = U S V^T factored as H = U S^(1/2) Q and W = V S^(1/2) Q: H^T H = W^T W = Q^T S Q.
-    u, v, q = (torch.linalg.qr(x - x.mean(0)).Q for x in (noise(50, 4), noise(9, 4, seed=1), noise(12, 12, seed=2)))
+    u, v, q = (
+        torch.linalg.qr(x - x.mean(0)).Q for x in (noise(50, 4), noise(9, 4, seed=1), noise(12, 12, seed=2))
+    )
     root = torch.tensor([3.0, 2.0, 1.0, 0.5], dtype=torch.float64).sqrt()
     h, w = (u * root) @ q[:4], (v * root) @ q[:4]
     assert anatomy.alignment(h, w) == pytest.approx(1)
@@ -101,15 +114,25 @@ def test_anatomy_agrees_with_what_is_measured(both):
     # Under the scheme "mask" all selected positions are masked ones: at the last depth the lens is the prediction.
     np.testing.assert_allclose(dissected.lens_excess.isel(depth=-1), measured.excess_loss, atol=1e-5)
     bayes = torch.from_numpy(dissected.bayes_singular_value.values)
-    assert metrics.spectrum_rank(bayes, "eigen").item() == pytest.approx(measured.relevant_modes.sel(floor=1e-6).item())
+    assert metrics.spectrum_rank(bayes, "eigen").item() == pytest.approx(
+        measured.relevant_modes.sel(floor=1e-6).item()
+    )
 
 
 def test_masked_positions_are_alike_at_depth_0_and_differ_after(both):
     _, dissected = both
     for name in ("lens_singular_value", "masked_singular_value"):
-        assert (dissected[name].isel(depth=0).sel(**{"centring": "centred"} if "centring" in dissected[name].dims else {}) == 0).all()
+        assert (
+            dissected[name]
+            .isel(depth=0)
+            .sel(**{"centring": "centred"} if "centring" in dissected[name].dims else {})
+            == 0
+        ).all()
     for name in ("unread", "lens_share"):
-        assert dissected[name].isel(depth=0).isnull().all() and dissected[name].isel(depth=slice(1, None)).notnull().all()
+        assert (
+            dissected[name].isel(depth=0).isnull().all()
+            and dissected[name].isel(depth=slice(1, None)).notnull().all()
+        )
     assert dissected.stream_share.sel(rows_shown="masked").isel(depth=0).isnull().all()
     np.testing.assert_allclose(dissected.lens_share.isel(depth=-1).sum("level"), 1, rtol=1e-5)
     # Visible positions show their own token at depth 0: all modes together explain all of its variance, and no more.

@@ -26,7 +26,9 @@ def soup(html, page):
 
 
 def test_the_table_of_contents_lists_the_notebooks_that_exist():
-    assert sorted(notebooks.names()) == sorted(path.stem for path in (ROOT / "book" / "notebooks").glob("*.md"))
+    assert sorted(notebooks.names()) == sorted(
+        path.stem for path in (ROOT / "book" / "notebooks").glob("*.md")
+    )
     assert sorted(notebooks.names()) == sorted(path.stem for path in (ROOT / "book" / "executed").iterdir())
 
 
@@ -52,8 +54,16 @@ def test_every_result_has_its_provenance():
     table = record.results_table(ROOT / "results")
     hours = record.hours_table(table)
     assert hours["entries"].sum() == table["entries"].sum() and hours.iloc[0, 1:].sum() > 1
-    assert {"single networks, token mixing", "single networks, no mixing", "mode_retention", "sweep robustness", "sweep laws"} <= set(hours.index)
-    assert (hours.loc[list(record.ANALYSES), "core hours, training"] == 0).all() and hours.loc["sweep robustness", "entries"] == 1248
+    assert {
+        "single networks, token mixing",
+        "single networks, no mixing",
+        "mode_retention",
+        "sweep robustness",
+        "sweep laws",
+    } <= set(hours.index)
+    assert (hours.loc[list(record.ANALYSES), "core hours, training"] == 0).all() and hours.loc[
+        "sweep robustness", "entries"
+    ] == 1248
     assert len(table) and (table["entries"] > 0).all()
     assert table[["device", "torch", "date", "commit"]].map(bool).all(axis=None)
 
@@ -61,7 +71,10 @@ def test_every_result_has_its_provenance():
 def test_results_made_again_are_compared_with_the_stored_ones(tmp_path):
     for folder, last in {"book": 4.0, "again": 4.5}.items():
         (tmp_path / folder).mkdir()
-        store(xr.Dataset({"rank": ("depth", [3.0, np.nan, last]), "family": ("depth", ["a", "b", folder])}), tmp_path / folder / "x-1.nc")
+        store(
+            xr.Dataset({"rank": ("depth", [3.0, np.nan, last]), "family": ("depth", ["a", "b", folder])}),
+            tmp_path / folder / "x-1.nc",
+        )
     store(xr.Dataset({"rank": ("depth", [9.0])}), tmp_path / "again" / "y-2.nc")  # not in the book
     found = record.deviations(tmp_path / "again", tmp_path / "book")
     assert found.to_dict("index") == {"rank": {"files": 1, "largest difference": 0.5, "largest size": 4.0}}
@@ -76,7 +89,9 @@ def test_a_book_made_again_is_described_beside_the_stored_one(tmp_path):
     root = notebooks.copy_book(tmp_path / "again", ["network", "kernel-drift"])
     page = notebooks.executed("kernel-drift", root)
     status = notebooks.glued(page)["drift-status-none"]
-    page.write_text(page.read_text(encoding="utf-8").replace(f"'{status}'", "'something else'"), encoding="utf-8")
+    page.write_text(
+        page.read_text(encoding="utf-8").replace(f"'{status}'", "'something else'"), encoding="utf-8"
+    )
     stored = sorted((ROOT / "results").glob("hierarchical-1-none-mask-seed*.nc"))[:2]
     (root / "results").mkdir()
     for path in stored:
@@ -85,7 +100,11 @@ def test_a_book_made_again_is_described_beside_the_stored_one(tmp_path):
     changed = [row for row in found["values"] if row[2] != row[3]]
     assert len(found["values"]) > 5 and changed and {tuple(row[:1]) for row in changed} == {("kernel-drift",)}
     assert ["kernel-drift", "drift-status-none", status, "something else"] in changed
-    assert found["entries"] == 2 and found["core hours"] >= 0 and found["made"]["notebooks"] == ["network", "kernel-drift"]
+    assert (
+        found["entries"] == 2
+        and found["core hours"] >= 0
+        and found["made"]["notebooks"] == ["network", "kernel-drift"]
+    )
     rank = found["deviations"]["effective_rank"]
     assert rank["files"] == 2 and rank["largest difference"] == 0 < rank["largest size"]
     assert json.loads(json.dumps(found)) == found
@@ -95,12 +114,19 @@ def test_a_book_is_made_again_page_by_page(tmp_path, monkeypatch, capsys):
     into = tmp_path / "again"
     monkeypatch.setenv("RGNB_RESULTS", str(into / "results"))
     monkeypatch.setattr(notebooks, "build_html", lambda root: root / "index.html")
-    described = lambda: json.loads((into / "reproduced.json").read_text(encoding="utf-8"))["made"]["notebooks"]  # noqa: E731
+    described = lambda: json.loads((into / "reproduced.json").read_text(encoding="utf-8"))["made"][
+        "notebooks"
+    ]
     assert main(["build", "--into", str(into), "performance"]) == 0
-    assert described() == ["performance"] and "Verdicts and numbers are the book's own." in capsys.readouterr().out
+    assert (
+        described() == ["performance"]
+        and "Verdicts and numbers are the book's own." in capsys.readouterr().out
+    )
     executed = {path.stem: path.read_bytes() for path in (into / "book" / "executed").iterdir()}
     assert set(executed) == set(notebooks.names())
-    assert {name for name in executed if executed[name] != notebooks.executed(name).read_bytes()} <= {"performance"}
+    assert {name for name in executed if executed[name] != notebooks.executed(name).read_bytes()} <= {
+        "performance"
+    }
     page = notebooks.executed("performance", into)
     page.write_text(page.read_text(encoding="utf-8").replace("peers", "PEERS"), encoding="utf-8")
     assert main(["build", "--into", str(into), "reliability"]) == 0
@@ -108,16 +134,31 @@ def test_a_book_is_made_again_page_by_page(tmp_path, monkeypatch, capsys):
 
 
 def test_every_reference_is_cited_and_every_citation_resolves():
-    bibliography = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(), re.MULTILINE))
-    pages = [notebooks.source(p.removeprefix("executed/")) if p.startswith("executed/") else ROOT / "book" / f"{p}.md" for p in PAGES]
-    cited = {key.strip() for p in pages for keys in re.findall(r"\{cite\}`([^`]+)`", p.read_text()) for key in keys.split(",")}
+    bibliography = set(
+        re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(), re.MULTILINE)
+    )
+    pages = [
+        notebooks.source(p.removeprefix("executed/"))
+        if p.startswith("executed/")
+        else ROOT / "book" / f"{p}.md"
+        for p in PAGES
+    ]
+    cited = {
+        key.strip()
+        for p in pages
+        for keys in re.findall(r"\{cite\}`([^`]+)`", p.read_text())
+        for key in keys.split(",")
+    }
     assert cited == bibliography
 
 
 def test_every_public_name_is_in_the_reference(html):
     text = (html / "api.html").read_text(encoding="utf-8")
     wings = {"": "chains masking model training randomness", "metrics.": "ranks similarity views moments"}
-    wings |= {"verdicts.": "intervals findings first_round hypotheses robustness", "study.": "experiment sweep questions probes anatomy"}
+    wings |= {
+        "verdicts.": "intervals findings first_round hypotheses robustness",
+        "study.": "experiment sweep questions probes anatomy",
+    }
     wings |= {"press.": "figures tables"}
     for module in (f"rgnb.{wing}{room}" for wing, rooms in wings.items() for room in rooms.split()):
         source = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
@@ -165,7 +206,10 @@ def test_every_link_inside_the_book_leads_somewhere(html, page):
         target = (here.parent / unquote(url.path)) if url.path else here
         assert target.is_file(), link
         if url.fragment and target.suffix == ".html":
-            assert re.search(f"""(id|name)=["']{re.escape(unquote(url.fragment))}["']""", target.read_text(encoding="utf-8")), link
+            assert re.search(
+                f"""(id|name)=["']{re.escape(unquote(url.fragment))}["']""",
+                target.read_text(encoding="utf-8"),
+            ), link
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -187,7 +231,9 @@ def test_pages_load_nothing_from_elsewhere(html, page):
 
 def test_style_sheets_load_nothing_from_elsewhere(html):
     for sheet in html.rglob("*.css"):
-        assert not re.search(r"""(url\(|@import)\s*["']?(https?:)?//""", sheet.read_text(encoding="utf-8")), sheet
+        assert not re.search(r"""(url\(|@import)\s*["']?(https?:)?//""", sheet.read_text(encoding="utf-8")), (
+            sheet
+        )
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -199,7 +245,12 @@ def test_maths_is_set_by_one_script_of_the_book(html, page):
 
 def test_the_front_page_shows_the_figure_of_the_page_it_names(html):
     cells = nbformat.read(notebooks.executed("selectivity"), as_version=4).cells
-    drawn = [o.data["image/svg+xml"] for cell in cells for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})]
+    drawn = [
+        o.data["image/svg+xml"]
+        for cell in cells
+        for o in cell.get("outputs", [])
+        if "image/svg+xml" in o.get("data", {})
+    ]
     figure = soup(html, "intro").select_one("main figure")
     assert (html / figure.img["src"]).read_text(encoding="utf-8") == drawn[0]
     assert figure.select_one("figcaption a[href='executed/selectivity.html']")
@@ -247,9 +298,11 @@ def test_the_runs_of_a_reader_are_marked_as_theirs(copy, tmp_path, monkeypatch):
     page = soup(html, pages[kept].relative_to(html).with_suffix(""))
     assert page.find("h1").get_text().startswith("Chains with a known spectrum (your run)")
     note = page.select_one("main .admonition.warning")
-    assert "label = \"it's `odd`: #1\"" in note.get_text() and note.select_one("a[href='chains.html']")
+    assert 'label = "it\'s `odd`: #1"' in note.get_text() and note.select_one("a[href='chains.html']")
     figures = {figure["id"] for figure in page.select("main figure[id]")}
-    assert figures and figures == {f"{pages[kept].stem}-{f['id']}" for f in soup(html, "executed/chains").select("main figure[id]")}
+    assert figures and figures == {
+        f"{pages[kept].stem}-{f['id']}" for f in soup(html, "executed/chains").select("main figure[id]")
+    }
     other = soup(html, pages[elsewhere].relative_to(html).with_suffix(""))
     assert "the book's own parameters" in other.select_one("main .admonition.warning").get_text()
     assert "Your own runs" in soup(html, "intro").get_text()
@@ -264,7 +317,11 @@ def test_one_setting_turns_on_the_links_to_repository_and_binder(copy, html):
     (copy / "_config.yml").write_text(yaml.safe_dump(config))
     links = [a["href"] for a in soup(notebooks.build_html(copy).parent, "executed/chains").select("a[href]")]
     assert "https://github.com/someone/rgnb" in links
-    assert any(link.startswith("https://mybinder.org/v2/gh/someone/rgnb/main") and link.endswith("book/executed/chains.ipynb") for link in links)
+    assert any(
+        link.startswith("https://mybinder.org/v2/gh/someone/rgnb/main")
+        and link.endswith("book/executed/chains.ipynb")
+        for link in links
+    )
 
 
 def test_a_copy_of_the_book_holds_its_sources_and_nothing_executed(tmp_path):

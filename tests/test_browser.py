@@ -20,7 +20,9 @@ PAGES = notebooks.pages()
 WIDTHS = {"desktop": 1400, "tablet": 800, "phone": 390}
 CHROMIUM = pdf.installed_browser()
 if not CHROMIUM and not os.environ.get("CI"):
-    pytest.skip("no Chromium on this machine; install it to test the book in a browser", allow_module_level=True)
+    pytest.skip(
+        "no Chromium on this machine; install it to test the book in a browser", allow_module_level=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,13 @@ def opened(browser, html):
         page.on("console", lambda message: message.type == "error" and page.trouble.append(message.text))
         page.on("pageerror", lambda error: page.trouble.append(str(error)))
         page.on("requestfailed", lambda request: page.trouble.append(f"failed: {request.url}"))
-        page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or page.trouble.append(f"outside: {request.url}"))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith(("file:", "data:", "blob:"))
+                or page.trouble.append(f"outside: {request.url}")
+            ),
+        )
         page.goto((html / f"{name}.html").as_uri() + fragment)
         if page.locator(".math").count():
             page.evaluate("MathJax.startup.promise")
@@ -73,7 +81,11 @@ def test_no_serious_accessibility_violation(opened, name, theme):
     page = opened(name, theme=theme)
     page.wait_for_timeout(250)  # the theme's colours fade in
     found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
-    serious = {v["id"]: [n["target"] for n in v["nodes"]][:3] for v in found if v["impact"] in ("serious", "critical")}
+    serious = {
+        v["id"]: [n["target"] for n in v["nodes"]][:3]
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    }
     assert not serious
 
 
@@ -130,7 +142,10 @@ def test_the_explorer_answers_to_its_controls(opened):
 def test_an_address_that_makes_no_sense_shows_the_first_choice(opened):
     page = opened("executed/explorer", fragment="#family=nobody&xi=%%%&view=")
     assert not page.trouble
-    assert page.locator("#explorer-app").inner_text() == opened("executed/explorer").locator("#explorer-app").inner_text()
+    assert (
+        page.locator("#explorer-app").inner_text()
+        == opened("executed/explorer").locator("#explorer-app").inner_text()
+    )
 
 
 def test_the_book_prints_to_a_whole_pdf(tmp_path):
@@ -139,7 +154,11 @@ def test_the_book_prints_to_a_whole_pdf(tmp_path):
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
     reader = PdfReader(tmp_path / "_build" / "pdf" / "book.pdf")
     pages = [page.extract_text() for page in reader.pages]
-    chapters = {squeezed(entry.title): reader.get_destination_page_number(entry) for entry in reader.outline[1] if not isinstance(entry, list)}
+    chapters = {
+        squeezed(entry.title): reader.get_destination_page_number(entry)
+        for entry in reader.outline[1]
+        if not isinstance(entry, list)
+    }
     starts = [chapters[squeezed(title)] for title in titles()]
     assert starts == sorted(set(starts))  # every chapter begins a page, in the book's order
     assert all(squeezed(title) in squeezed(pages[start]) for title, start in zip(titles(), starts))
@@ -157,5 +176,8 @@ def squeezed(text):
 def titles():
     """Titles of all chapters after the front page, from their sources."""
     folder = notebooks.ROOT / "book"
-    sources = [notebooks.source(p.removeprefix("executed/")) if p.startswith("executed/") else folder / f"{p}.md" for p in PAGES[1:]]
+    sources = [
+        notebooks.source(p.removeprefix("executed/")) if p.startswith("executed/") else folder / f"{p}.md"
+        for p in PAGES[1:]
+    ]
     return [re.search(r"^# (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)[1] for path in sources]

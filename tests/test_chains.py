@@ -141,7 +141,9 @@ def test_matrix_is_copied_and_normalised():
     given = np.array([[0.5, 0.5 + 5e-7], [0.25, 0.75]])
     chain = MarkovChain(given)
     given[:] = 0
-    torch.testing.assert_close(chain.transition_matrix.sum(1), torch.ones(2, dtype=torch.float64), atol=1e-15, rtol=0)
+    torch.testing.assert_close(
+        chain.transition_matrix.sum(1), torch.ones(2, dtype=torch.float64), atol=1e-15, rtol=0
+    )
 
 
 LAGS = [0, 1, 2, 5, 40]
@@ -172,7 +174,9 @@ def test_autocorrelation_against_all_paths(chain):
     expected = []
     for lag in lags:
         paths = itertools.product(range(3), repeat=lag + 1)
-        total = sum(f[x[0]] * f[x[-1]] * pi[x[0]] * math.prod(P[i][j] for i, j in zip(x, x[1:])) for x in paths)
+        total = sum(
+            f[x[0]] * f[x[-1]] * pi[x[0]] * math.prod(P[i][j] for i, j in zip(x, x[1:])) for x in paths
+        )
         expected.append((total - mean**2) / variance)
     np.testing.assert_allclose(chain.autocorrelation(f, lags), expected, atol=1e-12)
 
@@ -184,7 +188,9 @@ def sample(chain, seed=0, batch=20_000, length=20):
 def transition_p_value(tokens, P):
     """Of Pearson's test that every row of the transition counts is multinomial with the rows of P."""
     n = len(P)
-    counts = torch.bincount((tokens[:, :-1] * n + tokens[:, 1:]).flatten(), minlength=n * n).view(n, n).double()
+    counts = (
+        torch.bincount((tokens[:, :-1] * n + tokens[:, 1:]).flatten(), minlength=n * n).view(n, n).double()
+    )
     expected, allowed = counts.sum(1, keepdim=True) * P, P > 0
     assert not counts[~allowed].any()
     statistic = ((counts - expected) ** 2 / expected)[allowed].sum().item()
@@ -223,7 +229,9 @@ def test_sample_transitions_within_standard_error():
     assert abs(same.double().mean().item() - stay) < 4 * math.sqrt(stay * (1 - stay) / same.numel())
 
 
-@pytest.mark.parametrize("chain", [chains.hierarchical(16, 7.0), chains.cycle(7, 3.0), chains.sticky(64, 2.0), MarkovChain(GAPS)])
+@pytest.mark.parametrize(
+    "chain", [chains.hierarchical(16, 7.0), chains.cycle(7, 3.0), chains.sticky(64, 2.0), MarkovChain(GAPS)]
+)
 def test_the_table_draws_what_a_search_draws(chain, monkeypatch):
     quick = sample(chain)
     monkeypatch.setattr(chains, "TABLE_STATES", 0)
@@ -238,8 +246,12 @@ def test_impossible_transitions_are_never_sampled():
 
 
 def test_a_uniform_draw_of_zero_takes_the_first_possible_state(monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda *shape, generator, device, dtype: torch.zeros(shape, dtype=dtype))
-    assert MarkovChain([[0.0, 0.0, 1.0], [0.5, 0.5, 0.0], [0.0, 0.7, 0.3]]).sample(1, 5).tolist() == [[0, 2, 1, 0, 2]]
+    monkeypatch.setattr(
+        torch, "rand", lambda *shape, generator, device, dtype: torch.zeros(shape, dtype=dtype)
+    )
+    assert MarkovChain([[0.0, 0.0, 1.0], [0.5, 0.5, 0.0], [0.0, 0.7, 0.3]]).sample(1, 5).tolist() == [
+        [0, 2, 1, 0, 2]
+    ]
 
 
 def test_generator_decides_the_tokens():
@@ -286,7 +298,11 @@ def test_bad_n_states(family):
 @pytest.mark.parametrize(
     "build, error, message",
     [
-        (lambda: chains.block(6, 1.0), ValueError, "n_blocks must divide n_states, got n_blocks=4 and n_states=6"),
+        (
+            lambda: chains.block(6, 1.0),
+            ValueError,
+            "n_blocks must divide n_states, got n_blocks=4 and n_states=6",
+        ),
         (lambda: chains.block(6, 1.0, n_blocks=1), ValueError, "n_blocks must be at least 2"),
         (lambda: chains.block(6, 1.0, n_blocks=12), ValueError, "n_blocks must divide"),
         (lambda: chains.block(6, 1.0, n_blocks=2.0), TypeError, "n_blocks must be an integer"),
@@ -323,7 +339,11 @@ def test_bad_family_arguments(build, error, message):
         ([[math.inf, 0.5], [0.5, 0.5]], ValueError, r"transition_matrix\[0, 0\] is inf"),
         ([[0.5, 0.5], [0.5, 0.6]], ValueError, "row 1 of transition_matrix sums to 1.1"),
         ([[0.5, 0.5], [0.5, 0.50001]], ValueError, "row 1 of transition_matrix sums to"),
-        ([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]], ValueError, "transition_matrix is reducible: states 0 and 2"),
+        (
+            [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]],
+            ValueError,
+            "transition_matrix is reducible: states 0 and 2",
+        ),
         ([[0.5, 0.5], [0, 1]], ValueError, "transition_matrix is reducible: states 0 and 1"),
         ([[0, 1], [1, 0]], ValueError, "transition_matrix is periodic with period 2"),
         (np.roll(np.eye(5), 1, axis=1), ValueError, "transition_matrix is periodic with period 5"),
@@ -385,9 +405,14 @@ def test_bad_sample(arguments, error, message):
 
 def test_estimate_counts_transitions():
     chain = chains.estimate([[0, 1, 1, 0, 2], [2, 0], [1]])
-    assert torch.equal(chain.transition_matrix, torch.tensor([[0, 0.5, 0.5], [0.5, 0.5, 0], [1, 0, 0]], dtype=torch.float64))
+    assert torch.equal(
+        chain.transition_matrix, torch.tensor([[0, 0.5, 0.5], [0.5, 0.5, 0], [1, 0, 0]], dtype=torch.float64)
+    )
     smooth = chains.estimate(np.array([[0, 1, 1, 0]]), n_states=3, pseudocount=1)
-    assert torch.allclose(smooth.transition_matrix, torch.tensor([[1, 2, 1], [2, 2, 1], [1, 1, 1]]).double() / torch.tensor([[4], [5], [3]]))
+    assert torch.allclose(
+        smooth.transition_matrix,
+        torch.tensor([[1, 2, 1], [2, 2, 1], [1, 1, 1]]).double() / torch.tensor([[4], [5], [3]]),
+    )
 
 
 def test_estimate_recovers_a_chain_within_its_standard_error():
@@ -473,7 +498,9 @@ def test_relabelled_ids_with_gaps_give_the_chain_of_those_ids():
     found = chains.estimate(np.unique(ids, return_inverse=True)[1].reshape(ids.shape))
     assert torch.equal(found.transition_matrix, chains.estimate(tokens).transition_matrix)
     assert found.correlation_length == pytest.approx(2.0, rel=0.1)
-    declared = chains.estimate([[0, 1, 1, 0]], n_states=3, pseudocount=1)  # a third state that is one, by the caller's word
+    declared = chains.estimate(
+        [[0, 1, 1, 0]], n_states=3, pseudocount=1
+    )  # a third state that is one, by the caller's word
     assert declared.n_states == 3
 
 
@@ -482,7 +509,9 @@ def test_relabelled_ids_with_gaps_give_the_chain_of_those_ids():
 
 def test_a_chain_cannot_be_changed_in_place():
     chain = chains.hierarchical(8, 3.0)
-    whole = {name: getattr(chain, name) for name in ("transition_matrix", "stationary_distribution", "eigenvalues")}
+    whole = {
+        name: getattr(chain, name) for name in ("transition_matrix", "stationary_distribution", "eigenvalues")
+    }
     g = torch.Generator().manual_seed(0)
     before = chain.sample(4, 9, g)
     for name, value in whole.items():
@@ -501,9 +530,17 @@ def test_a_chain_cannot_be_changed_in_place():
     assert torch.equal(mine.transition_matrix, whole["transition_matrix"])
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda chain: pickle.loads(pickle.dumps(chain))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda chain: pickle.loads(pickle.dumps(chain))], ids=["deepcopy", "pickle"]
+)
 def test_a_copy_of_a_chain_is_the_same_chain(copied):
     chain = chains.ring(5, 3.0)
     twin = copied(chain)
-    assert torch.equal(twin.transition_matrix, chain.transition_matrix) and twin.correlation_length == chain.correlation_length
-    assert torch.equal(twin.sample(2, 5, torch.Generator().manual_seed(1)), chain.sample(2, 5, torch.Generator().manual_seed(1)))
+    assert (
+        torch.equal(twin.transition_matrix, chain.transition_matrix)
+        and twin.correlation_length == chain.correlation_length
+    )
+    assert torch.equal(
+        twin.sample(2, 5, torch.Generator().manual_seed(1)),
+        chain.sample(2, 5, torch.Generator().manual_seed(1)),
+    )

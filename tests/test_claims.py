@@ -15,7 +15,9 @@ SUPPORTED, NOT = "supported", "not supported"
 def by_centring(centred, uncentred, **changes):
     """Results whose profiles at the shortest correlation length differ between centrings."""
     profiles = {"centred": centred, "uncentred": uncentred}
-    parts = [results(short=p, **changes).drop_vars("step_rank").sel(centring=[c]) for c, p in profiles.items()]
+    parts = [
+        results(short=p, **changes).drop_vars("step_rank").sel(centring=[c]) for c, p in profiles.items()
+    ]
     return xr.concat(parts, "centring", data_vars="minimal")
 
 
@@ -44,7 +46,15 @@ def test_selectivity_needs_every_condition():
     assert claims.judge_selectivity(results()).headline == SUPPORTED
     assert claims.judge_selectivity(results(long=FALLING)).headline == NOT
     assert claims.judge_selectivity(results(short=FLAT)).headline == NOT
-    humped = [10, 14, 14, 13, 12, 11, 10.5]  # no collapse from the start, but one of a quarter from the maximum
+    humped = [
+        10,
+        14,
+        14,
+        13,
+        12,
+        11,
+        10.5,
+    ]  # no collapse from the start, but one of a quarter from the maximum
     claim = claims.judge_selectivity(results(long=humped))
     assert claim.headline == NOT
     failed = [c.text for c in claim.verdicts["centred, from depth 0"].conditions if not c.holds]
@@ -106,7 +116,10 @@ def test_the_gate_is_on_the_mean_and_on_the_worst():
     assert headline([0.06] * 8) == "not trained"
     nothing = results(excess=0.005).assign(marginal_entropy=results().reachable_loss)
     assert claims.judge_rank_collapse(nothing).headline == SUPPORTED
-    assert claims.judge_rank_collapse(nothing.assign(excess_loss=nothing.excess_loss * 3)).headline == "not trained"
+    assert (
+        claims.judge_rank_collapse(nothing.assign(excess_loss=nothing.excess_loss * 3)).headline
+        == "not trained"
+    )
     share = claims.excess_share(results(excess=0.04))
     assert share.dims == ("correlation_length", "seed")
     np.testing.assert_allclose(share, 0.04)
@@ -129,7 +142,11 @@ def test_nothing_is_judged_on_missing_values(variable):
     values = ds[variable].values.copy()
     values[:, :, 3] = np.nan
     broken = ds.assign({variable: (ds[variable].dims, values)})
-    judge = (lambda x: claims.judge_kernel_drift(x, 1.0)) if variable == "kernel_drift" else claims.judge_selectivity
+    judge = (
+        (lambda x: claims.judge_kernel_drift(x, 1.0))
+        if variable == "kernel_drift"
+        else claims.judge_selectivity
+    )
     with pytest.raises(ValueError, match="no value"):
         judge(broken)
     assert judge(broken.sel(seed=[0, 1, 2, 4])).seeds == 4
@@ -140,7 +157,12 @@ def dissected(signs):
     coupling = np.zeros((1, 2, len(signs[0]), 2, 2, 3))
     coupling[0, :, :, -1, 0, 0] = coupling[0, :, :, -1, 0, 2] = 0.15 * np.array(signs)
     dims = ("chain", "correlation_length", "seed", "step", "block", "offset")
-    coords = {"correlation_length": [1.0, 7.0], "seed": range(len(signs[0])), "block": [1, 2], "offset": [-1, 0, 1]}
+    coords = {
+        "correlation_length": [1.0, 7.0],
+        "seed": range(len(signs[0])),
+        "block": [1, 2],
+        "offset": [-1, 0, 1],
+    }
     return xr.Dataset({"coupling": (dims, coupling)}, coords=coords).isel(chain=0)
 
 
@@ -155,7 +177,9 @@ def test_groups_are_judged_apart():
 
 def test_rank_at_an_excess_share():
     shares, ranks = [0.4, 0.1, 0.02, 0.03], [20.0, 18.0, 14.0, 15.0]
-    assert claims.rank_at_excess(ranks, shares, 0.2) == pytest.approx(19)  # half way between 0.4 and 0.1 in the logarithm
+    assert claims.rank_at_excess(ranks, shares, 0.2) == pytest.approx(
+        19
+    )  # half way between 0.4 and 0.1 in the logarithm
     assert claims.rank_at_excess(ranks, shares, 0.1) == pytest.approx(18)
     assert claims.rank_at_excess(ranks, shares, 0.02) == pytest.approx(14)
     assert np.isnan(claims.rank_at_excess(ranks, shares, 0.01))
@@ -187,11 +211,23 @@ def test_what_the_optimiser_does_is_judged_by_slopes():
     points = [(r, b, d) for r in (3e-4, 1e-3) for b in (8, 32, 128, 512) for d in (0, 0.1, 1)]
     rates, batches, decays = map(np.array, zip(*points, strict=True))
     shares = rng.uniform(0, 0.05, (24, 8))
-    outcome = 0.1 * np.log(rates)[:, None] - 0.05 * np.log(batches)[:, None] + shares + 0.01 * rng.standard_normal((24, 8))
+    outcome = (
+        0.1 * np.log(rates)[:, None]
+        - 0.05 * np.log(batches)[:, None]
+        + shares
+        + 0.01 * rng.standard_normal((24, 8))
+    )
     found = claims.judge_small_size(outcome, rates, batches, decays, shares)
-    assert {name: v.status for name, v in found.items()} == {"rate": SUPPORTED, "batch": SUPPORTED, "decay": NOT}
+    assert {name: v.status for name, v in found.items()} == {
+        "rate": SUPPORTED,
+        "batch": SUPPORTED,
+        "decay": NOT,
+    }
     assert found["rate"].statistics["slope of ln rate"].mean == pytest.approx(0.1, abs=0.01)
-    wide, narrow = found["rate"].statistics["slope of ln rate"], claims.judge_rate(outcome, rates, shares).statistics["slope of ln rate"]
+    wide, narrow = (
+        found["rate"].statistics["slope of ln rate"],
+        claims.judge_rate(outcome, rates, shares).statistics["slope of ln rate"],
+    )
     plain = claims.Interval.of(wide.values)
     assert wide.high > plain.high and narrow.mean == pytest.approx(wide.mean, abs=0.05)
     assert claims.judge_rate(-outcome, rates, shares).status == NOT

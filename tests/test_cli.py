@@ -13,7 +13,7 @@ from rgnb.press import cli, notebooks
 from rgnb.press.cli import main
 from rgnb.press.notebooks import Parameter
 
-TINY = '''---
+TINY = """---
 kernelspec:
   display_name: Python 3
   language: python
@@ -54,7 +54,7 @@ glue("twice", 2 * count, display=False)
 glue("label", label, display=False)
 HTML(f'<p id="{uuid.uuid4()}"><b id="T_{uuid.uuid4().hex[:5]}_row0"></b></p>')
 ```
-'''
+"""
 
 
 @pytest.fixture
@@ -62,18 +62,28 @@ def book(tmp_path, monkeypatch):
     """A checkout with one tiny notebook."""
     for folder in ("notebooks", "executed"):
         (tmp_path / "book" / folder).mkdir(parents=True)
-    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters:\n  - file: executed/tiny\n  - file: notes\n")
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: intro\nchapters:\n  - file: executed/tiny\n  - file: notes\n"
+    )
     (tmp_path / "book" / "notebooks" / "tiny.md").write_text(TINY)
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     # A book of one page is none that Sphinx would build; tests/test_book.py builds a reader's runs.
-    monkeypatch.setattr(cli, "_build_runs", lambda outputs: {path: path.with_suffix(".html") for path in outputs})
+    monkeypatch.setattr(
+        cli, "_build_runs", lambda outputs: {path: path.with_suffix(".html") for path in outputs}
+    )
     return tmp_path
 
 
 def printed(path):
     """Everything that a notebook's cells printed, as text."""
     cells = json.loads(path.read_text())["cells"]
-    return "".join(text for c in cells for o in c.get("outputs", []) if o["output_type"] == "stream" for text in o["text"])
+    return "".join(
+        text
+        for c in cells
+        for o in c.get("outputs", [])
+        if o["output_type"] == "stream"
+        for text in o["text"]
+    )
 
 
 def test_list_shows_every_notebook_and_parameter_with_default_and_help(capsys):
@@ -82,7 +92,9 @@ def test_list_shows_every_notebook_and_parameter_with_default_and_help(capsys):
     for name in notebooks.names():
         assert f"{name}\n" in shown
         for p in notebooks.parameters(name).values():
-            assert re.search(rf"^ +{p.name} +{re.escape(repr(p.default))} +{re.escape(p.help)}$", shown, re.MULTILINE)
+            assert re.search(
+                rf"^ +{p.name} +{re.escape(repr(p.default))} +{re.escape(p.help)}$", shown, re.MULTILINE
+            )
 
 
 @pytest.mark.parametrize("name", notebooks.names())
@@ -113,14 +125,23 @@ def test_light_commands_import_nothing_heavy():
         (["run", "selectivity", "-p", "sedes", "3"], "did you mean 'seeds'?"),
         (["run", "selectivity", "-p", "seeds", "three"], "seeds must be an integer"),
         (["run", "selectivity", "-p", "seeds", "2.5"], "seeds must be an integer"),
-        (["run", "selectivity", "-p", "correlation_length_long", "long"], "correlation_length_long must be a number"),
+        (
+            ["run", "selectivity", "-p", "correlation_length_long", "long"],
+            "correlation_length_long must be a number",
+        ),
         (["run", "selectivity", "--profile", "quik"], "did you mean 'quick'?"),
         (["run", "selectivity", "-p", "profile", "fast"], "choose from quick, small, paper"),
         (["run", "chains", "--profile", "quick"], "unknown parameter of chains 'profile'"),
         (["show", "chain"], "did you mean 'chains'?"),
         (["run", "chains", "--output", "page.html"], "ends in .ipynb"),
-        (["run", "selectivity", "-p", "correlation_length_long", "-3"], "correlation_length_long = -3.0: correlation_length must be finite and gr"),
-        (["run", "selectivity", "-p", "correlation_length_long", "-1e-3"], "correlation_length must be finite and greater than 0, got -0.001"),
+        (
+            ["run", "selectivity", "-p", "correlation_length_long", "-3"],
+            "correlation_length_long = -3.0: correlation_length must be finite and gr",
+        ),
+        (
+            ["run", "selectivity", "-p", "correlation_length_long", "-1e-3"],
+            "correlation_length must be finite and greater than 0, got -0.001",
+        ),
         (["run", "selectivity", "-p", "correlation_length_long", "-.5e1"], "got -5.0"),
         (["run", "selectivity", "-p", "correlation_length_short", "7"], "none twice, got (7.0, 7.0)"),
         (["run", "selectivity", "-p", "family", "rings"], "did you mean 'ring'?"),
@@ -153,13 +174,23 @@ def test_bad_input_ends_with_one_helpful_line(arguments, wanted, capsys):
 def test_values_that_settings_take_are_not_refused(name):
     defaults = {p.name: p.default for p in notebooks.parameters(name).values()}
     notebooks.check_settings(name, defaults)
-    others = {"family": "ring", "correlation_length_long": 9.0, "seeds": 2, "steps": 100, "rates": [], "profile": "quick", "device": "cpu"}
+    others = {
+        "family": "ring",
+        "correlation_length_long": 9.0,
+        "seeds": 2,
+        "steps": 100,
+        "rates": [],
+        "profile": "quick",
+        "device": "cpu",
+    }
     notebooks.check_settings(name, {key: value for key, value in others.items() if key in defaults})
 
 
 def test_which_chains_can_be_built_depends_on_several_parameters_together():
     notebooks.check_settings("robustness", {"states": [6], "families": ["ring", "cycle"]})
-    with pytest.raises(ValueError, match=r"states = \[6\], families = \['ring', 'block'\]: n_blocks must divide n_states"):
+    with pytest.raises(
+        ValueError, match=r"states = \[6\], families = \['ring', 'block'\]: n_blocks must divide n_states"
+    ):
         notebooks.check_settings("robustness", {"states": [6], "families": ["ring", "block"]})
 
 
@@ -172,7 +203,9 @@ def test_settings_are_refused_before_a_kernel_starts(monkeypatch, capsys):
 # --- faults ---
 
 
-@pytest.mark.parametrize("error", [TypeError("unhashable"), ValueError("a shape"), RuntimeError("mat1 and mat2"), KeyError("x")])
+@pytest.mark.parametrize(
+    "error", [TypeError("unhashable"), ValueError("a shape"), RuntimeError("mat1 and mat2"), KeyError("x")]
+)
 def test_a_fault_is_no_bad_input_and_keeps_its_traceback(monkeypatch, error):
     def fault(args):
         raise error
@@ -224,7 +257,11 @@ def test_a_read_only_checkout_says_what_to_do_before_anything_runs(book, monkeyp
     monkeypatch.setattr(notebooks, "execute_all", lambda *a: pytest.fail("executed"))
     assert main(command) == 2
     shown = capsys.readouterr().err
-    assert "is read-only" in shown and "use a copy of the checkout that can be written" in shown and shown.count("\n") == 1
+    assert (
+        "is read-only" in shown
+        and "use a copy of the checkout that can be written" in shown
+        and shown.count("\n") == 1
+    )
 
 
 def test_the_environment_is_as_it_was(book, monkeypatch):
@@ -234,13 +271,17 @@ def test_the_environment_is_as_it_was(book, monkeypatch):
     before = dict(os.environ)
     page = notebooks.executed("tiny")
     source = book / "book" / "notebooks" / "tiny.md"
-    source.write_text(source.read_text() + "\n```{code-cell} ipython3\nprint('backend', os.environ['MPLBACKEND'])\n```\n")
+    source.write_text(
+        source.read_text() + "\n```{code-cell} ipython3\nprint('backend', os.environ['MPLBACKEND'])\n```\n"
+    )
     notebooks.execute("tiny", page)
     assert "backend agg" not in printed(page) and "backend module://" in printed(page)
     assert dict(os.environ) == before
     monkeypatch.setattr(cores, "available", lambda: 6)
     seen = []
-    monkeypatch.setattr(notebooks, "_execute_apart", lambda name, root, environment: seen.append(environment) or name)
+    monkeypatch.setattr(
+        notebooks, "_execute_apart", lambda name, root, environment: seen.append(environment) or name
+    )
     assert list(notebooks.execute_all(["tiny"])) == ["tiny"]
     assert seen == [before | {"OMP_NUM_THREADS": "6"}] and dict(os.environ) == before
 
@@ -290,7 +331,9 @@ def test_values_of_another_type_are_refused(default, text):
 def test_parameters_are_read_in_either_form_of_cell_metadata(book):
     short = notebooks.parameters("tiny")
     path = book / "book" / "notebooks" / "tiny.md"
-    path.write_text(TINY.replace(":tags: [parameters]\n", "---\ntags: [parameters, hide-input]\nslow: 1\n---\n"))
+    path.write_text(
+        TINY.replace(":tags: [parameters]\n", "---\ntags: [parameters, hide-input]\nslow: 1\n---\n")
+    )
     assert notebooks.parameters("tiny") == short == {p.name: p for p in short.values()}
     assert short["count"] == Parameter("count", 3, "how many")
 
@@ -298,7 +341,21 @@ def test_parameters_are_read_in_either_form_of_cell_metadata(book):
 @pytest.mark.promise("no pickle, no code from files")
 def test_a_run_keeps_strings_as_data_and_shows_progress_but_does_not_store_it(book, capfd):
     text = 'it\'s "quoted"\n  \\n é # no comment {x}'
-    arguments = ["run", "tiny", "-p", "label", text, "-p", "rate", "1", "-p", "sizes", "[3]", "--profile", "quick"]
+    arguments = [
+        "run",
+        "tiny",
+        "-p",
+        "label",
+        text,
+        "-p",
+        "rate",
+        "1",
+        "-p",
+        "sizes",
+        "[3]",
+        "--profile",
+        "quick",
+    ]
     assert main(arguments) == 0
     shown = capfd.readouterr()
     (output,) = (book / "book" / "runs").iterdir()
@@ -315,7 +372,17 @@ def test_a_run_keeps_strings_as_data_and_shows_progress_but_does_not_store_it(bo
 
 
 def test_different_runs_have_different_files():
-    values = [{}, {"a": 1}, {"a": 11}, {"a": "x y"}, {"a": "x_y"}, {"a": "x/y"}, {"a": "../y"}, {"a": "long" * 99}, {"a": "longer" * 99}]
+    values = [
+        {},
+        {"a": 1},
+        {"a": 11},
+        {"a": "x y"},
+        {"a": "x_y"},
+        {"a": "x/y"},
+        {"a": "../y"},
+        {"a": "long" * 99},
+        {"a": "longer" * 99},
+    ]
     paths = {notebooks.run_path("chains", value) for value in values}
     assert len(paths) == len(values)
     assert {path.parent for path in paths} == {notebooks.ROOT / "book" / "runs"}
@@ -372,7 +439,11 @@ def test_a_build_that_fails_keeps_the_pages_that_were_there(book, capsys):
 
 def test_a_run_replaces_no_other_file(book, tmp_path, capsys):
     mine = tmp_path / "mine.ipynb"
-    for content in ("no notebook", '{"metadata": {}}', '{"metadata": {"rgnb": {"notebook": "tiny", "parameters": {"count": 1}}}}'):
+    for content in (
+        "no notebook",
+        '{"metadata": {}}',
+        '{"metadata": {"rgnb": {"notebook": "tiny", "parameters": {"count": 1}}}}',
+    ):
         mine.write_text(content)
         assert main(["run", "tiny", "-p", "count", "2", "--output", str(mine)]) == 2
         assert "choose another --output" in capsys.readouterr().err
@@ -384,15 +455,34 @@ def test_a_run_replaces_no_other_file(book, tmp_path, capsys):
 
 def test_a_sweep_says_its_plan_and_lists_what_failed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RGNB_RESULTS", str(tmp_path))
-    small = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "steps": 50, "snapshots": [], "sequences": 64}
-    small |= {"mixing": "none", "seeds": 1, "correlation_lengths": [1.0], "learning_rate": [1e-3, 1e30], "device": "cpu"}
+    small = {
+        "n_states": 4,
+        "length": 6,
+        "width": 8,
+        "depth": 2,
+        "batch": 8,
+        "steps": 50,
+        "snapshots": [],
+        "sequences": 64,
+    }
+    small |= {
+        "mixing": "none",
+        "seeds": 1,
+        "correlation_lengths": [1.0],
+        "learning_rate": [1e-3, 1e30],
+        "device": "cpu",
+    }
     command = ["sweep", "mine", *(x for k, v in small.items() for x in ("-p", k, str(v)))]
     assert main([*command, "--plan"]) == 0
     assert "2 networks asked for, 0 stored, 2 to train in 2 settings: about " in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     assert main(command) == 1
     said = capsys.readouterr()
-    assert "1 settings failed" in said.err and "learning_rate 1e+30" in said.err and "use a learning_rate below" in said.err
+    assert (
+        "1 settings failed" in said.err
+        and "learning_rate 1e+30" in said.err
+        and "use a learning_rate below" in said.err
+    )
     assert main([*command, "--plan"]) == 0
     assert "1 stored, 1 to train" in capsys.readouterr().out
 
@@ -406,7 +496,10 @@ def test_a_sweep_says_its_plan_and_lists_what_failed(tmp_path, monkeypatch, caps
         (["--profile", "quik"], "did you mean 'quick'"),
         (["-p", "rate", "[]"], "at least one Experiment"),
         (["-p", "rate", "-1e-3"], "rate must be finite and greater than 0, got -0.001"),
-        (["-p", "correlation_lengths", "7.0"], "correlation_lengths must be a sequence, got 7.0; pass a list such as [7.0]"),
+        (
+            ["-p", "correlation_lengths", "7.0"],
+            "correlation_lengths must be a sequence, got 7.0; pass a list such as [7.0]",
+        ),
         (["-p", "families", "ring"], "families must be a sequence, got 'ring'; pass a list such as ['ring']"),
         (["-p", "own", "ring"], "own must be a sequence, got 'ring'"),
         (["-p", "snapshots", "100"], "snapshots must be a sequence, got 100; pass a list such as [100]"),

@@ -44,7 +44,15 @@ def test_two_calls_run_at_once_and_an_error_comes_out(threads):
 
 @pytest.mark.parametrize(
     "affinity, quota, wanted",
-    [(6, None, 6), (6, "max 100000", 6), (6, "250000 100000", 2), (6, "50000 100000", 1), (6, "900000 100000", 6), (None, None, 64), (None, "900000 100000", 9)],
+    [
+        (6, None, 6),
+        (6, "max 100000", 6),
+        (6, "250000 100000", 2),
+        (6, "50000 100000", 1),
+        (6, "900000 100000", 6),
+        (None, None, 64),
+        (None, "900000 100000", 9),
+    ],
 )
 def test_cores_are_those_that_this_process_may_use(monkeypatch, tmp_path, affinity, quota, wanted):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)

@@ -19,7 +19,16 @@ from rgnb.study import Experiment, measurement, runner, store
 from rgnb.training import TrainConfig, train
 from rgnb.verdicts import first_round
 
-SMALL = {"n_states": 4, "length": 8, "width": 12, "depth": 5, "batch": 16, "steps": 100, "snapshots": (50,), "sequences": 256}
+SMALL = {
+    "n_states": 4,
+    "length": 8,
+    "width": 12,
+    "depth": 5,
+    "batch": 16,
+    "steps": 100,
+    "snapshots": (50,),
+    "sequences": 256,
+}
 
 
 def small(**changes):
@@ -49,7 +58,12 @@ def test_dataset_is_labelled_and_complete(dataset):
     assert list(dataset.step.values) == [0, 50, 100]
     for name, variable in dataset.data_vars.items():
         assert variable.attrs["long_name"] and variable.attrs["units"], name
-        if name not in ("cka", "kernel_drift", "singular_value", "rows_rank"):  # no CKA of a constant, few modes or rows
+        if name not in (
+            "cka",
+            "kernel_drift",
+            "singular_value",
+            "rows_rank",
+        ):  # no CKA of a constant, few modes or rows
             assert np.isfinite(variable).all(), name
     record = json.loads(dataset.provenance.values.ravel()[0])
     assert {"device", "torch", "commit", "date", "seconds_training"} <= set(record)
@@ -57,12 +71,21 @@ def test_dataset_is_labelled_and_complete(dataset):
 
 def test_stored_numbers_agree_with_each_other_and_with_the_metrics(dataset, folder):
     trained = dataset.isel(chain=0).sel(state="trained")
-    stored = torch.from_numpy(trained.singular_value.sel(view="token", centring="centred").fillna(0).values.astype(float))
+    stored = torch.from_numpy(
+        trained.singular_value.sel(view="token", centring="centred").fillna(0).values.astype(float)
+    )
     for spectrum in metrics.SPECTRA:
         again = metrics.spectrum_rank(stored, spectrum).numpy()
-        np.testing.assert_allclose(trained.effective_rank.sel(view="token", centring="centred", spectrum=spectrum), again, rtol=1e-4)
-    np.testing.assert_allclose(dataset.isel(step=-1).step_rank, dataset.effective_rank.sel(state="trained", view="position", centring="centred"))
-    np.testing.assert_allclose(dataset.isel(step=0).step_drift, dataset.kernel_drift.sel(state="init", view="position"))
+        np.testing.assert_allclose(
+            trained.effective_rank.sel(view="token", centring="centred", spectrum=spectrum), again, rtol=1e-4
+        )
+    np.testing.assert_allclose(
+        dataset.isel(step=-1).step_rank,
+        dataset.effective_rank.sel(state="trained", view="position", centring="centred"),
+    )
+    np.testing.assert_allclose(
+        dataset.isel(step=0).step_drift, dataset.kernel_drift.sel(state="init", view="position")
+    )
     np.testing.assert_allclose(dataset.isel(rows=-1).rows_rank, dataset.isel(step=-1).step_rank)
     drift = 1 - np.diagonal(dataset.cka.values, 1, -2, -1)
     np.testing.assert_allclose(dataset.kernel_drift.transpose(..., "transition"), drift)
@@ -82,15 +105,21 @@ def test_measured_at_depth_0_by_hand(dataset, folder):
     e = small()
     setting = e.settings()[0]
     task = measurement.evaluation(setting.chain, setting)
-    weights = train(setting.model, setting.training, setting.chain, [0], setting.weights(folder), "cpu", False)
+    weights = train(
+        setting.model, setting.training, setting.chain, [0], setting.weights(folder), "cpu", False
+    )
     x = weights[0][100]["weight.embedding.weight"].double()[task.inputs]  # (sequences, length, width)
     ranks = []
     for t in range(x.shape[1]):
         s = np.linalg.svd((x[:, t] - x[:, t].mean(0)).numpy(), compute_uv=False)
         p = s[s > 1e-9] / s.sum()
         ranks.append(np.exp(-(p * np.log(p)).sum()))
-    stored = dataset.effective_rank.isel(chain=0).sel(correlation_length=1.0, seed=0, state="trained", view="position")
-    assert float(stored.sel(centring="centred", spectrum="singular", depth=0)) == pytest.approx(np.mean(ranks), rel=1e-6)
+    stored = dataset.effective_rank.isel(chain=0).sel(
+        correlation_length=1.0, seed=0, state="trained", view="position"
+    )
+    assert float(stored.sel(centring="centred", spectrum="singular", depth=0)) == pytest.approx(
+        np.mean(ranks), rel=1e-6
+    )
     assert float(dataset.bayes_loss[0, 0, 0]) == pytest.approx(
         -(task.bayes * task.bayes.clamp(min=1e-300).log()).sum(-1).mean().item()
     )
@@ -120,7 +149,15 @@ def test_only_what_is_missing_is_trained(dataset, folder, monkeypatch):
 
 @pytest.mark.parametrize(
     "change",
-    [{"n_states": 8}, {"rate": 0.2}, {"scheme": "bert"}, {"mixing": "none"}, {"sequences": 128}, {"steps": 150}, {"learning_rate": 2e-3}],
+    [
+        {"n_states": 8},
+        {"rate": 0.2},
+        {"scheme": "bert"},
+        {"mixing": "none"},
+        {"sequences": 128},
+        {"steps": 150},
+        {"learning_rate": 2e-3},
+    ],
 )
 def test_every_part_of_a_setting_is_in_its_key(change, folder):
     changed = small(**change).settings()[0]
@@ -178,7 +215,10 @@ def test_processes_share_the_settings_out(tmp_path):
     lengths = ["1", "2", "3", "4"]
     command = [sys.executable, "-c", WORKER, tmp_path / "results", tmp_path / "log"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    workers = [subprocess.Popen([*command, *order], cwd=Path(__file__).parent.parent, env=environment) for order in (lengths, lengths, lengths[::-1])]
+    workers = [
+        subprocess.Popen([*command, *order], cwd=Path(__file__).parent.parent, env=environment)
+        for order in (lengths, lengths, lengths[::-1])
+    ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0]
     assert sorted((tmp_path / "log").read_text().split()) == lengths  # each was trained once
     assert small(seeds=1, correlation_lengths=[1.0, 2.0, 3.0, 4.0]).missing(tmp_path / "results") == []
@@ -203,7 +243,11 @@ def test_processes_share_the_settings_out(tmp_path):
         ({"stpes": 100}, ValueError, "did you mean 'steps'"),
         ({"sequences": 10}, ValueError, "sequences must be at least 64"),
         ({"own": [chains.ring(5, 1.0)]}, ValueError, "the chain has 5 states, the model 4"),
-        ({"own": [chains.ring(4, 1.0), chains.ring(4, 1.0)]}, ValueError, "must differ in correlation length"),
+        (
+            {"own": [chains.ring(4, 1.0), chains.ring(4, 1.0)]},
+            ValueError,
+            "must differ in correlation length",
+        ),
         ({"own": [[[0.5, 0.5], [0.5, 0.5]]]}, TypeError, "own must be a rgnb MarkovChain"),
     ],
 )
@@ -215,9 +259,15 @@ def test_bad_input_fails_before_any_work(changes, error, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"correlation_lengths": 7.0}, "correlation_lengths must be a sequence, got 7.0; pass a list such as [7.0]"),
+        (
+            {"correlation_lengths": 7.0},
+            "correlation_lengths must be a sequence, got 7.0; pass a list such as [7.0]",
+        ),
         ({"families": "ring"}, "families must be a sequence, got 'ring'; pass a list such as ['ring']"),
-        ({"own": chains.sticky(4, 2.0)}, "own must be a sequence, got MarkovChain(n_states=4, correlation_length=2)"),
+        (
+            {"own": chains.sticky(4, 2.0)},
+            "own must be a sequence, got MarkovChain(n_states=4, correlation_length=2)",
+        ),
         ({"snapshots": 50}, "snapshots must be a sequence, got 50; pass a list such as [50]"),
         ({"seeds": "3"}, "seeds must be an integer, got '3'; pass a whole number"),
     ],
@@ -228,8 +278,23 @@ def test_one_value_in_the_place_of_a_list(changes, message):
     assert message in str(raised.value)
 
 
-FIELDS = [f.name for kind in (Experiment, ModelConfig, TrainConfig) for f in fields(kind) if f.name not in ("model", "training")]
-WRONG = [None, "x", -1.5, {"a": 1}, [None], object(), np.array([1.5, -2.0]), np.array(["a", "b"]), torch.tensor(-1.5)]
+FIELDS = [
+    f.name
+    for kind in (Experiment, ModelConfig, TrainConfig)
+    for f in fields(kind)
+    if f.name not in ("model", "training")
+]
+WRONG = [
+    None,
+    "x",
+    -1.5,
+    {"a": 1},
+    [None],
+    object(),
+    np.array([1.5, -2.0]),
+    np.array(["a", "b"]),
+    torch.tensor(-1.5),
+]
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -238,7 +303,10 @@ def test_every_field_names_itself_and_what_it_got(name, value):
     with pytest.raises(checks.BadInput) as raised:
         small(**{name: value})
     said = str(raised.value)
-    assert name in said or {"families": "family", "correlation_lengths": "correlation_length"}.get(name, name) in said
+    assert (
+        name in said
+        or {"families": "family", "correlation_lengths": "correlation_length"}.get(name, name) in said
+    )
     assert " got " in said or "choose from" in said
 
 
@@ -250,8 +318,15 @@ def test_parts_of_another_kind(name):
 
 def test_valid_values_of_every_kind_are_the_same_setting(folder):
     plain = small(families=["ring"], correlation_lengths=[1, 7], seeds=2, rate=0.5, snapshots=[50], width=12)
-    kinds = {"families": np.array(["ring"]), "correlation_lengths": np.array([1, 7]), "seeds": range(2), "rate": np.float32(0.5)}
-    others = small(**kinds, snapshots=np.array([50]), width=np.int64(12), batch=np.int32(16), device=torch.device("cpu"))
+    kinds = {
+        "families": np.array(["ring"]),
+        "correlation_lengths": np.array([1, 7]),
+        "seeds": range(2),
+        "rate": np.float32(0.5),
+    }
+    others = small(
+        **kinds, snapshots=np.array([50]), width=np.int64(12), batch=np.int32(16), device=torch.device("cpu")
+    )
     assert (others.settings(), others.seeds) == (plain.settings(), (0, 1))
     assert others.settings()[0].path(folder, 0) == plain.settings()[0].path(folder, 0)
 
@@ -271,7 +346,9 @@ def test_stored_makes_once_and_says_where_it_was_made(tmp_path):
     first = store.stored("mine", {"rows": 2}, make, tmp_path)
     again = store.stored("mine", {"rows": 2}, make, tmp_path)
     assert again.identical(first) and len(made) == 1
-    assert json.loads(first.attrs["config"]) == {"rows": 2} and "torch" in json.loads(first.attrs["provenance"])
+    assert json.loads(first.attrs["config"]) == {"rows": 2} and "torch" in json.loads(
+        first.attrs["provenance"]
+    )
     store.stored("mine", {"rows": 3}, make, tmp_path)
     assert len(made) == 2 and len(list(tmp_path.iterdir())) == 2
     with pytest.raises(ValueError, match="name must be made of"):

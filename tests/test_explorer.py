@@ -9,14 +9,28 @@ from bs4 import BeautifulSoup
 from rgnb.press import explorer
 from rgnb.study import Experiment
 
-SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "steps": 50, "snapshots": (), "sequences": 64}
+SMALL = {
+    "n_states": 4,
+    "length": 6,
+    "width": 8,
+    "depth": 2,
+    "batch": 8,
+    "steps": 50,
+    "snapshots": (),
+    "sequences": 64,
+}
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     return {
-        mixing: [Experiment.profile("quick", **SMALL, families=[f], mixing=mixing, seeds=2, device="cpu").run(folder, False) for f in ("ring", "sticky")]
+        mixing: [
+            Experiment.profile("quick", **SMALL, families=[f], mixing=mixing, seeds=2, device="cpu").run(
+                folder, False
+            )
+            for f in ("ring", "sticky")
+        ]
         for mixing in ("tokens", "none")
     }
 
@@ -33,8 +47,12 @@ def test_numbers_are_those_of_the_results(page, results):
     ds = results["none"][1].isel(chain=0).sel(correlation_length=7, state="init", view="pooled")
     expected = ds.effective_rank.sel(centring="uncentred", spectrum="eigen").transpose("seed", "depth")
     np.testing.assert_allclose(here["rank"]["uncentred-eigen"], expected, rtol=1e-3)
-    np.testing.assert_allclose(np.array(here["drift"], float), ds.kernel_drift.transpose("seed", "transition"), rtol=1e-3)
-    np.testing.assert_allclose(here["rank"]["stable"], ds.stable_rank.sel(centring="centred").transpose("seed", "depth"), rtol=1e-3)
+    np.testing.assert_allclose(
+        np.array(here["drift"], float), ds.kernel_drift.transpose("seed", "transition"), rtol=1e-3
+    )
+    np.testing.assert_allclose(
+        here["rank"]["stable"], ds.stable_rank.sel(centring="centred").transpose("seed", "depth"), rtol=1e-3
+    )
 
 
 def test_every_choice_leads_to_numbers(page):

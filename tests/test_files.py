@@ -247,7 +247,11 @@ def test_an_installed_package_in_a_process_of_its_own(tmp_path):
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [str(site / "rgnb" / "study" / "store.py"), "unknown", str(tmp_path / "results")]
+    assert done.stdout.split() == [
+        str(site / "rgnb" / "study" / "store.py"),
+        "unknown",
+        str(tmp_path / "results"),
+    ]
     assert f"results are kept in {tmp_path / 'results'}" in done.stderr
 
 
@@ -263,6 +267,4 @@ def test_results_go_to_the_checkout_or_to_the_working_folder(tmp_path, monkeypat
     assert store.results_folder() == store.results_folder() == tmp_path / "results"
     assert capsys.readouterr().err.count(f"results are kept in {tmp_path / 'results'}") == 1
     monkeypatch.setenv("RGNB_RESULTS", "/somewhere")
-    assert store.results_folder() == Path("/somewhere") and store.results_folder("/else") == Path(
-        "/else"
-    )
+    assert store.results_folder() == Path("/somewhere") and store.results_folder("/else") == Path("/else")

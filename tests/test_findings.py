@@ -15,7 +15,9 @@ CONCENTRATED = [0.9, 0.02, 0.01, 0.01, 0.02, 0.01]
 EVEN = [0.1] * 6
 
 
-def results(short=FALLING, long=FLAT, drift=CONCENTRATED, untrained_drift=EVEN, excess=0.0, noise=0.01, seeds=SEEDS):
+def results(
+    short=FALLING, long=FLAT, drift=CONCENTRATED, untrained_drift=EVEN, excess=0.0, noise=0.01, seeds=SEEDS
+):
     """A dataset as Experiment.run returns it, with given profiles and a little scatter over seeds."""
     rng = np.random.default_rng(0)
 
@@ -25,15 +27,21 @@ def results(short=FALLING, long=FLAT, drift=CONCENTRATED, untrained_drift=EVEN, 
 
     profiles = np.stack([scatter(p, seeds) for p in (short, long)])  # (xi, seed, depth)
     rank = np.broadcast_to(
-        profiles[None, :, :, None, None, None, None], (1, 2, seeds, 2, len(VIEWS), len(CENTRINGS), len(SPECTRA), DEPTHS)
+        profiles[None, :, :, None, None, None, None],
+        (1, 2, seeds, 2, len(VIEWS), len(CENTRINGS), len(SPECTRA), DEPTHS),
     )
-    drifts = np.stack([scatter(untrained_drift, 1, 2, seeds), scatter(drift, 1, 2, seeds)], 3)[:, :, :, :, None]
+    drifts = np.stack([scatter(untrained_drift, 1, 2, seeds), scatter(drift, 1, 2, seeds)], 3)[
+        :, :, :, :, None
+    ]
     excess = np.broadcast_to(excess, (1, 2, seeds))
     by_length = ("chain", "correlation_length", "seed")
     return xr.Dataset(
         {
             "effective_rank": ((*by_length, "state", "view", "centring", "spectrum", "depth"), rank),
-            "step_rank": ((*by_length, "step", "spectrum", "depth"), np.stack([rank[:, :, :, 1, 0, 0]] * 2, 3)),
+            "step_rank": (
+                (*by_length, "step", "spectrum", "depth"),
+                np.stack([rank[:, :, :, 1, 0, 0]] * 2, 3),
+            ),
             "kernel_drift": ((*by_length, "state", "view", "transition"), np.repeat(drifts, len(VIEWS), 4)),
             "step_drift": ((*by_length, "step", "transition"), np.stack([drifts[:, :, :, 1, 0]] * 2, 3)),
             "excess_loss": ((*by_length, "step"), np.stack([excess + 1, excess], -1)),
@@ -140,12 +148,16 @@ def test_drift_must_lead_at_the_same_place_in_most_seeds(outliers, holds):
 
 
 def test_five_transitions_are_needed():
-    assert first_round.kernel_drift(results(), start=1).status == "not supported"  # what is left is spread out
+    assert (
+        first_round.kernel_drift(results(), start=1).status == "not supported"
+    )  # what is left is spread out
     assert not first_round.kernel_drift(results(), start=2).conditions[1].holds
     assert first_round.kernel_drift(results(), start=1).conditions[1].holds
 
 
-@pytest.mark.parametrize("finding", [first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift])
+@pytest.mark.parametrize(
+    "finding", [first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift]
+)
 def test_gate(finding):
     good = np.full(SEEDS, 0.049)
     assert finding(results(excess=good)).status == "supported"
@@ -214,8 +226,14 @@ def test_by_step():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda ds: first_round.rank_collapse(xr.concat([ds, ds.assign_coords(chain=["x"])], "chain")), "choose one"),
-        (lambda ds: first_round.selectivity(ds.isel(correlation_length=[0])), "needs two correlation lengths"),
+        (
+            lambda ds: first_round.rank_collapse(xr.concat([ds, ds.assign_coords(chain=["x"])], "chain")),
+            "choose one",
+        ),
+        (
+            lambda ds: first_round.selectivity(ds.isel(correlation_length=[0])),
+            "needs two correlation lengths",
+        ),
         (lambda ds: first_round.rank_collapse(ds, view="positoin"), "did you mean 'position'"),
         (lambda ds: first_round.rank_collapse(ds, spectrum="eigne"), "did you mean 'eigen'"),
         (lambda ds: first_round.rank_collapse(ds, start=6), "start must leave two depths"),
@@ -231,7 +249,9 @@ def test_errors(call, message):
 # --- missing values ---
 
 
-@pytest.mark.parametrize("finding", [first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift])
+@pytest.mark.parametrize(
+    "finding", [first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift]
+)
 @pytest.mark.parametrize("variable", ["excess_loss", "marginal_entropy", "reachable_loss"])
 def test_a_missing_value_does_not_pass_the_gate(finding, variable):
     ds = results().copy(deep=True)

@@ -33,7 +33,9 @@ def setting_of(config):
     """The Setting whose `config()` was stored."""
     parts = {"model": built(ModelConfig, config["model"]), "training": built(TrainConfig, config["training"])}
     matrix = tuple(map(tuple, config["matrix"]))
-    return Setting(config["family"], config["correlation_length"], matrix, sequences=config["sequences"], **parts)
+    return Setting(
+        config["family"], config["correlation_length"], matrix, sequences=config["sequences"], **parts
+    )
 
 
 def analysis_of(path):
@@ -54,7 +56,9 @@ def test_an_entry_is_found_by_its_setting_and_seed(path):
 BLIND = {"families": ["sticky"], "mixing": "none"}
 WITHOUT_CONFIG = {
     "sweep-blind": [
-        Experiment.profile("quick", correlation_lengths=[0.5, 1, 2, 4, 8, 12], scheme=scheme, seeds=16, **BLIND)
+        Experiment.profile(
+            "quick", correlation_lengths=[0.5, 1, 2, 4, 8, 12], scheme=scheme, seeds=16, **BLIND
+        )
         for scheme in ("mask", "bert")
     ],
     "sweep-blind-second": [Experiment.profile("paper", seeds=8, **BLIND)],
@@ -68,7 +72,10 @@ def test_a_file_of_many_settings_is_found_by_all_of_them(path):
     if "config" in found:
         config = json.loads(found["config"])
     else:
-        asked = [[s.config() | {"seed": seed} for s in e.settings() for seed in e.seeds] for e in WITHOUT_CONFIG[name]]
+        asked = [
+            [s.config() | {"seed": seed} for s in e.settings() for seed in e.seeds]
+            for e in WITHOUT_CONFIG[name]
+        ]
         variables = ["effective_rank", "excess_loss", "marginal_entropy", "reachable_loss"]
         config = {"experiments": asked, "variables": variables, "analysis": None}
     if of_a_sweep(path):

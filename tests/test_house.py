@@ -35,7 +35,9 @@ def test_imports_point_one_way(path):
         assert not name.startswith("rgnb") or wing(name) <= own, f"{name} is in a wing above"
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parent.name in ("rgnb", "metrics")], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.parent.name in ("rgnb", "metrics")], ids=lambda p: p.name
+)
 def test_the_library_is_imported_with_four_packages(path):
     for name in imported(path, top_level_only=True):
         top = name.split(".")[0]

@@ -64,7 +64,9 @@ def test_blind_networks_and_seeing_ones():
     assert hypotheses.blind(rows(last=lambda scheme, xi: 5.0 + xi)).status == "not supported"
     assert hypotheses.blind(rows(noise=2.0)).status == "not supported"
     assert hypotheses.blind(rows(excess=0.2)).status == "not trained"
-    loose, strict = (hypotheses.blind(rows(noise=0.1), comparisons=m).statistics["token", "mask", 4.0] for m in (1, 100))
+    loose, strict = (
+        hypotheses.blind(rows(noise=0.1), comparisons=m).statistics["token", "mask", 4.0] for m in (1, 100)
+    )
     assert strict.low < loose.low and loose.high < strict.high
     short = rows().isel(run=slice(1, None))
     with pytest.raises(ValueError, match="seeds at correlation lengths 1 and 0.5 differ"):
@@ -231,8 +233,14 @@ def test_explains_better_finds_which_of_two_drives():
     modes, xi = np.exp(rng.uniform(0, 2, 60)), np.exp(rng.uniform(-1, 3, 60))
     rank = modes * np.exp(rng.normal(0, 0.1, 60))
     found = hypotheses.explains_better(rank, modes, xi)
-    assert found["relevant modes"].low > 0.9 and found["correlation length"].high < 0.3 and found["difference"].low > 0.5
-    assert found["difference"].mean == pytest.approx(found["relevant modes"].mean - found["correlation length"].mean)
+    assert (
+        found["relevant modes"].low > 0.9
+        and found["correlation length"].high < 0.3
+        and found["difference"].low > 0.5
+    )
+    assert found["difference"].mean == pytest.approx(
+        found["relevant modes"].mean - found["correlation length"].mean
+    )
     reverse = hypotheses.explains_better(rank, xi, modes)["difference"]
     assert reverse.high == pytest.approx(-found["difference"].low) and reverse.low < reverse.high < 0
 
@@ -271,7 +279,9 @@ def test_settings_table_averages_seeds():
     table = hypotheses.settings_table(ds)
     assert len(table) == 40 and table["trained"].all()
     one = ds.isel(run=(ds.correlation_length == table["correlation length"][3]).values)
-    assert table["last rank, eigen"][3] == pytest.approx(float(one.effective_rank.isel(state=1, depth=-1, spectrum=1).mean()))
+    assert table["last rank, eigen"][3] == pytest.approx(
+        float(one.effective_rank.isel(state=1, depth=-1, spectrum=1).mean())
+    )
 
 
 # --- through depth ---
@@ -322,11 +332,19 @@ def test_an_untrained_network_decides_nothing():
 def test_groups_of_modes():
     here = retention().isel(chain=0, correlation_length=0)
     assert hypotheses.group_starts(here).tolist() == [0, 1, 3]
-    assert list(hypotheses.by_modulus(here, "r2")) == ["group 1 (most relevant)", "group 2", "group 3 (least relevant)"]
+    assert list(hypotheses.by_modulus(here, "r2")) == [
+        "group 1 (most relevant)",
+        "group 2",
+        "group 3 (least relevant)",
+    ]
     panels = hypotheses.retention_panels(retention(), "trained")
     assert list(panels) == ["ξ = 7, neighbours", "ξ = 7, posterior"]
     curves = hypotheses.relevance_panels(retention())["ξ = 7"]
-    assert list(curves) == ["depth 1", "depth 2"] and curves["depth 1"].modulus.values.tolist() == [0.9, 0.5, 0.1]
+    assert list(curves) == ["depth 1", "depth 2"] and curves["depth 1"].modulus.values.tolist() == [
+        0.9,
+        0.5,
+        0.1,
+    ]
 
 
 def perturbed(growth=0.8, small=1.0, seeds=6, blocks=6):
@@ -345,12 +363,20 @@ def perturbed(growth=0.8, small=1.0, seeds=6, blocks=6):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("change, status", [({}, "supported"), ({"growth": 1.1}, "not supported"), ({"small": 8}, "not supported")])
+@pytest.mark.parametrize(
+    "change, status", [({}, "supported"), ({"growth": 1.1}, "not supported"), ({"small": 8}, "not supported")]
+)
 def test_fixed_point(change, status):
     drift = xr.DataArray(np.tile([0.9, 0.01, 0.02, 0.3, 0.01, 0.01], (6, 1)), dims=("seed", "transition"))
     verdict = hypotheses.fixed_point(perturbed(**change), drift, 7.0)
     assert verdict.status == status
-    assert set(verdict.statistics) == {"growth 1", "growth 2", "growth 4", "growth 5", "ratio"}  # the plateau leaves out the leading two
+    assert set(verdict.statistics) == {
+        "growth 1",
+        "growth 2",
+        "growth 4",
+        "growth 5",
+        "ratio",
+    }  # the plateau leaves out the leading two
 
 
 # --- robustness ---
@@ -358,8 +384,12 @@ def test_fixed_point(change, status):
 
 def test_p_values_agree_with_scipy():
     interval = Interval.of(rng.normal(0.5, 0.1, 6))
-    assert robustness.p_value(interval, 0.2, 1) == pytest.approx(stats.ttest_1samp(interval.values, 0.2, alternative="greater").pvalue)
-    assert robustness.p_value(interval, 0.2, -1) == pytest.approx(stats.ttest_1samp(interval.values, 0.2, alternative="less").pvalue)
+    assert robustness.p_value(interval, 0.2, 1) == pytest.approx(
+        stats.ttest_1samp(interval.values, 0.2, alternative="greater").pvalue
+    )
+    assert robustness.p_value(interval, 0.2, -1) == pytest.approx(
+        stats.ttest_1samp(interval.values, 0.2, alternative="less").pvalue
+    )
     assert robustness.p_value(Interval.of([0.5]), 0.2, 1) == 1
     # The interval lies above a bound exactly where the one-sided p-value is below 0.025.
     for bound in np.linspace(0.3, 0.6, 13):
@@ -368,7 +398,13 @@ def test_p_values_agree_with_scipy():
 
 def collapse_verdict(mean, status):
     values = Interval.of(rng.normal(mean, 0.02, 4))
-    return intervals.Verdict("Rank collapse", status, "", (), {"collapse": values, "largest rise": Interval.of(rng.normal(0, 1e-3, 4))})
+    return intervals.Verdict(
+        "Rank collapse",
+        status,
+        "",
+        (),
+        {"collapse": values, "largest rise": Interval.of(rng.normal(0, 1e-3, 4))},
+    )
 
 
 def test_correction_for_many_verdicts():
@@ -403,7 +439,12 @@ def changed_sweep():
     depths, index = 8, []
     for experiment in range(4):  # variant x architecture
         lengths = (1.0, 7.0) if experiment > 1 else (0.5, 1.0, 2.0, 4.0, 7.0)
-        index += [(experiment, family, xi, seed) for family in ("ring", "block") for xi in lengths for seed in range(4)]
+        index += [
+            (experiment, family, xi, seed)
+            for family in ("ring", "block")
+            for xi in lengths
+            for seed in range(4)
+        ]
     rank = np.full((len(index), 2, 5, 2, 2, depths), np.nan)
     drift = np.full((len(index), 2, 5, depths - 1), np.nan)
     for i, (experiment, family, xi, seed) in enumerate(index):
@@ -442,10 +483,22 @@ def test_robustness_judges_every_setting():
     assert len(verdicts) == 2 * 2 * (7 * (definitions + 1) + 5 * definitions)
     for (finding, definition, family, mixing, variant), verdict in verdicts.items():
         # The nearer one by ratio is replaced: 2 is a short memory, 4 a long one.
-        replaced = {"as it is": {}, "fewer blocks": {}, "ξ = 0.5": {"short": 0.5}, "ξ = 2": {"short": 2}, "ξ = 4": {"long": 4}}[variant]
+        replaced = {
+            "as it is": {},
+            "fewer blocks": {},
+            "ξ = 0.5": {"short": 0.5},
+            "ξ = 2": {"short": 2},
+            "ξ = 4": {"long": 4},
+        }[variant]
         needed = {"short": 1, "long": 7} | replaced
         lengths = [xi for end, xi in needed.items() if end in finding or finding == "Selectivity"]
-        collapsed = family == "ring" and mixing == "tokens" and "eigenvalues" not in definition and "long" not in finding and needed["short"] <= 1
+        collapsed = (
+            family == "ring"
+            and mixing == "tokens"
+            and "eigenvalues" not in definition
+            and "long" not in finding
+            and needed["short"] <= 1
+        )
         if family == "block" and 7 in lengths:
             expected = "not trained"
         elif "drift" in finding or collapsed:
@@ -478,8 +531,12 @@ def test_robustness_names_the_network_that_is_missing():
 def test_robustness_agrees_with_the_findings_on_the_same_networks():
     ds, verdicts = changed_settings()
     rows = ds.isel(run=((ds.experiment == 2) & (ds.family == "ring")).values)
-    rank = rows.effective_rank.sel(state="trained", view="position", centring="centred", spectrum="singular", depth=[0, 6])
+    rank = rows.effective_rank.sel(
+        state="trained", view="position", centring="centred", spectrum="singular", depth=[0, 6]
+    )
     rank = rank.isel(run=(rows.correlation_length == 1).values)
     c = Interval.of(1 - rank[:, 1].values / rank[:, 0].values)
     verdict = verdicts["Rank collapse, short memory", "primary", "ring", "tokens", "fewer blocks"]
-    assert verdict.statistics["collapse"].mean == pytest.approx(c.mean) and verdict.statistics["collapse"].low == pytest.approx(c.low)
+    assert verdict.statistics["collapse"].mean == pytest.approx(c.mean) and verdict.statistics[
+        "collapse"
+    ].low == pytest.approx(c.low)

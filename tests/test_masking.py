@@ -48,7 +48,14 @@ def enumerate_posteriors(chain, length, scheme, rate):
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize(
     "chain, length, rate",
-    [(TWO, 4, 0.15), (TWO, 4, 0.6), (GAPS, 3, 0.15), (GAPS, 3, 0.4), (chains.dirichlet(3, 1.0, seed=1), 3, 0.3), (TWO, 1, 0.15)],
+    [
+        (TWO, 4, 0.15),
+        (TWO, 4, 0.6),
+        (GAPS, 3, 0.15),
+        (GAPS, 3, 0.4),
+        (chains.dirichlet(3, 1.0, seed=1), 3, 0.3),
+        (TWO, 1, 0.15),
+    ],
 )
 def test_posterior_against_enumeration(chain, length, rate, scheme):
     weights = enumerate_posteriors(chain, length, scheme, rate)
@@ -57,7 +64,9 @@ def test_posterior_against_enumeration(chain, length, rate, scheme):
     compared = 0
     for row, table in zip(posterior, weights.values()):
         selectable = table.sum(1) > 0
-        np.testing.assert_allclose(row[selectable], table[selectable] / table[selectable].sum(1, keepdims=True), atol=1e-12)
+        np.testing.assert_allclose(
+            row[selectable], table[selectable] / table[selectable].sum(1, keepdims=True), atol=1e-12
+        )
         compared += selectable.sum()
     total = (chain.n_states + 1) ** length
     if scheme == "bert":  # anything may be shown, and any position be selected
@@ -84,7 +93,9 @@ def test_nothing_shown_gives_the_stationary_law():
     torch.testing.assert_close(posterior, GAPS.stationary_distribution.expand(2, 9, 3))
 
 
-@pytest.mark.parametrize("chain", [chains.hierarchical(16, 7.0), chains.cycle(16, 3.0), chains.dirichlet(16, 0.3, seed=5)])
+@pytest.mark.parametrize(
+    "chain", [chains.hierarchical(16, 7.0), chains.cycle(16, 3.0), chains.dirichlet(16, 0.3, seed=5)]
+)
 def test_posterior_against_hmmlearn(chain):
     rate, g = 0.3, seeded()
     observed, selected = corrupt(chain.sample(20, 64, g), 16, rate, "mask", g)
@@ -102,7 +113,9 @@ def test_long_sequence(chain, scheme):
     g = seeded(1)
     observed, _ = corrupt(chain.sample(1, 5000, g), chain.n_states, 0.15, scheme, g)
     posterior = bayes_posterior(chain, observed, scheme)
-    torch.testing.assert_close(posterior.sum(-1), torch.ones(1, 5000, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        posterior.sum(-1), torch.ones(1, 5000, dtype=torch.float64), atol=1e-12, rtol=0
+    )
     assert (posterior >= 0).all()
     # Far from its ends a long sequence and a cut-out piece of it agree.
     if chain.correlation_length < 10:
@@ -114,7 +127,11 @@ def test_corrupt_mask():
     tokens = torch.randint(4, (2000, 100), generator=seeded())
     before = tokens.clone()
     inputs, selected = corrupt(tokens, 4, 0.2, "mask", seeded(1))
-    assert torch.equal(tokens, before) and selected.dtype == torch.bool and inputs.shape == selected.shape == tokens.shape
+    assert (
+        torch.equal(tokens, before)
+        and selected.dtype == torch.bool
+        and inputs.shape == selected.shape == tokens.shape
+    )
     assert torch.equal(inputs, torch.where(selected, 4, tokens))
     n = tokens.numel()
     assert abs(selected.sum().item() - 0.2 * n) < 4 * math.sqrt(n * 0.2 * 0.8)
@@ -155,15 +172,21 @@ def test_loss_floor_is_the_expected_loss_of_the_bayes_predictor(scheme):
     error = excess.std() / math.sqrt(len(excess))
     assert abs(excess.mean()) < 4 * error
     floor = loss_floor(posterior, selected)
-    assert floor == pytest.approx(nll[selected].mean().item(), abs=4 * error.item() * len(excess) / selected.sum().item())
-    assert floor < entropy(chain.stationary_distribution).item() - 0.1  # context helps, so the floor is not trivial
+    assert floor == pytest.approx(
+        nll[selected].mean().item(), abs=4 * error.item() * len(excess) / selected.sum().item()
+    )
+    assert (
+        floor < entropy(chain.stationary_distribution).item() - 0.1
+    )  # context helps, so the floor is not trivial
 
 
 def test_loss_floor_and_entropy_by_hand():
     posterior = torch.tensor([[[0.5, 0.5], [1.0, 0.0], [0.25, 0.75]]], dtype=torch.float64)
     quarter = math.log(4) - 0.75 * math.log(3)
     assert entropy(posterior)[0].tolist() == pytest.approx([math.log(2), 0, quarter])
-    assert loss_floor(posterior, torch.tensor([[True, False, True]])) == pytest.approx((math.log(2) + quarter) / 2)
+    assert loss_floor(posterior, torch.tensor([[True, False, True]])) == pytest.approx(
+        (math.log(2) + quarter) / 2
+    )
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, math.nan, "a", None])

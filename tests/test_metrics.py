@@ -6,7 +6,14 @@ import torch
 
 from rgnb import masking
 from rgnb.chains import sticky
-from rgnb.metrics.ranks import effective_rank, participation_ratio, relevant_modes, singular_values, spectrum_rank, stable_rank
+from rgnb.metrics.ranks import (
+    effective_rank,
+    participation_ratio,
+    relevant_modes,
+    singular_values,
+    spectrum_rank,
+    stable_rank,
+)
 from rgnb.metrics.similarity import cka_matrix, concentration, kernel_drift, linear_cka
 from rgnb.metrics.views import view
 
@@ -31,7 +38,9 @@ def with_singular_values(values, n=20, d=8, seed=0):
     """An (n, d) matrix with zero column means and these singular values."""
     left = randn(n, len(values), seed=seed)
     left = torch.linalg.qr(left - left.mean(0)).Q
-    return left @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ orthogonal(d, seed + 1)[: len(values)]
+    return (
+        left @ torch.diag(torch.tensor(values, dtype=torch.float64)) @ orthogonal(d, seed + 1)[: len(values)]
+    )
 
 
 # --- ranks ---
@@ -239,7 +248,9 @@ both = pytest.mark.parametrize("debiased", [True, False])
 )
 def test_cka_equals_the_gram_form(debiased, n, d1, d2):
     x, y = related(n, d1, d2)
-    assert linear_cka(x + 0.5, y - 2, debiased).item() == pytest.approx(gram_cka(x + 0.5, y - 2, debiased), abs=1e-10)
+    assert linear_cka(x + 0.5, y - 2, debiased).item() == pytest.approx(
+        gram_cka(x + 0.5, y - 2, debiased), abs=1e-10
+    )
 
 
 @both
@@ -253,11 +264,15 @@ def test_cka_invariances(debiased):
     x, y = related()
     expected = pytest.approx(linear_cka(x, y, debiased).item(), abs=1e-10)
     assert linear_cka(y, x, debiased).item() == expected
-    assert linear_cka(-3 * x @ orthogonal(6, 5) + 4, 0.1 * y @ orthogonal(9, 6) - 1, debiased).item() == expected
+    assert (
+        linear_cka(-3 * x @ orthogonal(6, 5) + 4, 0.1 * y @ orthogonal(9, 6) - 1, debiased).item() == expected
+    )
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
     assert linear_cka(x[order], y[order], debiased).item() == expected
     assert linear_cka(x[order], y, debiased).item() != pytest.approx(expected.expected, abs=1e-3)
-    assert linear_cka(x @ randn(6, 6, seed=9), y, debiased).item() != pytest.approx(expected.expected, abs=1e-3)
+    assert linear_cka(x @ randn(6, 6, seed=9), y, debiased).item() != pytest.approx(
+        expected.expected, abs=1e-3
+    )
 
 
 def test_null_value_on_independent_data():
@@ -341,12 +356,16 @@ def test_cka_leading_dimensions_equal_a_loop(debiased):
 
 
 @both
-@pytest.mark.parametrize("offset, scale, tolerance", [(1e6, 1, 1e-7), (0, 1e-6, 1e-10), (1e6, 1e-2, 1e-5), (0, 1e100, 1e-10)])
+@pytest.mark.parametrize(
+    "offset, scale, tolerance", [(1e6, 1, 1e-7), (0, 1e-6, 1e-10), (1e6, 1e-2, 1e-5), (0, 1e100, 1e-10)]
+)
 def test_cka_is_stable_under_offset_and_scale(debiased, offset, scale, tolerance):
     x, y = related()
     expected = gram_cka(x, y, debiased)
     assert linear_cka(scale * x + offset, y, debiased).item() == pytest.approx(expected, abs=tolerance)
-    assert linear_cka(scale * x + offset, scale * y - offset, debiased).item() == pytest.approx(expected, abs=tolerance)
+    assert linear_cka(scale * x + offset, scale * y - offset, debiased).item() == pytest.approx(
+        expected, abs=tolerance
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
@@ -363,7 +382,11 @@ def test_cka_of_a_constant_side_is_nan(debiased, value):
     assert linear_cka(x, constant, debiased).isnan()
     assert linear_cka(constant, x, debiased).isnan()
     assert kernel_drift([x, constant, x, x], debiased).isnan().tolist() == [True, True, False]
-    assert cka_matrix([x, constant, x], debiased).isnan().tolist() == [[False, True, False], [True] * 3, [False, True, False]]
+    assert cka_matrix([x, constant, x], debiased).isnan().tolist() == [
+        [False, True, False],
+        [True] * 3,
+        [False, True, False],
+    ]
 
 
 @both
@@ -399,7 +422,9 @@ def test_cka_rejects_bad_input(bad, error, message):
         kernel_drift([bad, bad])
 
 
-@pytest.mark.parametrize("convert", [lambda x: x, lambda x: x.numpy(), lambda x: x.tolist()], ids=["tensor", "numpy", "list"])
+@pytest.mark.parametrize(
+    "convert", [lambda x: x, lambda x: x.numpy(), lambda x: x.tolist()], ids=["tensor", "numpy", "list"]
+)
 def test_cka_rejects_different_rows(convert):
     x, y = convert(randn(8, 3)), convert(randn(7, 3))
     with pytest.raises(ValueError, match=r"leading dimensions and rows, got \(8, 3\) and \(7, 3\)"):
@@ -496,10 +521,14 @@ def test_relevant_modes_ignore_the_scale_of_each_row_and_use_the_floor():
     raised = q.clamp(min=0.05)
     assert relevant_modes(q, floor=0.05) == pytest.approx(relevant_modes(raised), rel=1e-6)
     assert relevant_modes(q, floor=0.05) != pytest.approx(relevant_modes(q), rel=1e-3)
-    assert relevant_modes(raised * torch.tensor([[1.0], [0.5], [0.7], [0.9]])) == pytest.approx(relevant_modes(raised), rel=1e-6)
+    assert relevant_modes(raised * torch.tensor([[1.0], [0.5], [0.7], [0.9]])) == pytest.approx(
+        relevant_modes(raised), rel=1e-6
+    )
 
 
-@pytest.mark.parametrize("floor, error", [(0, ValueError), (1, ValueError), (-1e-6, ValueError), ("a", TypeError)])
+@pytest.mark.parametrize(
+    "floor, error", [(0, ValueError), (1, ValueError), (-1e-6, ValueError), ("a", TypeError)]
+)
 def test_relevant_modes_rejects_the_floor(floor, error):
     with pytest.raises(error, match="floor must"):
         relevant_modes(torch.full((4, 2), 0.5), floor)
@@ -562,7 +591,9 @@ def test_pooled_views_of_integers_and_half_floats():
     assert view(x, "pooled").item() == 2000.5
 
 
-@pytest.mark.parametrize("layout", [lambda x: x[::-1], lambda x: np.asfortranarray(x), lambda x: x.astype(">f8")])
+@pytest.mark.parametrize(
+    "layout", [lambda x: x[::-1], lambda x: np.asfortranarray(x), lambda x: x.astype(">f8")]
+)
 def test_any_numpy_layout(layout):
     x, y = (z.numpy() for z in related())
     assert effective_rank(layout(x)).item() == pytest.approx(effective_rank(x).item(), rel=1e-12)
@@ -591,9 +622,9 @@ def test_gradients_flow_through_cka():
     x, y = (torch.randn(12, d, dtype=torch.float64, generator=g).requires_grad_() for d in (5, 3))
     assert torch.autograd.gradcheck(linear_cka, (x, y))
     wide = torch.randn(12, 15, dtype=torch.float64, generator=g).requires_grad_()
-    assert torch.autograd.gradcheck(linear_cka, (x, wide)) and torch.autograd.gradcheck(
-        linear_cka, (wide, y)
-    )
+    assert torch.autograd.gradcheck(linear_cka, (x, wide)) and torch.autograd.gradcheck(linear_cka, (wide, y))
     assert torch.autograd.gradcheck(lambda *layers: cka_matrix(layers), (x, wide, y))
-    pair, matrix = (torch.autograd.grad(value, (x, y)) for value in (linear_cka(x, y), cka_matrix([x, y])[0, 1]))
+    pair, matrix = (
+        torch.autograd.grad(value, (x, y)) for value in (linear_cka(x, y), cka_matrix([x, y])[0, 1])
+    )
     torch.testing.assert_close(pair, matrix)

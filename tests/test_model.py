@@ -53,7 +53,11 @@ def test_stream(config, seeds):
 def test_readout_takes_any_leading_dimensions(config, shape):
     model = randomised(ResidualMLP(config))
     x = torch.randn(*shape, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    logits = F.linear(F.layer_norm(x, (8,)) * model.final_norm.weight[0, 0, 0] + model.final_norm.bias[0, 0, 0], model.head.weight[0].T, model.head.bias[0, 0])
+    logits = F.linear(
+        F.layer_norm(x, (8,)) * model.final_norm.weight[0, 0, 0] + model.final_norm.bias[0, 0, 0],
+        model.head.weight[0].T,
+        model.head.bias[0, 0],
+    )
     torch.testing.assert_close(model.readout(x), logits, atol=1e-12, rtol=0)
 
 
@@ -64,13 +68,17 @@ class Reference(nn.Module):
         super().__init__()
         self.embedding = nn.Linear(c.n_states + 1, c.width, bias=False)
         mixes = c.mixing == "tokens"
-        self.token = nn.ModuleList(self.mlp(c.width, c.length, 2 * c.length, bias=False) for _ in range(c.depth * mixes))
+        self.token = nn.ModuleList(
+            self.mlp(c.width, c.length, 2 * c.length, bias=False) for _ in range(c.depth * mixes)
+        )
         self.channel = nn.ModuleList(self.mlp(c.width, c.width, 4 * c.width) for _ in range(c.depth))
         self.final_norm = nn.LayerNorm(c.width)
         self.head = nn.Linear(c.width, c.n_states)
 
     def mlp(self, width, size, hidden, bias=True):
-        return nn.ModuleList([nn.LayerNorm(width), nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, size, bias)])
+        return nn.ModuleList(
+            [nn.LayerNorm(width), nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, size, bias)]
+        )
 
     def forward(self, tokens):
         x = self.embedding(F.one_hot(tokens, self.embedding.in_features).to(self.head.weight.dtype))
@@ -88,7 +96,9 @@ class Reference(nn.Module):
                 mine.bias.data = theirs.bias.data[member, 0].clone()
 
         def copy_norm(mine, theirs):
-            mine.weight.data, mine.bias.data = (p.data[member, 0, 0].clone() for p in (theirs.weight, theirs.bias))
+            mine.weight.data, mine.bias.data = (
+                p.data[member, 0, 0].clone() for p in (theirs.weight, theirs.bias)
+            )
 
         copy_linear(self.embedding, model.embedding)
         copy_linear(self.head, model.head)
@@ -145,17 +155,28 @@ def test_one_large_network_computes_what_a_stack_does(config, monkeypatch):
     alone, stack = ResidualMLP(wide, seeds=5), ResidualMLP(wide, seeds=[5, 7])
     x = tokens(16, 64)
     torch.testing.assert_close(alone(x), stack(x)[0], atol=1e-5, rtol=0)
-    assert len(used) == 6 * (2 if wide.mixing == "tokens" else 1) and set(used) == ({-1, -2} if wide.mixing == "tokens" else {-1})
+    assert len(used) == 6 * (2 if wide.mixing == "tokens" else 1) and set(used) == (
+        {-1, -2} if wide.mixing == "tokens" else {-1}
+    )
     weights = torch.randn(16, 64, 5, generator=torch.Generator().manual_seed(1))
     (alone(x) * weights).sum().backward()
     (stack(x)[0] * weights).sum().backward()
     # Forward derivatives, which perturbations are followed with.
-    start, v = alone.stream(x)[0].detach(), torch.randn(16, 64, 64, generator=torch.Generator().manual_seed(2))
+    start, v = (
+        alone.stream(x)[0].detach(),
+        torch.randn(16, 64, 64, generator=torch.Generator().manual_seed(2)),
+    )
     after = torch.func.jvp(lambda s: alone.continue_stream(s, 0)[-1], (start,), (v,))[1]
-    beside = torch.func.jvp(lambda s: stack.continue_stream(s, 0)[-1][0], (start.expand(2, -1, -1, -1),), (v.expand(2, -1, -1, -1),))[1]
+    beside = torch.func.jvp(
+        lambda s: stack.continue_stream(s, 0)[-1][0],
+        (start.expand(2, -1, -1, -1),),
+        (v.expand(2, -1, -1, -1),),
+    )[1]
     torch.testing.assert_close(after, beside, atol=1e-4, rtol=0)
     for (name, p), q in zip(alone.named_parameters(), stack.parameters()):
-        torch.testing.assert_close(p.grad[0], q.grad[0], atol=1e-4 * q.grad[0].abs().max().item(), rtol=0, msg=name)
+        torch.testing.assert_close(
+            p.grad[0], q.grad[0], atol=1e-4 * q.grad[0].abs().max().item(), rtol=0, msg=name
+        )
 
 
 def test_initial_weights_follow_torch_defaults():

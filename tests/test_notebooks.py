@@ -44,10 +44,14 @@ def images(path):
 def test_every_notebook_runs_at_a_tiny_size(name, results, tmp_path, monkeypatch):
     monkeypatch.setenv("RGNB_RESULTS", str(results))
     monkeypatch.setenv("MPLBACKEND", "agg")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for networks this small more threads only wait for each other
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", "1"
+    )  # for networks this small more threads only wait for each other
     output = tmp_path / f"{name}.ipynb"
     notebooks.execute(name, output, tiny(name))
-    assert images(output) or "plots." not in notebooks.source(name).read_text()  # a page of figures shows some
+    assert (
+        images(output) or "plots." not in notebooks.source(name).read_text()
+    )  # a page of figures shows some
 
 
 def test_a_pair_is_written_and_runs_under_papermill(tmp_path):
@@ -57,7 +61,9 @@ def test_a_pair_is_written_and_runs_under_papermill(tmp_path):
     before = (sources / "chains.md").read_bytes()
     pair = tmp_path / "book" / "ipynb" / "chains.ipynb"
     pair.parent.mkdir()
-    subprocess.run([BIN / "jupytext", "--to", "ipynb", "--output", pair, sources / "chains.md"], cwd=tmp_path, check=True)
+    subprocess.run(
+        [BIN / "jupytext", "--to", "ipynb", "--output", pair, sources / "chains.md"], cwd=tmp_path, check=True
+    )
     assert (sources / "chains.md").read_bytes() == before
 
     command = [BIN / "papermill", pair, "out.ipynb", "-p", "correlation_length_long", "5"]

@@ -17,15 +17,23 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 LINES = [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
-RANGES = [Requirement(line) for line in LINES if not line.startswith("rgnb[")]  # its own extras are among them
+RANGES = [
+    Requirement(line) for line in LINES if not line.startswith("rgnb[")
+]  # its own extras are among them
 PINS = {
     canonicalize_name(name): Version(version)
-    for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    for name, version in re.findall(
+        r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE
+    )
 }
 
 
 def test_every_line_of_the_constraints_is_one_exact_pin():
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert len(lines) == len(PINS)
     assert PINS["torch"] == Version("2.13.0")
 
@@ -51,7 +59,9 @@ def test_everything_that_gets_installed_is_pinned():
         except PackageNotFoundError:  # of another platform
             continue
         extras = requirement.extras or {""}
-        waiting += [r for r in further if not r.marker or any(r.marker.evaluate({"extra": e}) for e in extras)]
+        waiting += [
+            r for r in further if not r.marker or any(r.marker.evaluate({"extra": e}) for e in extras)
+        ]
 
 
 def test_conda_and_make_install_the_same():
@@ -69,15 +79,22 @@ def test_conda_and_make_install_the_same():
      ("reliability", ["book", "book,test"]), ("bench", ["book", "book,bench"])],
 )  # fmt: skip
 def test_make_installs_what_a_command_needs_and_no_more(command, extras):
-    done = subprocess.run(["make", "--dry-run", "--always-make", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert re.findall(r"--constraint constraints.txt --editable '\.\[(.*?)\]'", done.stdout) == extras
 
 
 def installed_with(*extras):
     """The distributions that the package and some extras name."""
-    wanted = [Requirement(line) for line in [*PROJECT["dependencies"], *(line for e in extras for line in EXTRAS[e])]]
+    wanted = [
+        Requirement(line)
+        for line in [*PROJECT["dependencies"], *(line for e in extras for line in EXTRAS[e])]
+    ]
     inner = [e for requirement in wanted if requirement.name == "rgnb" for e in requirement.extras]
-    return {canonicalize_name(r.name) for r in wanted if r.name != "rgnb"} | (installed_with(*inner) if inner else set())
+    return {canonicalize_name(r.name) for r in wanted if r.name != "rgnb"} | (
+        installed_with(*inner) if inner else set()
+    )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "rgnb").rglob("*.py")), ids=lambda path: path.stem)
@@ -86,11 +103,18 @@ def test_every_room_imports_what_its_extras_install(path):
     names = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
     tops = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"rgnb"}
-    through = {"dask": "distributed", "pandas": "xarray", "matplotlib_inline": "ipykernel", "nbclient": "papermill"}  # which require them
+    through = {
+        "dask": "distributed",
+        "pandas": "xarray",
+        "matplotlib_inline": "ipykernel",
+        "nbclient": "papermill",
+    }  # which require them
     found = packages_distributions()
     wanted = {canonicalize_name(through.get(top) or found[top][0]) for top in tops}
     own = {"pdf": ["pdf"], "cluster": ["cluster"]}.get(path.stem, [])
-    wing = {"study": ["study"], "press": ["book"], "verdicts": []}.get(path.parent.name, ["study"])  # training is lazy
+    wing = {"study": ["study"], "press": ["book"], "verdicts": []}.get(
+        path.parent.name, ["study"]
+    )  # training is lazy
     assert wanted <= installed_with(*wing, *own)
 
 

@@ -38,14 +38,18 @@ def svg(figure):
 
 @pytest.mark.parametrize("panels, shape", [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (3, 2))])
 def test_panels_fit_a_page(panels, shape):
-    figure = figures.seed_lines({f"panel {i}": {"trained": data()} for i in range(panels)}, "depth", "depth", "rank")
+    figure = figures.seed_lines(
+        {f"panel {i}": {"trained": data()} for i in range(panels)}, "depth", "depth", "rank"
+    )
     assert figure.axes[0].get_gridspec().get_geometry() == shape
     assert {"depth", "rank", "trained", "panel 0"} <= texts(figure)
 
 
 def test_seed_lines_draws_every_seed_the_mean_and_its_interval():
     d = data()
-    figure = figures.seed_lines({"a": {"trained": d, "untrained": d + 1}}, "depth", "depth", "rank", reference={"a": (2.5, "floor")})
+    figure = figures.seed_lines(
+        {"a": {"trained": d, "untrained": d + 1}}, "depth", "depth", "rank", reference={"a": (2.5, "floor")}
+    )
     lines = figure.axes[0].lines
     drawn = [line.get_ydata() for line in lines]
     for seed in d.values:
@@ -59,7 +63,9 @@ def test_seed_lines_draws_every_seed_the_mean_and_its_interval():
 
 
 def test_transitions_are_named_by_their_depths():
-    assert "0→1" in texts(figures.seed_lines({"a": {"x": data("transition")}}, "transition", "transition", "drift"))
+    assert "0→1" in texts(
+        figures.seed_lines({"a": {"x": data("transition")}}, "transition", "transition", "drift")
+    )
 
 
 @pytest.mark.parametrize("first, scale", [(0, "symlog"), (1, "log")])
@@ -96,7 +102,10 @@ def test_effects_and_matrices():
     verdict = intervals.Verdict("Rank collapse", "supported", "", (), {"collapse": interval})
     found = {("position", "centred", "eigen", 1): verdict, ("pooled", "uncentred", "eigen", 0): verdict}
     shown = texts(figures.definition_effects({"token mixing": found}, "collapse", [0.2], "C"))
-    assert {"centred, eigen, from depth 1", "token mixing"} <= shown and "uncentred, eigen, from depth 0" not in shown
+    assert {
+        "centred, eigen, from depth 1",
+        "token mixing",
+    } <= shown and "uncentred, eigen, from depth 0" not in shown
     cka = xr.DataArray(np.eye(3), dims=("depth", "other_depth"), coords={"depth": range(3)})
     assert {"title", "CKA"} <= texts(figures.cka_matrices({"title": cka}))
 
@@ -183,19 +192,31 @@ def test_drift_of_stacks():
 
 
 def test_scatter():
-    figure = figures.scatter({"modes": {"ring": ([1, 10], [2, 3])}, "length": {"ring": ([1, 2], [2, 3])}}, {"modes": "k", "length": "xi"}, "rank")
+    figure = figures.scatter(
+        {"modes": {"ring": ([1, 10], [2, 3])}, "length": {"ring": ([1, 2], [2, 3])}},
+        {"modes": "k", "length": "xi"},
+        "rank",
+    )
     assert {"ring", "modes", "k", "xi", "rank"} <= texts(figure) and figure.axes[0].get_xscale() == "log"
     assert figures.scatter({"none": {"ring": ([], [])}}, "k", "rank").axes[0].get_xscale() == "linear"
 
 
 def test_relevant_modes_beside_rank():
     dims = ("chain", "correlation_length", "seed")
-    rank = xr.DataArray(np.full((1, 2, 3, 1, 1, 1, 2, 2), 5.0), dims=(*dims, "state", "view", "centring", "spectrum", "depth"))
+    rank = xr.DataArray(
+        np.full((1, 2, 3, 1, 1, 1, 2, 2), 5.0), dims=(*dims, "state", "view", "centring", "spectrum", "depth")
+    )
     rank = rank.assign_coords(
-        correlation_length=[1.0, 7.0], state=["trained"], view=["position"], centring=["centred"], spectrum=["eigen", "singular"]
+        correlation_length=[1.0, 7.0],
+        state=["trained"],
+        view=["position"],
+        centring=["centred"],
+        spectrum=["eigen", "singular"],
     )
     modes = xr.DataArray(np.full((1, 2, 3, 1), 2.5), dims=(*dims, "floor"))
-    table = tables.modes_table({("ring", "quick"): xr.Dataset({"effective_rank": rank, "relevant_modes": modes})})
+    table = tables.modes_table(
+        {("ring", "quick"): xr.Dataset({"effective_rank": rank, "relevant_modes": modes})}
+    )
     assert table.loc[("ring", "quick", "7")].tolist() == ["2.50", "5.00 [5.00, 5.00]", "5.00 [5.00, 5.00]"]
     for variable in ("relevant_modes", "effective_rank"):
         ds = xr.Dataset({"effective_rank": rank, "relevant_modes": modes}).copy(deep=True)
@@ -224,7 +245,9 @@ def test_tables():
 
 def test_verdicts_over_settings():
     words = ["supported", "partly supported", "not supported"]
-    made = [intervals.Verdict("", word, "", (), {}) for word in words] + [intervals.Verdict("", "not trained", "", (), {}, "partly supported")]
+    made = [intervals.Verdict("", word, "", (), {}) for word in words] + [
+        intervals.Verdict("", "not trained", "", (), {}, "partly supported")
+    ]
     verdicts = {
         (finding, "primary", "ring", mixing, f"change {i}"): verdict
         for finding in ("Rank collapse", "Selectivity") for mixing in ("none", "tokens") for i, verdict in enumerate(made)
@@ -232,22 +255,53 @@ def test_verdicts_over_settings():
     titles = {"tokens": "token mixing", "none": "no mixing"}
     stays = {key: v.status == "supported" for key, v in verdicts.items()}
     figure = figures.status_grid(verdicts, stays, titles)
-    assert {"ring", "change 3", "Rank collapse; token mixing", "survives correction", *words, "not trained; alone partly supported"} <= texts(figure)
-    assert [ax.get_title("left") for ax in figure.axes] == [f"{f}; {m}" for f in ("Rank collapse", "Selectivity") for m in ("token mixing", "no mixing")]
+    assert {
+        "ring",
+        "change 3",
+        "Rank collapse; token mixing",
+        "survives correction",
+        *words,
+        "not trained; alone partly supported",
+    } <= texts(figure)
+    assert [ax.get_title("left") for ax in figure.axes] == [
+        f"{f}; {m}" for f in ("Rank collapse", "Selectivity") for m in ("token mixing", "no mixing")
+    ]
     by_family = tables.share_table(verdicts, titles, by=2)
     assert by_family.loc["ring", ("Rank collapse", "token mixing")] == "1 (+1) of 3"
     by_change = tables.share_table(verdicts, titles, by=4)
-    assert by_change.loc["change 3", ("Selectivity", "no mixing")] == "none trained" and by_change.loc["change 2", ("Selectivity", "no mixing")] == "0 of 1"
+    assert (
+        by_change.loc["change 3", ("Selectivity", "no mixing")] == "none trained"
+        and by_change.loc["change 2", ("Selectivity", "no mixing")] == "0 of 1"
+    )
     assert list(tables.share_table(verdicts, titles, by=1).index) == ["primary"]
 
 
 def test_benchmarks():
     rows = [
-        {"work": "sampling", "seconds": 0.5, "others": {"a": 2.0, "b": 1.0}, "goal": 3, "agreement": "equal", "note": "", "points": []},
-        {"work": "training step against width", "seconds": 4.0, "others": {}, "goal": 0, "agreement": "", "note": "size^2.00", "points": [(8, 1.0), (16, 4.0)]},
+        {
+            "work": "sampling",
+            "seconds": 0.5,
+            "others": {"a": 2.0, "b": 1.0},
+            "goal": 3,
+            "agreement": "equal",
+            "note": "",
+            "points": [],
+        },
+        {
+            "work": "training step against width",
+            "seconds": 4.0,
+            "others": {},
+            "goal": 0,
+            "agreement": "",
+            "note": "size^2.00",
+            "points": [(8, 1.0), (16, 4.0)],
+        },
     ]
     table = tables.bench_table(rows)
-    assert table.loc[("sampling", "b")].tolist() == ["0.5", "1", "2", "3, missed"] and table.loc[("sampling", "a"), "goal"] == ""
+    assert (
+        table.loc[("sampling", "b")].tolist() == ["0.5", "1", "2", "3, missed"]
+        and table.loc[("sampling", "a"), "goal"] == ""
+    )
     assert tables.bench_notes(rows).index.tolist() == ["sampling"]
     (curve,) = tables.bench_costs(rows)["training step (s)"].items()
     assert curve[0] == "width: 2.00" and curve[1][0].tolist() == [1, 2]

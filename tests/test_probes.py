@@ -15,9 +15,20 @@ RANDOM = chains.dirichlet(6, 1.0, seed=3)
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    small = {"n_states": 8, "length": 8, "width": 16, "depth": 3, "batch": 64, "steps": 300, "snapshots": (), "sequences": 512}
+    small = {
+        "n_states": 8,
+        "length": 8,
+        "width": 16,
+        "depth": 3,
+        "batch": 64,
+        "steps": 300,
+        "snapshots": (),
+        "sequences": 512,
+    }
     e = Experiment.profile("quick", correlation_lengths=[7.0], seeds=[0], device="cpu", **small)
-    return {a.__name__: e.run(folder, False, a).squeeze() for a in (probes.mode_retention, probes.perturbations)} | {"experiment": e, "folder": folder}
+    return {
+        a.__name__: e.run(folder, False, a).squeeze() for a in (probes.mode_retention, probes.perturbations)
+    } | {"experiment": e, "folder": folder}
 
 
 # --- modes ---
@@ -25,14 +36,22 @@ def stored(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "chain",
-    [chains.sticky(5, 2.0, [1, 2, 3, 4, 5]), chains.hierarchical(8, 7.0), chains.cycle(5, 3.0), chains.block(8, 2.0), RANDOM],
+    [
+        chains.sticky(5, 2.0, [1, 2, 3, 4, 5]),
+        chains.hierarchical(8, 7.0),
+        chains.cycle(5, 3.0),
+        chains.block(8, 2.0),
+        RANDOM,
+    ],
     ids=["sticky", "hierarchical", "cycle", "block", "dirichlet"],
 )
 def test_eigenmodes_span_the_eigenspaces(chain):
     modulus, group, functions = probes.eigenmodes(chain)
     np.testing.assert_allclose(modulus, chain.eigenvalues.abs()[1:], atol=1e-7)
     pi, P = chain.stationary_distribution, chain.transition_matrix
-    torch.testing.assert_close(pi @ functions, torch.zeros(chain.n_states - 1, dtype=torch.float64), atol=1e-8, rtol=0)
+    torch.testing.assert_close(
+        pi @ functions, torch.zeros(chain.n_states - 1, dtype=torch.float64), atol=1e-8, rtol=0
+    )
     for g in group.unique():
         f = functions[:, group == g]
         torch.testing.assert_close(f.T @ (pi[:, None] * f), torch.eye(f.shape[1], dtype=torch.float64))
@@ -94,10 +113,15 @@ def test_held_out_r2_is_the_explained_variance(noise, expected):
 
 def test_held_out_r2_finds_nothing_where_there_is_nothing():
     g = torch.Generator().manual_seed(1)
-    x, y = torch.randn(4000, 5, generator=g, dtype=torch.float64), torch.randn(4000, 1, generator=g, dtype=torch.float64)
+    x, y = (
+        torch.randn(4000, 5, generator=g, dtype=torch.float64),
+        torch.randn(4000, 1, generator=g, dtype=torch.float64),
+    )
     fit, group = torch.arange(4000) < 2000, torch.tensor([0])
     assert abs(probes.held_out_r2(x, y, fit, group).item()) < 0.01
-    assert abs(probes.held_out_r2(torch.ones_like(x), y, fit, group).item()) < 0.01  # a constant stream holds nothing
+    assert (
+        abs(probes.held_out_r2(torch.ones_like(x), y, fit, group).item()) < 0.01
+    )  # a constant stream holds nothing
     assert probes.held_out_r2(x, torch.ones_like(y), fit, group).isnan().all()
 
 
@@ -110,7 +134,9 @@ def test_r2_of_a_degenerate_group_does_not_hang_on_its_basis():
 
 def test_erasing_directions_leave_no_linear_trace():
     x, y = linear_data()
-    x = x @ torch.randn(5, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)  # correlated columns
+    x = x @ torch.randn(
+        5, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )  # correlated columns
     Q = probes.erasing_directions(x, y)
     torch.testing.assert_close(Q.T @ Q, torch.eye(2, dtype=torch.float64))
     erased = x - (x - x.mean(0)) @ Q @ Q.T
@@ -137,7 +163,11 @@ def test_retention_of_a_trained_network(stored):
     assert (r2 <= 1).all()
     np.testing.assert_allclose(r2.sel(depth=0), 0, atol=0.05)  # a masked position knows nothing at depth 0
     trained = r2.sel(state="trained", target="posterior").isel(depth=-1)
-    assert trained.sel(eigenmode=1) > 0.5 > r2.sel(state="init", target="posterior", eigenmode=1).isel(depth=-1) + 0.2
+    assert (
+        trained.sel(eigenmode=1)
+        > 0.5
+        > r2.sel(state="init", target="posterior", eigenmode=1).isel(depth=-1) + 0.2
+    )
     assert trained.sel(eigenmode=2) == trained.sel(eigenmode=3)
 
 
@@ -154,7 +184,9 @@ def test_removing_everything_that_the_posterior_needs_leaves_the_stationary_law(
     e = stored["experiment"]
     setting = e.settings()[0]
     task = measurement.evaluation(setting.chain, setting)
-    snapshots = train(setting.model, setting.training, setting.chain, [0], setting.weights(stored["folder"]), "cpu", False)[0]
+    snapshots = train(
+        setting.model, setting.training, setting.chain, [0], setting.weights(stored["folder"]), "cpu", False
+    )[0]
     model = load_model(setting.model, snapshots[setting.training.steps])
     x = measurement.forward(model, task.inputs, torch.device("cpu"))[0][-1]
     q = torch.zeros(*task.inputs.shape, 8, dtype=torch.float64)
@@ -179,7 +211,9 @@ def test_growth_agrees_with_finite_differences(stored):
     v = x.roll(1, 0) - x
     moved = (model.continue_stream(x + 1e-6 * v, 0)[1] - model.continue_stream(x - 1e-6 * v, 0)[1]) / 2e-6
     expected = moved.norm() / v.norm() * spread[0] / spread[1]
-    assert float(growth.sel(state="init", perturbation="between sequences", transition=0)) == pytest.approx(expected.item(), rel=1e-4)
+    assert float(growth.sel(state="init", perturbation="between sequences", transition=0)) == pytest.approx(
+        expected.item(), rel=1e-4
+    )
 
 
 def test_unscaled_drift_is_the_kernel_drift(stored):

@@ -38,19 +38,54 @@ pytestmark = pytest.mark.promise("bad input")
 
 PACKAGE = str(Path(rgnb.__file__).parent)
 numbers = st.one_of(
-    st.integers(-3, 40), st.integers(), st.integers(10**18, 10**400), st.floats(), st.floats(1e-3, 50), st.booleans(), st.sampled_from([math.nan, math.inf, -math.inf])
+    st.integers(-3, 40),
+    st.integers(),
+    st.integers(10**18, 10**400),
+    st.floats(),
+    st.floats(1e-3, 50),
+    st.booleans(),
+    st.sampled_from([math.nan, math.inf, -math.inf]),
 )
-names = st.one_of(st.text(max_size=12), st.sampled_from(["../x", "/etc/passwd", "a/b", "\x00", "ξ", "𝕏-1", "'; import os #", 'a"b\nc']))
-junk = st.one_of(numbers, names, st.none(), st.binary(max_size=4), st.complex_numbers(), st.lists(numbers, max_size=3), st.dictionaries(names, numbers, max_size=2), st.just(object()))
-dtypes = st.one_of(hnp.floating_dtypes(), hnp.integer_dtypes(), hnp.unsigned_integer_dtypes(), hnp.complex_number_dtypes(), st.sampled_from([bool, "U2", object]))
+names = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(["../x", "/etc/passwd", "a/b", "\x00", "ξ", "𝕏-1", "'; import os #", 'a"b\nc']),
+)
+junk = st.one_of(
+    numbers,
+    names,
+    st.none(),
+    st.binary(max_size=4),
+    st.complex_numbers(),
+    st.lists(numbers, max_size=3),
+    st.dictionaries(names, numbers, max_size=2),
+    st.just(object()),
+)
+dtypes = st.one_of(
+    hnp.floating_dtypes(),
+    hnp.integer_dtypes(),
+    hnp.unsigned_integer_dtypes(),
+    hnp.complex_number_dtypes(),
+    st.sampled_from([bool, "U2", object]),
+)
 
 
 def arrays(max_dims=4, dtype=dtypes):
     shapes = hnp.array_shapes(min_dims=0, max_dims=max_dims, min_side=0, max_side=6)
-    return dtype.flatmap(lambda kind: hnp.arrays(kind, shapes, fill=st.nothing() if kind is object else None, elements=junk if kind is object else None))
+    return dtype.flatmap(
+        lambda kind: hnp.arrays(
+            kind,
+            shapes,
+            fill=st.nothing() if kind is object else None,
+            elements=junk if kind is object else None,
+        )
+    )
 
 
-real = hnp.arrays(st.sampled_from(["f4", "f8"]), hnp.array_shapes(min_dims=2, max_dims=3, min_side=4, max_side=7), elements=st.floats(-1e3, 1e3, width=32))
+real = hnp.arrays(
+    st.sampled_from(["f4", "f8"]),
+    hnp.array_shapes(min_dims=2, max_dims=3, min_side=4, max_side=7),
+    elements=st.floats(-1e3, 1e3, width=32),
+)
 
 
 @pytest.fixture
@@ -74,7 +109,9 @@ def ends_well(request):
     request.node.user_properties.append(("cases", counted["cases"]))
 
 
-vectors = st.one_of(hnp.arrays("f8", st.integers(0, 5), elements=st.one_of(st.floats(1e-3, 50), st.floats())), arrays(2), junk)
+vectors = st.one_of(
+    hnp.arrays("f8", st.integers(0, 5), elements=st.one_of(st.floats(1e-3, 50), st.floats())), arrays(2), junk
+)
 FAMILIES = ["sticky", "ring", "cycle", "block", "hierarchical", "reversible"]
 
 
@@ -114,18 +151,38 @@ def test_autocorrelation(ends_well, observable, lags):
 
 @given(st.one_of(st.integers(0, 8), junk), st.one_of(st.integers(0, 8), junk), st.one_of(st.none(), junk))
 def test_sampling(ends_well, batch, length, generator):
-    assume(not all(isinstance(k, int) for k in (batch, length)) or not 2**16 < batch * length <= 2**28)  # allowed, and slow
+    assume(
+        not all(isinstance(k, int) for k in (batch, length)) or not 2**16 < batch * length <= 2**28
+    )  # allowed, and slow
     tokens = ends_well(["batch", "length", "generator"], CHAIN.sample, batch, length, generator)
     assert tokens is None or (tokens.shape == (batch, length) and ((tokens >= 0) & (tokens < 4)).all())
 
 
-@given(st.one_of(st.lists(st.lists(st.integers(-1, 5), max_size=5), max_size=4), arrays(3), junk), st.one_of(st.none(), junk), st.one_of(st.floats(0, 2), junk))
+@given(
+    st.one_of(st.lists(st.lists(st.integers(-1, 5), max_size=5), max_size=4), arrays(3), junk),
+    st.one_of(st.none(), junk),
+    st.one_of(st.floats(0, 2), junk),
+)
 def test_estimating_chains(ends_well, sequences, n, pseudocount):
-    found = ends_well(["sequences", "tokens", "n_states", "pseudocount", "state"], chains.estimate, sequences, n, pseudocount)
-    assert found is None or torch.allclose(found.transition_matrix.sum(-1), torch.ones(found.n_states, dtype=torch.float64))
+    found = ends_well(
+        ["sequences", "tokens", "n_states", "pseudocount", "state"],
+        chains.estimate,
+        sequences,
+        n,
+        pseudocount,
+    )
+    assert found is None or torch.allclose(
+        found.transition_matrix.sum(-1), torch.ones(found.n_states, dtype=torch.float64)
+    )
 
 
-tokens = st.one_of(hnp.arrays("i8", hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5), elements=st.integers(0, 4)), arrays(3), junk)
+tokens = st.one_of(
+    hnp.arrays(
+        "i8", hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5), elements=st.integers(0, 4)
+    ),
+    arrays(3),
+    junk,
+)
 schemes = st.one_of(st.sampled_from(["mask", "bert"]), junk)
 
 
@@ -134,15 +191,22 @@ def test_corruption(ends_well, x, n, rate, scheme):
     found = ends_well(["tokens", "n_states", "rate", "scheme"], masking.corrupt, x, n, rate, scheme)
     if found is not None:
         inputs, selected = found
-        assert inputs.shape == selected.shape and torch.equal(inputs[~selected], torch.as_tensor(x)[~selected])
+        assert inputs.shape == selected.shape and torch.equal(
+            inputs[~selected], torch.as_tensor(x)[~selected]
+        )
 
 
 @given(st.one_of(st.just(CHAIN), junk), tokens, schemes, st.one_of(st.floats(0, 1), junk))
 def test_bayes_posterior(ends_well, chain, observed, scheme, rate):
-    posterior = ends_well(["chain", "observed", "scheme", "rate"], masking.bayes_posterior, chain, observed, scheme, rate)
+    posterior = ends_well(
+        ["chain", "observed", "scheme", "rate"], masking.bayes_posterior, chain, observed, scheme, rate
+    )
     if posterior is not None:
         sums = posterior.sum(-1)
-        assert torch.allclose(sums, torch.ones_like(sums)) and (masking.entropy(posterior) <= math.log(4) + 1e-9).all()
+        assert (
+            torch.allclose(sums, torch.ones_like(sums))
+            and (masking.entropy(posterior) <= math.log(4) + 1e-9).all()
+        )
 
 
 @given(st.one_of(st.just(CHAIN), junk), schemes)
@@ -151,7 +215,10 @@ def test_expected_counts(ends_well, chain, scheme):
     assert found is None or found.sum().item() == pytest.approx(1)
 
 
-@given(st.one_of(hnp.arrays("f8", (2, 3, 4), elements=st.floats(0, 0.25)), arrays(), junk), st.one_of(hnp.arrays(bool, (2, 3)), arrays(2), junk))
+@given(
+    st.one_of(hnp.arrays("f8", (2, 3, 4), elements=st.floats(0, 0.25)), arrays(), junk),
+    st.one_of(hnp.arrays(bool, (2, 3)), arrays(2), junk),
+)
 def test_loss_floor(ends_well, posterior, selected):
     found = ends_well(["posterior", "selected", "p "], masking.loss_floor, posterior, selected)
     assert found is None or 0 <= found <= 4
@@ -159,7 +226,10 @@ def test_loss_floor(ends_well, posterior, selected):
     assert found is None or (found >= -1e-5).all()
 
 
-@given(st.sampled_from([metrics.spectrum_rank, metrics.spectrum_participation, metrics.spectrum_stable]), st.one_of(arrays(), hnp.arrays("f8", (2, 5), elements=st.floats(0, 1e300)), junk))
+@given(
+    st.sampled_from([metrics.spectrum_rank, metrics.spectrum_participation, metrics.spectrum_stable]),
+    st.one_of(arrays(), hnp.arrays("f8", (2, 5), elements=st.floats(0, 1e300)), junk),
+)
 def test_ranks_of_spectra(ends_well, function, s):
     found = ends_well(["s "], function, s)
     assert found is None or (((found == 0) | (found >= 1 - 1e-9)) & (found <= np.shape(s)[-1] + 1e-9)).all()
@@ -181,7 +251,9 @@ def test_ranks(ends_well, function, x):
 @given(real, st.floats(-1e3, 1e3))
 def test_rank_of_constant_rows_is_zero_and_scale_does_not_matter(ends_well, x, value):
     assert (ends_well(["x"], metrics.effective_rank, np.full_like(x, value)) == 0).all()
-    one, scaled = (ends_well(["x"], metrics.effective_rank, y) for y in (x.astype("f8"), 8.0 * x.astype("f8")))
+    one, scaled = (
+        ends_well(["x"], metrics.effective_rank, y) for y in (x.astype("f8"), 8.0 * x.astype("f8"))
+    )
     torch.testing.assert_close(one, scaled, rtol=1e-9, atol=1e-9)
 
 
@@ -216,7 +288,11 @@ def test_relevant_modes(ends_well, posterior, floor):
     assert found is None or found >= 0
 
 
-@given(st.one_of(arrays(), junk), st.one_of(st.sampled_from(metrics.VIEWS), junk), st.one_of(st.none(), arrays(2), junk))
+@given(
+    st.one_of(arrays(), junk),
+    st.one_of(st.sampled_from(metrics.VIEWS), junk),
+    st.one_of(st.none(), arrays(2), junk),
+)
 def test_views(ends_well, x, name, selected):
     found = ends_well(["x ", "view", "selected"], metrics.view, x, name, selected)
     assert found is None or found.ndim >= 2
@@ -237,7 +313,13 @@ inputs = st.just(torch.randn(5, 4, 3, generator=torch.Generator().manual_seed(0)
 
 @given(
     st.one_of(st.just(TWO), junk),
-    st.one_of(st.lists(st.one_of(inputs, st.tuples(inputs), st.fixed_dictionaries({"input": inputs}), junk), max_size=2), inputs, junk),
+    st.one_of(
+        st.lists(
+            st.one_of(inputs, st.tuples(inputs), st.fixed_dictionaries({"input": inputs}), junk), max_size=2
+        ),
+        inputs,
+        junk,
+    ),
     st.one_of(st.just(["0", "1"]), st.lists(names, max_size=2), junk),
     st.one_of(st.sampled_from(metrics.VIEWS), junk),
 )
@@ -252,7 +334,13 @@ fields = st.sampled_from(["n_states", "length", "width", "depth", "mixing"])
 @given(st.dictionaries(fields, st.one_of(st.integers(1, 8), junk), max_size=3))
 def test_model_configs(ends_well, values):
     config = ends_well(list(values), ModelConfig, **values)
-    if config is not None and config.width <= 64 and config.length <= 64 and config.depth <= 12 and config.n_states <= 64:
+    if (
+        config is not None
+        and config.width <= 64
+        and config.length <= 64
+        and config.depth <= 12
+        and config.n_states <= 64
+    ):
         assert ResidualMLP(config).config == config
 
 
@@ -266,18 +354,39 @@ def test_making_networks(ends_well, config, seeds):
     assert made is None or made.single == isinstance(seeds, int)
 
 
-@given(st.one_of(junk, st.dictionaries(st.one_of(names, st.just("weight.head.bias")), st.one_of(junk, st.just(torch.zeros(4))), max_size=2)))
+@given(
+    st.one_of(
+        junk,
+        st.dictionaries(
+            st.one_of(names, st.just("weight.head.bias")),
+            st.one_of(junk, st.just(torch.zeros(4))),
+            max_size=2,
+        ),
+    )
+)
 def test_weights_of_another_network(ends_well, snapshot):
     assert ends_well(["snapshot"], load_model, MODEL.config, snapshot) is None
 
 
-TINY = {"model_config": ModelConfig(n_states=4, length=5, width=4, depth=1), "train_config": TrainConfig(batch=2, steps=50, snapshots=()), "chain": CHAIN, "seeds": [0]}
+TINY = {
+    "model_config": ModelConfig(n_states=4, length=5, width=4, depth=1),
+    "train_config": TrainConfig(batch=2, steps=50, snapshots=()),
+    "chain": CHAIN,
+    "seeds": [0],
+}
 
 
 @given(st.sampled_from([*TINY, "folder", "device"]), junk)
 def test_training(ends_well, tmp_path_factory, name, value):
-    assume(not (name == "folder" and isinstance(value, str) and value.strip("\0")))  # any other name is a folder's
-    arguments = TINY | {"folder": tmp_path_factory.getbasetemp() / "weights", "device": "cpu", "progress": False, name: value}
+    assume(
+        not (name == "folder" and isinstance(value, str) and value.strip("\0"))
+    )  # any other name is a folder's
+    arguments = TINY | {
+        "folder": tmp_path_factory.getbasetemp() / "weights",
+        "device": "cpu",
+        "progress": False,
+        name: value,
+    }
     found = ends_well([name], train, **arguments)
     assert found is None or all(np.isfinite(steps[50]["history"]).all() for steps in found.values())
 
@@ -285,7 +394,7 @@ def test_training(ends_well, tmp_path_factory, name, value):
 @given(tokens)
 def test_networks(ends_well, x):
     out = ends_well(["tokens"], MODEL, x)
-    assert out is None or out.shape == (*x.shape, 4) and torch.isfinite(out).all()
+    assert out is None or (out.shape == (*x.shape, 4) and torch.isfinite(out).all())
 
 
 train_fields = st.sampled_from(["scheme", "rate", "batch", "steps", "learning_rate", "snapshots"])
@@ -297,19 +406,37 @@ def test_train_configs(ends_well, values):
 
 
 experiment_fields = st.sampled_from(
-    ["families", "correlation_lengths", "own", "seeds", "sequences", "device", "n_states", "width", "rate", "mixing", "no such field"]
+    [
+        "families",
+        "correlation_lengths",
+        "own",
+        "seeds",
+        "sequences",
+        "device",
+        "n_states",
+        "width",
+        "rate",
+        "mixing",
+        "no such field",
+    ]
 )
 
 
-@given(st.one_of(st.sampled_from(["quick", "paper"]), junk), st.dictionaries(experiment_fields, junk, max_size=3))
+@given(
+    st.one_of(st.sampled_from(["quick", "paper"]), junk), st.dictionaries(experiment_fields, junk, max_size=3)
+)
 def test_experiments(ends_well, profile, values):
-    words = [w for name in values for w in (name, name.rstrip("s"), "family", "correlation_length", "parameter")]
+    words = [
+        w for name in values for w in (name, name.rstrip("s"), "family", "correlation_length", "parameter")
+    ]
     ends_well([*words, "profile", "n_states"], Experiment.profile, profile, **values)
 
 
 @given(st.dictionaries(experiment_fields, st.lists(junk, max_size=2), max_size=2))
 def test_grids(ends_well, values):
-    words = [w for name in values for w in (name, name.rstrip("s"), "family", "correlation_length", "parameter")]
+    words = [
+        w for name in values for w in (name, name.rstrip("s"), "family", "correlation_length", "parameter")
+    ]
     ends_well([*words, "n_states", "experiments"], grid, "quick", **values)
 
 
@@ -322,7 +449,9 @@ def test_devices(ends_well, device):
 def test_names_of_files(ends_well, tmp_path_factory, name):
     folder = tmp_path_factory.getbasetemp() / "names"
     ends_well(["name"], stored, name, {}, lambda: metrics_dataset(), folder)
-    assert {p.suffix for p in folder.rglob("*") if p.is_file()} <= {".nc"} and not list(folder.parent.glob("x-*.nc"))
+    assert {p.suffix for p in folder.rglob("*") if p.is_file()} <= {".nc"} and not list(
+        folder.parent.glob("x-*.nc")
+    )
 
 
 @given(junk)
@@ -331,19 +460,41 @@ def test_folders_of_results(ends_well, folder):
     ends_well(["analysis"], Experiment.profile("quick", seeds=1).missing, analysis=folder)
 
 
-SMALL = grid("quick", n_states=4, length=4, width=4, depth=1, batch=2, steps=50, snapshots=(), sequences=64, seeds=1, mixing="none")
+SMALL = grid(
+    "quick",
+    n_states=4,
+    length=4,
+    width=4,
+    depth=1,
+    batch=2,
+    steps=50,
+    snapshots=(),
+    sequences=64,
+    seeds=1,
+    mixing="none",
+)
 
 
-@given(st.one_of(st.just(SMALL), st.lists(junk, max_size=2), junk), st.one_of(st.just(["kernel_drift"]), st.lists(names, max_size=2), junk), junk)
+@given(
+    st.one_of(st.just(SMALL), st.lists(junk, max_size=2), junk),
+    st.one_of(st.just(["kernel_drift"]), st.lists(names, max_size=2), junk),
+    junk,
+)
 def test_sweeps(ends_well, tmp_path_factory, experiments, variables, workers):
     folder = tmp_path_factory.getbasetemp() / "sweeps"
-    found = ends_well(["experiments", "variable"], sweep, "tiny", experiments, variables, folder, progress=False)
+    found = ends_well(
+        ["experiments", "variable"], sweep, "tiny", experiments, variables, folder, progress=False
+    )
     assert found is None or found.sizes["run"] == 2
     found = ends_well(["experiments", "workers"], plan, experiments, folder, workers=workers)
     assert found is None or (isinstance(found, Plan) and found.asked == 2)
 
 
-@given(st.one_of(st.just(None), junk), vectors, st.lists(st.one_of(st.sampled_from(["seed", "scheme", "correlation_length"]), names), max_size=3))
+@given(
+    st.one_of(st.just(None), junk),
+    vectors,
+    st.lists(st.one_of(st.sampled_from(["seed", "scheme", "correlation_length"]), names), max_size=3),
+)
 def test_arranging_rows(ends_well, ds, values, dims):
     found = ends_well(["ds", "values"], pivot, WHOLE["rows"] if ds is None else ds, values, *dims)
     assert found is None or set(found.dims) == set(dims)
@@ -361,16 +512,24 @@ SETTINGS = st.builds(
 
 @given(st.sampled_from([measure, probes.mode_retention, probes.perturbations]), SETTINGS)
 def test_analyses_of_any_setting(ends_well, analysis, setting):
-    untrained = {f"weight.{k}": v[0] for k, v in ResidualMLP(setting.model).state_dict().items()} | {"history": torch.zeros(1)}
+    untrained = {f"weight.{k}": v[0] for k, v in ResidualMLP(setting.model).state_dict().items()} | {
+        "history": torch.zeros(1)
+    }
     task = ends_well(["rate"], evaluation, setting.chain, setting)
-    found = task and ends_well(["rate", "length", "sequences"], analysis, task, setting, 0, {50: untrained}, torch.device("cpu"))
+    found = task and ends_well(
+        ["rate", "length", "sequences"], analysis, task, setting, 0, {50: untrained}, torch.device("cpu")
+    )
     if found is not None:
         for name, variable in found.data_vars.items():
             assert not np.isinf(variable).any(), name
         if analysis is measure:
             stream, log_p = forward(load_model(setting.model, untrained), task.inputs, torch.device("cpu"))
-            assert len(stream) == setting.model.depth + 1 and torch.allclose(log_p.exp().sum(-1), torch.ones(log_p.shape[:-1]), atol=1e-5)
-            assert (found.effective_rank.fillna(0) <= max(setting.model.width, 1) + 1e-6).all() and (found.kernel_drift.fillna(0) <= 2 + 1e-6).all()
+            assert len(stream) == setting.model.depth + 1 and torch.allclose(
+                log_p.exp().sum(-1), torch.ones(log_p.shape[:-1]), atol=1e-5
+            )
+            assert (found.effective_rank.fillna(0) <= max(setting.model.width, 1) + 1e-6).all() and (
+                found.kernel_drift.fillna(0) <= 2 + 1e-6
+            ).all()
 
 
 def metrics_dataset():
@@ -387,36 +546,48 @@ def results(rank):
 
 
 ranks = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 5)).flatmap(
-    lambda s: hnp.arrays("f8", (s[0], s[1], 1, 1, 1, 1, s[2]), elements=st.one_of(st.floats(0, 40), st.just(math.nan)))
+    lambda s: hnp.arrays(
+        "f8", (s[0], s[1], 1, 1, 1, 1, s[2]), elements=st.one_of(st.floats(0, 40), st.just(math.nan))
+    )
 )
 
 
 @given(ranks, st.one_of(st.just("position"), junk), st.one_of(st.integers(0, 4), junk))
 def test_verdicts(ends_well, rank, view, start):
     for finding in (first_round.rank_collapse, first_round.selectivity):
-        verdict = ends_well(["view", "start", "correlation lengths"], finding, results(rank), view=view, start=start)
+        verdict = ends_well(
+            ["view", "start", "correlation lengths"], finding, results(rank), view=view, start=start
+        )
         assert verdict is None or verdict.status in ("supported", "partly supported", "not supported")
 
 
 @given(vectors, st.one_of(st.floats(0, 1), junk))
 def test_intervals(ends_well, values, confidence):
     found = ends_well(["values", "confidence"], intervals.Interval.of, values, confidence)
-    assert found is None or not found.low > found.mean and not found.high < found.mean
+    assert found is None or (not found.low > found.mean and not found.high < found.mean)
 
 
-@given(st.sampled_from([measures.collapse, measures.collapse_from_maximum, measures.largest_rise]), st.one_of(arrays(3), real, junk))
+@given(
+    st.sampled_from([measures.collapse, measures.collapse_from_maximum, measures.largest_rise]),
+    st.one_of(arrays(3), real, junk),
+)
 def test_rank_profiles(ends_well, function, profile):
     found = ends_well(["profile"], function, profile)
     assert found is None or found.shape == np.shape(profile)[:-1]
 
 
-interval = st.one_of(st.builds(intervals.Interval.of, hnp.arrays("f8", st.integers(1, 5), elements=st.floats(-1e6, 1e6))), junk)
+interval = st.one_of(
+    st.builds(intervals.Interval.of, hnp.arrays("f8", st.integers(1, 5), elements=st.floats(-1e6, 1e6))), junk
+)
 
 
 @given(interval, numbers, st.one_of(st.sampled_from([1, -1]), junk))
 def test_conditions(ends_well, one, bound, direction):
-    over, under = (ends_well(["interval", "bound"], function, "C", one, bound) for function in (intervals.above, intervals.below))
-    assert over is None or isinstance(over, intervals.Condition) and not (over.holds and under.holds)
+    over, under = (
+        ends_well(["interval", "bound"], function, "C", one, bound)
+        for function in (intervals.above, intervals.below)
+    )
+    assert over is None or (isinstance(over, intervals.Condition) and not (over.holds and under.holds))
     p = ends_well(["interval", "bound", "direction"], robustness.p_value, one, bound, direction)
     assert p is None or 0 <= p <= 1
 
@@ -425,7 +596,13 @@ VERDICT = first_round.rank_collapse(results(np.ones((1, 2, 1, 1, 1, 1, 3))))
 other = intervals.Verdict("Another", "supported", "", (), {})
 
 
-@given(st.one_of(st.dictionaries(names, st.sampled_from([VERDICT, other]), max_size=3), st.dictionaries(names, junk, max_size=2), junk))
+@given(
+    st.one_of(
+        st.dictionaries(names, st.sampled_from([VERDICT, other]), max_size=3),
+        st.dictionaries(names, junk, max_size=2),
+        junk,
+    )
+)
 def test_many_verdicts(ends_well, verdicts):
     words = ends_well(["verdicts"], first_round.tally, verdicts)
     assert words is None or isinstance(words, str)
@@ -442,7 +619,10 @@ def test_findings_by_definition_and_step(ends_well, finding):
     assert ends_well(["finding"], first_round.by_step, finding, WHOLE["results"]) is None
 
 
-columns = st.dictionaries(st.sampled_from(["relevant modes", "correlation length", "last rank, eigen", "last rank, singular"]), st.lists(st.floats(0.1, 9), min_size=3, max_size=3))
+columns = st.dictionaries(
+    st.sampled_from(["relevant modes", "correlation length", "last rank, eigen", "last rank, singular"]),
+    st.lists(st.floats(0.1, 9), min_size=3, max_size=3),
+)
 
 
 @given(st.one_of(columns.map(pd.DataFrame), junk))
@@ -462,14 +642,23 @@ def test_explained_variances(ends_well, x, y, z):
 
 @given(vectors, st.one_of(st.floats(0, 1), junk), st.one_of(st.integers(0, 9), junk))
 def test_equivalence(ends_well, differences, margin, comparisons):
-    found = ends_well(["values", "margin", "comparisons"], hypotheses.equivalent, "d", differences, margin, comparisons)
+    found = ends_well(
+        ["values", "margin", "comparisons"], hypotheses.equivalent, "d", differences, margin, comparisons
+    )
     assert found is None or isinstance(found.holds, bool)
 
 
-matrices = st.one_of(hnp.arrays("f8", st.tuples(st.just(6), st.integers(1, 4)), elements=st.floats(-1e3, 1e3)), arrays(3), junk)
+matrices = st.one_of(
+    hnp.arrays("f8", st.tuples(st.just(6), st.integers(1, 4)), elements=st.floats(-1e3, 1e3)), arrays(3), junk
+)
 
 
-@given(matrices, matrices, st.one_of(st.just(np.arange(6) < 3), arrays(1), junk), st.one_of(hnp.arrays("i8", st.integers(0, 4), elements=st.integers(-1, 4)), junk))
+@given(
+    matrices,
+    matrices,
+    st.one_of(st.just(np.arange(6) < 3), arrays(1), junk),
+    st.one_of(hnp.arrays("i8", st.integers(0, 4), elements=st.integers(-1, 4)), junk),
+)
 def test_linear_readouts(ends_well, x, y, fit, group):
     fitted = ends_well(["x ", "y "], probes.linear_fit, x, y)
     assert fitted is None or torch.isfinite(fitted[0]).all()
@@ -485,7 +674,13 @@ def test_nearest_visible(ends_well, inputs, n_states):
     assert found is None or all(((-1 <= side) & (side < n_states)).all() for side in found)
 
 
-@given(st.one_of(st.builds(chains.ring, st.integers(3, 9), st.floats(0.3, 20)), st.builds(chains.cycle, st.integers(3, 9), st.floats(0.5, 20)), junk))
+@given(
+    st.one_of(
+        st.builds(chains.ring, st.integers(3, 9), st.floats(0.3, 20)),
+        st.builds(chains.cycle, st.integers(3, 9), st.floats(0.5, 20)),
+        junk,
+    )
+)
 def test_eigenmodes(ends_well, chain):
     found = ends_well(["chain", "n_states", "correlation_length"], probes.eigenmodes, chain)
     if found is not None:
@@ -504,14 +699,22 @@ def whole(seeds=2):
 
     def dataset(variables):
         used = dict.fromkeys(d for dims in variables.values() for d in dims.split())
-        values = {v: (dims.split(), np.ones([len(names[d]) for d in dims.split()])) for v, dims in variables.items()}
+        values = {
+            v: (dims.split(), np.ones([len(names[d]) for d in dims.split()])) for v, dims in variables.items()
+        }
         ds = xr.Dataset(values, {d: list(names[d]) for d in used})
         return ds if "run" in ds.dims else ds.expand_dims(chain=["ring"])
 
     labels = {"scheme": ["mask"] * 4, "family": ["ring"] * 4, "mixing": ["none"] * 4, "rate": [0.15] * 4, "experiment": [0] * 4,
               "correlation_length": [1.0, 1.0, 7.0, 7.0], "seed": [0, 1, 0, 1]}  # fmt: skip
     drift = {"kernel_drift": "run state view transition", "relevant_modes": "run floor"}
-    retention = dataset(hypotheses.RETENTION | {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"})
+    retention = dataset(
+        hypotheses.RETENTION
+        | {
+            "loss_increase": "correlation_length seed direction removed depth",
+            "learnable": "correlation_length seed",
+        }
+    )
     return {
         "results": dataset(measures.RANK | measures.STEP_RANK | measures.STEP_DRIFT | {"relevant_modes": "correlation_length floor"}),
         "rows": dataset(hypotheses.RANK | hypotheses.GATE | drift).assign_coords({k: ("run", v) for k, v in labels.items()}),
@@ -550,8 +753,13 @@ def test_whole_results_are_judged(kind):
 def test_broken_results(ends_well, data):
     kind = data.draw(st.sampled_from(list(READERS)))
     ds, reader = WHOLE[kind], data.draw(st.sampled_from(READERS[kind]))
-    variable, dim = data.draw(st.sampled_from(sorted(ds.data_vars))), data.draw(st.sampled_from(sorted(ds.dims)))
-    change = data.draw(st.sampled_from(["no variable", "no dim", "empty", "words", "complex", "NaN", "no labels", "junk"]))
+    variable, dim = (
+        data.draw(st.sampled_from(sorted(ds.data_vars))),
+        data.draw(st.sampled_from(sorted(ds.dims))),
+    )
+    change = data.draw(
+        st.sampled_from(["no variable", "no dim", "empty", "words", "complex", "NaN", "no labels", "junk"])
+    )
     broken = {
         "no variable": lambda: ds.drop_vars(variable),
         "no dim": lambda: ds.isel({dim: 0}, drop=True),
@@ -562,25 +770,40 @@ def test_broken_results(ends_well, data):
         "no labels": lambda: ds.drop_vars(dim, errors="ignore"),
         "junk": lambda: data.draw(junk),
     }[change]()
-    ends_well(["ds", "results", "retention", "stacks", "rank", "variants", "correlation lengths"], reader, broken)
+    ends_well(
+        ["ds", "results", "retention", "stacks", "rank", "variants", "correlation lengths"], reader, broken
+    )
 
 
 FIGURES = [
     figures.transition_matrices, figures.spectra, figures.autocorrelation, figures.effects, figures.scatter, figures.cka_matrices, tables.verdict_table, tables.step_table,
     tables.statistics_table, tables.modes_table, tables.stack_table, figures.lines, figures.seed_lines, figures.definition_effects, figures.status_grid, tables.share_table,
 ]  # fmt: skip
-shown = st.one_of(junk, st.dictionaries(names, junk, max_size=2), st.dictionaries(names, st.dictionaries(names, junk, min_size=1, max_size=2), max_size=2))
+shown = st.one_of(
+    junk,
+    st.dictionaries(names, junk, max_size=2),
+    st.dictionaries(names, st.dictionaries(names, junk, min_size=1, max_size=2), max_size=2),
+)
 
 
 @given(st.sampled_from(FIGURES), shown)
 def test_figures(ends_well, figure, panels):
     more = {figures.effects: [(), "x"], figures.scatter: ["x", "y"], figures.lines: ["x"], figures.seed_lines: ["depth", "x", "y"], figures.definition_effects: ["collapse", (), "x"],
             figures.status_grid: [{}, {}], tables.share_table: [{}, 1]}  # fmt: skip
-    ends_well(["chains", "curves", "rows", "panels", "verdicts", "results", "stacks"], figure, panels, *more.get(figure, []))
+    ends_well(
+        ["chains", "curves", "rows", "panels", "verdicts", "results", "stacks"],
+        figure,
+        panels,
+        *more.get(figure, []),
+    )
 
 
 PARAMETERS = [(name, p) for name in notebooks.names() for p in notebooks.parameters(name).values()]
-spelled = st.one_of(st.text(max_size=30), junk.map(repr), st.sampled_from(["__import__('os').system('x')", "9" * 5000, "[" * 300, "1e999", "nan", "{}"]))
+spelled = st.one_of(
+    st.text(max_size=30),
+    junk.map(repr),
+    st.sampled_from(["__import__('os').system('x')", "9" * 5000, "[" * 300, "1e999", "nan", "{}"]),
+)
 
 
 @given(st.sampled_from(PARAMETERS), spelled)
@@ -596,12 +819,22 @@ def test_parameters_reach_notebooks_as_data(ends_well, text, value):
     # papermill writes them into a cell as code; that code is a literal, which evaluates to the same text and to nothing else.
     from papermill.translators import translate_parameters
 
-    code = ends_well(["text"], translate_parameters, "python3", "python", {"family": text, "values": [text, value]}, "Parameters")
+    code = ends_well(
+        ["text"],
+        translate_parameters,
+        "python3",
+        "python",
+        {"family": text, "values": [text, value]},
+        "Parameters",
+    )
     first, second = ast.parse(code).body
     assert ast.literal_eval(first.value) == text and ast.literal_eval(second.value) == [text, value]
 
 
-@given(st.dictionaries(st.text(string.ascii_lowercase, min_size=1, max_size=8), st.text(), max_size=3), st.one_of(st.none(), names))
+@given(
+    st.dictionaries(st.text(string.ascii_lowercase, min_size=1, max_size=8), st.text(), max_size=3),
+    st.one_of(st.none(), names),
+)
 def test_where_runs_go(ends_well, tmp_path_factory, values, output):
     root = tmp_path_factory.getbasetemp()
     path = ends_well(["output"], notebooks.run_path, "selectivity", values, output, root)
@@ -825,7 +1058,7 @@ REFUSED = {  # what no function takes: how it is made, and what the error says
 def test_what_is_no_dense_real_number_is_refused_in_the_same_words(kind):
     (convert, message), tried = REFUSED[kind], 0
     for name, (call, value, _) in ACCEPTED.items():
-        if kind == "compressed" and value.ndim != 2 or kind == "quantized" and value.dtype != torch.float64:
+        if (kind == "compressed" and value.ndim != 2) or (kind == "quantized" and value.dtype != torch.float64):
             continue
         try:
             given = convert(value)
@@ -872,13 +1105,22 @@ def documented():
         members = options["members"].split(", ") if options["members"] else vars(module)
         for name in members:
             value = getattr(module, name)
-            if (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == block[0] and not name.startswith("_") and name not in left_out:
+            if (
+                (inspect.isfunction(value) or inspect.isclass(value))
+                and value.__module__ == block[0]
+                and not name.startswith("_")
+                and name not in left_out
+            ):
                 yield value
 
 
 def test_every_documented_function_is_tried():
     tree = ast.parse(Path(__file__).read_text(encoding="utf-8"))
-    used = {getattr(node, "attr", None) or getattr(node, "id", None) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}
+    used = {
+        getattr(node, "attr", None) or getattr(node, "id", None)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute | ast.Name)
+    }
     found = set(documented())
     assert len(found) > 60
     assert {f.__qualname__ for f in found - OWN} <= used | set(FAMILIES) and OWN <= found

@@ -8,14 +8,33 @@ from rgnb.press.cli import main
 from rgnb.study import Experiment, questions, runner
 from rgnb.study.anatomy import anatomy
 
-TINY = {"n_states": 4, "length": 8, "width": 12, "depth": 2, "batch": 16, "steps": 250, "snapshots": (50,), "sequences": 128}
+TINY = {
+    "n_states": 4,
+    "length": 8,
+    "width": 12,
+    "depth": 2,
+    "batch": 16,
+    "steps": 250,
+    "snapshots": (50,),
+    "sequences": 128,
+}
 
 
 @pytest.fixture
 def asked(monkeypatch):
     kinds = {
-        "apart": ("?", lambda: [Experiment.profile("quick", recipe="cosine", seeds=(2, 3), device="cpu", **TINY)], False),
-        "together": ("?", lambda: [Experiment.profile("quick", correlation_lengths=(1.0,), seeds=(2, 3), device="cpu", **TINY)], True),
+        "apart": (
+            "?",
+            lambda: [Experiment.profile("quick", recipe="cosine", seeds=(2, 3), device="cpu", **TINY)],
+            False,
+        ),
+        "together": (
+            "?",
+            lambda: [
+                Experiment.profile("quick", correlation_lengths=(1.0,), seeds=(2, 3), device="cpu", **TINY)
+            ],
+            True,
+        ),
     }
     monkeypatch.setattr(questions, "QUESTIONS", kinds)
     return [(e, together) for _, make, together in kinds.values() for e in make()]
@@ -46,7 +65,10 @@ def test_the_runs_are_those_that_the_rules_name():
     # The two recipes are not trained a second time under other names.
     assert set(rates[1e-3, "cosine"].settings()) == set(findings.settings())
     assert rates[3e-4, "constant"].settings()[0] in questions.findings("sequel").settings()
-    small = {(e.training.learning_rate, e.training.batch, e.training.weight_decay) for e in questions.small_optimisers()}
+    small = {
+        (e.training.learning_rate, e.training.batch, e.training.weight_decay)
+        for e in questions.small_optimisers()
+    }
     assert len(small) == 24
     forms = {(e.training.batch, e.training.gradient, e.training.schedule) for e in questions.gradient_noise()}
     assert len(forms) == 6 and all(e.model.mixing == "none" for e in questions.gradient_noise())
@@ -55,7 +77,9 @@ def test_the_runs_are_those_that_the_rules_name():
 def test_first_steps_of_the_first_round_are_the_same_steps(tmp_path):
     # A constant rate knows nothing of the end: 1500 steps are the first of 10 000.
     short, long = questions.markers()[0].training, questions.findings("sequel").training
-    assert {step: short.learning_rate_at(step) for step in (0, 700, 1499)} == {s: long.learning_rate_at(s) for s in (0, 700, 1499)}
+    assert {step: short.learning_rate_at(step) for step in (0, 700, 1499)} == {
+        s: long.learning_rate_at(s) for s in (0, 700, 1499)
+    }
     assert (short.batch, short.rate, short.scheme) == (long.batch, long.rate, long.scheme)
 
 

@@ -30,7 +30,16 @@ from rgnb.study import sweep as module
 from rgnb.study.sweep import grid, plan, sweep
 
 ROOT = Path(__file__).parent.parent
-SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "snapshots": (), "sequences": 64, "device": "cpu"}
+SMALL = {
+    "n_states": 4,
+    "length": 6,
+    "width": 8,
+    "depth": 2,
+    "batch": 8,
+    "snapshots": (),
+    "sequences": 64,
+    "device": "cpu",
+}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 # Runs one setting; saves a checkpoint after every 50 steps and says on stdout what it trains.
@@ -56,13 +65,23 @@ except OSError as error:
 
 
 def small(**changes):
-    return Experiment.profile("quick", **(SMALL | {"correlation_lengths": [1.0], "seeds": 2, "steps": 100} | changes))
+    return Experiment.profile(
+        "quick", **(SMALL | {"correlation_lengths": [1.0], "seeds": 2, "steps": 100} | changes)
+    )
 
 
 def start(folder, settings, **kwargs):
     values = SMALL | {"correlation_lengths": [1.0], "seeds": 2} | settings
     command = [sys.executable, "-c", RUN, str(folder), json.dumps(values)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **kwargs)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        **kwargs,
+    )
 
 
 def wait_for(found, seconds=120):
@@ -142,12 +161,20 @@ def test_the_sweep_completes_when_a_worker_is_killed(tmp_path, cluster):
     killer = threading.Thread(target=kill)
     killer.start()
     often = {"snapshots": tuple(range(50, 1000, 50))}  # with every snapshot goes a checkpoint
-    experiments = grid("quick", **SMALL | often, steps=[1000, 1050, 1100, 1150, 1200, 1250], correlation_lengths=[1.0], seeds=1)
+    experiments = grid(
+        "quick",
+        **SMALL | often,
+        steps=[1000, 1050, 1100, 1150, 1200, 1250],
+        correlation_lengths=[1.0],
+        seeds=1,
+    )
     ds = sweep("killed", experiments, results=tmp_path, progress=False, scheduler=address)
     killer.join()
     assert workers[0].wait(10) == -signal.SIGKILL and "at" in killed
     assert ds.sizes["run"] == len(experiments) and "failed" not in ds.attrs
-    assert killed["stored"] == {path: path.stat().st_mtime_ns for path in killed["stored"]}  # none was made a second time
+    assert killed["stored"] == {
+        path: path.stat().st_mtime_ns for path in killed["stored"]
+    }  # none was made a second time
     assert not list(entries.glob(".*"))
 
 
@@ -159,7 +186,9 @@ def test_results_come_back_from_workers_that_see_another_disk(tmp_path, monkeypa
     threads = torch.get_num_threads()
     torch.set_num_threads(2)  # as on a worker whose environment does not say otherwise
     try:
-        error, sent = module._settled_there(setting, [0, 1], tmp_path / "mine" / ".shared-x", resolve_device("cpu"), None)
+        error, sent = module._settled_there(
+            setting, [0, 1], tmp_path / "mine" / ".shared-x", resolve_device("cpu"), None
+        )
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
@@ -169,7 +198,9 @@ def test_results_come_back_from_workers_that_see_another_disk(tmp_path, monkeypa
     for name, content in sent.items():
         (mine / name).write_bytes(content)
     assert small().missing(mine) == []
-    assert_same(small().run(mine, progress=False), small().run(tmp_path / "theirs" / "entries", progress=False))
+    assert_same(
+        small().run(mine, progress=False), small().run(tmp_path / "theirs" / "entries", progress=False)
+    )
 
 
 def test_workers_with_several_threads_are_refused(tmp_path, cluster):
@@ -257,7 +288,9 @@ def test_damaged_files_are_named_set_aside_and_made_again(whole, tmp_path, capsy
     shutil.copytree(folder, tmp_path / "r")
     setting = small().settings()[0]
     result = setting.path(tmp_path / "r", 0)
-    path = result if kind == "result" else setting.weights(tmp_path / "r") / "seed-0" / "step-000100.safetensors"
+    path = (
+        result if kind == "result" else setting.weights(tmp_path / "r") / "seed-0" / "step-000100.safetensors"
+    )
     path.write_bytes(DAMAGES[how](path.read_bytes()))
     result.unlink() if kind == "snapshot" else None
     again = small().run(tmp_path / "r", progress=False)
@@ -333,16 +366,49 @@ def test_the_package_reads_no_pickle():
 def test_the_command_writes_only_into_the_results_folder(tmp_path):
     def files():
         skipped = (".git", ".venv", "__pycache__", ".pytest_cache", "build", "_build", "entries", "weights")
-        return {path: path.stat().st_mtime_ns for path in ROOT.rglob("*") if path.is_file() and not set(path.parts) & set(skipped)}
+        return {
+            path: path.stat().st_mtime_ns
+            for path in ROOT.rglob("*")
+            if path.is_file() and not set(path.parts) & set(skipped)
+        }
 
     before = files()
-    command = [sys.executable, "-m", "rgnb.press.cli", "sweep", "mine", *(x for k, v in SMALL.items() for x in ("-p", k, str(v)))]
-    command += ["-p", "rate", "[0.2, 0.4]", "-p", "steps", "50", "-p", "seeds", "1", "-p", "correlation_lengths", "[1.0]"]
-    environment = ENVIRONMENT | {"RGNB_RESULTS": str(tmp_path / "results"), "HOME": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
+    command = [
+        sys.executable,
+        "-m",
+        "rgnb.press.cli",
+        "sweep",
+        "mine",
+        *(x for k, v in SMALL.items() for x in ("-p", k, str(v))),
+    ]
+    command += [
+        "-p",
+        "rate",
+        "[0.2, 0.4]",
+        "-p",
+        "steps",
+        "50",
+        "-p",
+        "seeds",
+        "1",
+        "-p",
+        "correlation_lengths",
+        "[1.0]",
+    ]
+    environment = ENVIRONMENT | {
+        "RGNB_RESULTS": str(tmp_path / "results"),
+        "HOME": str(tmp_path),
+        "TMPDIR": str(tmp_path / "tmp"),
+    }
     (tmp_path / "tmp").mkdir()
-    for wanted in ("2 networks asked for, 0 stored, 2 to train in 2 settings", "2 networks asked for, 2 stored, 0 to train"):
+    for wanted in (
+        "2 networks asked for, 0 stored, 2 to train in 2 settings",
+        "2 networks asked for, 2 stored, 0 to train",
+    ):
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0 and wanted in done.stdout and "2 networks, " in done.stdout, done.stdout + done.stderr
+        assert done.returncode == 0 and wanted in done.stdout and "2 networks, " in done.stdout, (
+            done.stdout + done.stderr
+        )
     assert files() == before
     assert {path.name for path in tmp_path.iterdir()} <= {"results", "tmp", ".cache", ".config"}
 
@@ -353,9 +419,16 @@ def test_the_command_writes_only_into_the_results_folder(tmp_path):
 @pytest.mark.promise("a full disk")
 def test_a_file_that_cannot_be_written_whole(tmp_path):
     first = small(steps=50, seeds=1).run(tmp_path, progress=False)
-    limited = start(tmp_path, {"steps": 50}, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)))
+    limited = start(
+        tmp_path, {"steps": 50}, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+    )
     said, error = limited.communicate(timeout=120)
-    assert limited.returncode == 1 and "cannot write" in error and "make space" in error and "Traceback" not in error, error
+    assert (
+        limited.returncode == 1
+        and "cannot write" in error
+        and "make space" in error
+        and "Traceback" not in error
+    ), error
     assert not [path for path in tmp_path.rglob(".*") if path.is_file() and "lock" not in path.name]
     assert_same(small(steps=50, seeds=1).run(tmp_path, progress=False), first)
     again = start(tmp_path, {"steps": 50})
@@ -364,14 +437,21 @@ def test_a_file_that_cannot_be_written_whole(tmp_path):
 
 @pytest.mark.promise("a full disk")
 def test_a_disk_that_is_full(tmp_path):
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", tmp_path], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", tmp_path], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     try:
         settings = {"steps": 50, "seeds": 20}
         full = start(tmp_path, settings)
         said, error = full.communicate(timeout=120)
-        assert full.returncode == 1 and "cannot write" in error and "make space" in error and "Traceback" not in error, error
+        assert (
+            full.returncode == 1
+            and "cannot write" in error
+            and "make space" in error
+            and "Traceback" not in error
+        ), error
         subprocess.run(["mount", "-o", "remount,size=50m", tmp_path], check=True)
         assert start(tmp_path, settings).wait(120) == 0
         assert small(**settings).run(tmp_path, progress=False).sizes["seed"] == 20
@@ -384,7 +464,10 @@ def test_read_only_results(tmp_path, monkeypatch):
     results = tmp_path / "results"
     shutil.copytree(ROOT / "results", results, ignore=shutil.ignore_patterns("entries", "weights"))
     small().run(results, progress=False)
-    read_only = subprocess.run(["mount", "--bind", results, results], capture_output=True, check=False).returncode == 0
+    read_only = (
+        subprocess.run(["mount", "--bind", results, results], capture_output=True, check=False).returncode
+        == 0
+    )
     if read_only:
         subprocess.run(["mount", "-o", "remount,ro,bind", results], check=True)
     elif os.geteuid():
@@ -393,7 +476,9 @@ def test_read_only_results(tmp_path, monkeypatch):
         pytest.skip("root can write everywhere here")
     try:
         assert small().run(results, progress=False).sizes["seed"] == 2  # what is stored is read
-        with pytest.raises(ValueError, match=f"{results} is read-only; set RGNB_RESULTS to a folder that can be written"):
+        with pytest.raises(
+            ValueError, match=f"{results} is read-only; set RGNB_RESULTS to a folder that can be written"
+        ):
             small(seeds=3).run(results, progress=False)
         with pytest.raises(ValueError, match="is read-only"):
             sweep("new", [small(seeds=3)], results=results, progress=False)
@@ -419,7 +504,9 @@ def test_a_kernel_that_dies_leaves_no_page(tmp_path):
     output.write_text("the page as it was")
     with pytest.raises(RuntimeError, match="kernel of chains died"):
         notebooks.execute("chains", output, {}, tmp_path, progress=False)
-    assert [path.name for path in output.parent.iterdir()] == ["chains.ipynb"] and output.read_text() == "the page as it was"
+    assert [path.name for path in output.parent.iterdir()] == [
+        "chains.ipynb"
+    ] and output.read_text() == "the page as it was"
 
 
 # --- failures and many settings ---
@@ -434,7 +521,11 @@ def test_failed_settings_are_listed_and_the_rest_is_there(tmp_path):
     assert good.missing(tmp_path / "entries") == []  # computed first
     ds = sweep("some", [bad, good], results=tmp_path, progress=False, partial=True)
     (failed,) = json.loads(ds.attrs["failed"])
-    assert failed["learning_rate"] == 1e30 and failed["seeds"] == [0, 1] and "use a learning_rate below" in failed["error"]
+    assert (
+        failed["learning_rate"] == 1e30
+        and failed["seeds"] == [0, 1]
+        and "use a learning_rate below" in failed["error"]
+    )
     assert ds.sizes["run"] == 2 and set(ds.learning_rate.values) == {1e-3}
     assert not list(tmp_path.glob("sweep-*"))  # asked again, it tries again
     assert plan([good, bad], tmp_path).stored == 2
@@ -484,11 +575,23 @@ def test_memory_stays_flat_over_a_thousand_settings(tmp_path):
     assert running.returncode == 0
     early = np.median([size for done, size in seen.items() if 80 <= done <= 150])
     late = np.median([size for done, size in seen.items() if 930 <= done < 1000])
-    assert late < 1.1 * early, f"{early / 2**20:.0f} MB at the hundredth, {late / 2**20:.0f} MB at the thousandth"
+    assert late < 1.1 * early, (
+        f"{early / 2**20:.0f} MB at the hundredth, {late / 2**20:.0f} MB at the thousandth"
+    )
 
 
 def test_a_sweep_in_several_processes_from_a_plain_script(tmp_path):
     # Two workers, and no main guard in the script: what a reader writes.
-    done = subprocess.run([sys.executable, "-c", MANY, tmp_path, "6", "2"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, tmp_path, "6", "2"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "entries").glob("*.nc"))) == 6 and len(list(tmp_path.glob("sweep-many-*.nc"))) == 1
+    assert (
+        len(list((tmp_path / "entries").glob("*.nc"))) == 6
+        and len(list(tmp_path.glob("sweep-many-*.nc"))) == 1
+    )

@@ -44,7 +44,9 @@ def test_any_split_gives_what_whole_matrices_give(shape, sizes, debiased):
             assert torch.allclose(s, metrics.singular_values(x, center), rtol=1e-9)
 
 
-@pytest.mark.parametrize("offset, scale, tolerance", [(1e4, 1.0, 1e-9), (0.0, 1e80, 1e-9), (0.0, 1e-80, 1e-9), (-3e6, 2.0, 1e-7)])
+@pytest.mark.parametrize(
+    "offset, scale, tolerance", [(1e4, 1.0, 1e-9), (0.0, 1e80, 1e-9), (0.0, 1e-80, 1e-9), (-3e6, 2.0, 1e-7)]
+)
 def test_stable_under_offset_and_scale(offset, scale, tolerance):
     found = layers(offset=offset, scale=scale)
     m = moments(found, [50, 150])
@@ -64,7 +66,9 @@ def test_a_constant_layer_has_rank_zero_and_no_cka(value):
     found = [*layers()[:1], torch.full((200, 4), value)]
     m = moments(found, [3, 197])
     assert metrics.spectrum_rank(m.singular_values()[1]).item() == 0
-    assert metrics.spectrum_rank(m.singular_values(center=False)[1]).item() == pytest.approx(float(value != 0))
+    assert metrics.spectrum_rank(m.singular_values(center=False)[1]).item() == pytest.approx(
+        float(value != 0)
+    )
     cka = m.cka_matrix()
     assert cka[0, 0] == pytest.approx(1) and cka[1].isnan().all()
 
@@ -142,9 +146,15 @@ def test_observe_equals_the_stream_measured_whole(view):
     for depth, x in enumerate(stream):
         for spectrum in metrics.SPECTRA:
             expected = metrics.effective_rank(x, spectrum=spectrum).mean().item()
-            assert ds.effective_rank.sel(centring="centred", spectrum=spectrum, depth=depth).item() == pytest.approx(expected, rel=1e-6)
-        assert ds.stable_rank.sel(centring="uncentred", depth=depth).item() == pytest.approx(metrics.stable_rank(x, center=False).mean().item())
-    assert ds.kernel_drift.values == pytest.approx(metrics.kernel_drift(stream).reshape(-1, 2).nanmean(0).numpy(), abs=1e-9)
+            assert ds.effective_rank.sel(
+                centring="centred", spectrum=spectrum, depth=depth
+            ).item() == pytest.approx(expected, rel=1e-6)
+        assert ds.stable_rank.sel(centring="uncentred", depth=depth).item() == pytest.approx(
+            metrics.stable_rank(x, center=False).mean().item()
+        )
+    assert ds.kernel_drift.values == pytest.approx(
+        metrics.kernel_drift(stream).reshape(-1, 2).nanmean(0).numpy(), abs=1e-9
+    )
     assert model.training and not model.blocks[0]._forward_hooks
     assert ds.module.values.tolist() == NAMES
 
@@ -321,9 +331,7 @@ def test_every_module_keeps_its_own_mode():
     before = [module.training for module in model.modules()]
     mean = model[1].running_mean.clone()
     observe(model, [sample(64, 8)], ["0"], device="cpu")
-    assert (
-        [module.training for module in model.modules()] == before == [True, True, False, True, False, True]
-    )
+    assert [module.training for module in model.modules()] == before == [True, True, False, True, False, True]
     assert torch.equal(model[1].running_mean, mean)
     with pytest.raises(TypeError):
         observe(model, [None], ["0"], device="cpu")
@@ -420,9 +428,7 @@ def test_outputs_that_hold_tensors(make):
     model, x = Head(make), sample(32, 6, 8)
     expected = model.body.layer(x)
     measured([expected.flatten(0, 1)] * 2, observe(model, [x], ["body.layer", "body"], device="cpu"))
-    ds = observe(
-        model, [UserDict(input_ids=x, attention_mask=x[..., 0])], ["body"], lambda x: x[:, 0], "cpu"
-    )
+    ds = observe(model, [UserDict(input_ids=x, attention_mask=x[..., 0])], ["body"], lambda x: x[:, 0], "cpu")
     measured([expected[:, 0]], ds)
 
 

@@ -10,7 +10,16 @@ from rgnb.study import sweep as module
 from rgnb.study.probes import mode_retention
 from rgnb.study.sweep import pivot, sweep
 
-SMALL = {"n_states": 4, "length": 6, "width": 8, "depth": 2, "batch": 8, "steps": 50, "snapshots": (), "sequences": 64}
+SMALL = {
+    "n_states": 4,
+    "length": 6,
+    "width": 8,
+    "depth": 2,
+    "batch": 8,
+    "steps": 50,
+    "snapshots": (),
+    "sequences": 64,
+}
 KEPT = ["effective_rank", "excess_loss", "relevant_modes"]
 
 
@@ -26,7 +35,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def grid():
     own = [chains.sticky(4, 2.0, [4, 2, 1, 1])]
-    return [small(), small(families=["hierarchical", "ring"], depth=3), small(seeds=3, correlation_lengths=[7.0]), small(own=own)]
+    return [
+        small(),
+        small(families=["hierarchical", "ring"], depth=3),
+        small(seeds=3, correlation_lengths=[7.0]),
+        small(own=own),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +62,15 @@ def test_rows_are_the_experiments_own_numbers(dataset, grid, folder):
             mine = dataset.isel(run=row)
             if mine.experiment != i:
                 continue
-            one = ds.sel(chain=mine.family, correlation_length=float(mine.correlation_length), seed=int(mine.seed))
+            one = ds.sel(
+                chain=mine.family, correlation_length=float(mine.correlation_length), seed=int(mine.seed)
+            )
             assert (int(mine.blocks), mine.mixing.item()) == (e.model.depth, "none")
-            np.testing.assert_allclose(mine.effective_rank.dropna("depth"), one.effective_rank.transpose(*mine.effective_rank.dims), rtol=1e-6)
+            np.testing.assert_allclose(
+                mine.effective_rank.dropna("depth"),
+                one.effective_rank.transpose(*mine.effective_rank.dims),
+                rtol=1e-6,
+            )
             np.testing.assert_allclose(mine.excess_loss, one.excess_loss.isel(step=-1), rtol=1e-6)
 
 
@@ -93,11 +113,18 @@ def test_a_fault_is_listed_with_its_traceback_and_bad_input_in_one_line(tmp_path
 
     monkeypatch.setattr(runner, "train", faulty)
     monkeypatch.setattr(module, "_workers", lambda *a: 1)  # in this process
-    experiments = [small(correlation_lengths=[1.0, 7.0], seeds=1), small(correlation_lengths=[1.0], learning_rate=1e30, seeds=1)]
+    experiments = [
+        small(correlation_lengths=[1.0, 7.0], seeds=1),
+        small(correlation_lengths=[1.0], learning_rate=1e30, seeds=1),
+    ]
     experiments.append(small(correlation_lengths=[2.0], rate=1e-9, seeds=1))
     ds = sweep("faults", experiments, KEPT, tmp_path, progress=False, partial=True)
     fault, diverged, refused = (row["error"] for row in json.loads(ds.attrs["failed"]))
-    assert fault.startswith("Traceback") and "in faulty" in fault and fault.endswith("TypeError: object of type 'int' has no len()")
+    assert (
+        fault.startswith("Traceback")
+        and "in faulty" in fault
+        and fault.endswith("TypeError: object of type 'int' has no len()")
+    )
     assert diverged.startswith("Diverged: the loss of seed 0") and "\n" not in diverged
     assert refused.startswith("BadValue: no position was selected at rate 1e-09") and "\n" not in refused
 

@@ -34,7 +34,9 @@ def assert_same(first, second, atol=0.0):
             assert tensors.keys() == second[seed][step].keys() and "history" in tensors
             for name, x in tensors.items():
                 if name != "seconds":
-                    torch.testing.assert_close(x, second[seed][step][name], atol=atol, rtol=0, msg=f"{seed} {step} {name}")
+                    torch.testing.assert_close(
+                        x, second[seed][step][name], atol=atol, rtol=0, msg=f"{seed} {step} {name}"
+                    )
 
 
 def batch(members=3, rate=0.3, scheme="mask"):
@@ -128,7 +130,9 @@ def test_mixing_nears_the_bayes_floor(tmp_path, scheme):
     sizes = ModelConfig(n_states=4, length=16, width=32, depth=2)
     fast = TrainConfig(scheme=scheme, batch=128, steps=500, learning_rate=5e-3, snapshots=(50,))
     snapshots = train(sizes, fast, chain, [0], tmp_path, device="cpu", progress=False)[0]
-    early, late = (excess_over_bayes(load_model(sizes, snapshots[step]), chain, scheme, 0.15) for step in (50, 500))
+    early, late = (
+        excess_over_bayes(load_model(sizes, snapshots[step]), chain, scheme, 0.15) for step in (50, 500)
+    )
     assert late[1] > 0.5  # there is something to learn
     assert 0 < late[0] < 0.08 * late[1]
     assert late[0] < early[0] / 2
@@ -163,7 +167,10 @@ def test_a_seed_decides_the_result(tmp_path, mixing):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_seed_alone_and_among_others(tmp_path, mixing, scheme):
     short = TrainConfig(scheme=scheme, batch=4, steps=100, learning_rate=1e-3, snapshots=(50,))
-    together, alone = fit(tmp_path / "together", mixing, [7, 3, 5], short), fit(tmp_path / "alone", mixing, [3], short)
+    together, alone = (
+        fit(tmp_path / "together", mixing, [7, 3, 5], short),
+        fit(tmp_path / "alone", mixing, [3], short),
+    )
     assert_same({3: together[3]}, alone, atol=1e-5)
 
 
@@ -174,7 +181,9 @@ def test_on_one_thread_a_large_network_is_the_same_bit_by_bit_beside_any_members
     try:
         for cores, seeds in ((1, [7, 3, 5]), (2, [3, 5]), (2, [5, 3, 7])):
             torch.set_num_threads(cores)
-            found[cores, len(seeds)] = train(large, short, CHAIN, seeds, tmp_path / f"{cores}-{len(seeds)}", "cpu", progress=False)
+            found[cores, len(seeds)] = train(
+                large, short, CHAIN, seeds, tmp_path / f"{cores}-{len(seeds)}", "cpu", progress=False
+            )
             assert torch.get_num_threads() == cores
         blocks.stop = 1
         with pytest.raises(KeyboardInterrupt):
@@ -191,7 +200,9 @@ def test_on_one_thread_a_large_network_is_the_same_bit_by_bit_beside_any_members
 
 def test_members_see_their_own_sequences():
     def drawn(seeds, block):
-        steps = training._batches(CHAIN, TRAIN, ResidualMLP(config("tokens"), seeds), block, torch.device("cpu"))
+        steps = training._batches(
+            CHAIN, TRAIN, ResidualMLP(config("tokens"), seeds), block, torch.device("cpu")
+        )
         return [torch.stack(x) for x in zip(*steps, strict=True)]
 
     for x, y, z in zip(drawn([0, 1], 2), drawn([1], 2), drawn([1], 3), strict=True):
@@ -216,7 +227,9 @@ def test_cosine_rises_then_falls_to_zero():
     rates = [cosine.learning_rate_at(step) / cosine.learning_rate for step in range(1000)]
     assert {constant.learning_rate_at(step) for step in range(1000)} == {constant.learning_rate}
     torch.testing.assert_close(rates[:200], [(step + 1) / 200 for step in range(200)])
-    torch.testing.assert_close([rates[200], rates[400], rates[600]], [1.0, 0.5 + 0.5**1.5, 0.5])  # cos(0), cos(pi/4), cos(pi/2)
+    torch.testing.assert_close(
+        [rates[200], rates[400], rates[600]], [1.0, 0.5 + 0.5**1.5, 0.5]
+    )  # cos(0), cos(pi/4), cos(pi/2)
     assert all(a > b for a, b in zip(rates[200:], rates[201:])) and 0 < rates[-1] < 1e-4
     with pytest.raises(ValueError, match="steps must exceed"):
         TrainConfig(steps=200, schedule="cosine")
@@ -270,7 +283,9 @@ def test_the_exact_gradient_is_that_of_the_expected_loss(tmp_path):
     counts = expected_counts(CHAIN, "bert")
     log_p = stack(torch.arange(5)[None]).log_softmax(-1)[:, 0]
     by_hand = -(counts * log_p).sum((-1, -2))
-    (values,) = training._batches(CHAIN, TrainConfig(gradient="expected", scheme="bert"), stack, 0, torch.device("cpu"))[0]
+    (values,) = training._batches(
+        CHAIN, TrainConfig(gradient="expected", scheme="bert"), stack, 0, torch.device("cpu")
+    )[0]
     loss = training._count_loss(stack, values.double())
     torch.testing.assert_close(loss, by_hand, atol=1e-6, rtol=0)
     for a, b in zip(gradients(stack, loss), gradients(stack, by_hand), strict=True):
@@ -280,7 +295,14 @@ def test_the_exact_gradient_is_that_of_the_expected_loss(tmp_path):
 
 
 def test_fields_that_came_later_leave_keys_as_they_are():
-    assert set(training.plain(TrainConfig())) == {"scheme", "rate", "batch", "steps", "learning_rate", "snapshots"}
+    assert set(training.plain(TrainConfig())) == {
+        "scheme",
+        "rate",
+        "batch",
+        "steps",
+        "learning_rate",
+        "snapshots",
+    }
     assert training.plain(TrainConfig(schedule="cosine"))["schedule"] == "cosine"
 
 
@@ -323,12 +345,17 @@ def test_resume_is_bit_identical(tmp_path, blocks, mixing, stop):
     interrupted(tmp_path / "cut", blocks, stop, mixing, [0, 1])
     assert_same(whole, fit(tmp_path / "cut", mixing, [0, 1]))
     assert blocks == list(range(stop, 3))
-    assert {path.name for path in (tmp_path / "cut" / "seed-0").iterdir()} == {"step-000100.safetensors", "step-000150.safetensors"}
+    assert {path.name for path in (tmp_path / "cut" / "seed-0").iterdir()} == {
+        "step-000100.safetensors",
+        "step-000150.safetensors",
+    }
     assert not list((tmp_path / "cut").glob("*.safetensors"))  # no checkpoint is left behind
 
 
 def test_cosine_goes_on_where_it_was_and_starts_anew_for_other_steps(tmp_path, blocks):
-    cosine = TrainConfig(batch=4, steps=250, learning_rate=1e-2, snapshots=(100,), schedule="cosine", weight_decay=0.1)
+    cosine = TrainConfig(
+        batch=4, steps=250, learning_rate=1e-2, snapshots=(100,), schedule="cosine", weight_decay=0.1
+    )
     whole = fit(tmp_path / "whole", train_config=cosine)
     blocks.stop = 3
     with pytest.raises(KeyboardInterrupt):
@@ -356,7 +383,9 @@ def test_stopped_between_the_snapshots_of_two_members(tmp_path, blocks, monkeypa
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "cut", seeds=[0, 1])
     monkeypatch.undo()
-    assert_same(whole, fit(tmp_path / "cut", seeds=[0, 1]))  # as one batch: alone, seed 1 would be rounded differently
+    assert_same(
+        whole, fit(tmp_path / "cut", seeds=[0, 1])
+    )  # as one batch: alone, seed 1 would be rounded differently
 
 
 def test_fewer_members_go_on_from_the_checkpoint_of_more(tmp_path, blocks):
@@ -397,7 +426,9 @@ DAMAGES = {
     "garbage": lambda content: b"garbage" * 100,
     "truncated": lambda content: content[:-100],
     "empty": lambda content: b"",
-    "flipped": lambda content: content[:-50] + bytes([content[-50] ^ 1]) + content[-49:],  # one bit of a weight
+    "flipped": lambda content: (
+        content[:-50] + bytes([content[-50] ^ 1]) + content[-49:]
+    ),  # one bit of a weight
     "missing": None,
 }
 damages = pytest.mark.parametrize("how", DAMAGES)
@@ -443,7 +474,9 @@ def test_snapshot_damaged_before_going_on(tmp_path, blocks, how):
 @both
 def test_divergence_names_the_seed_and_the_learning_rate(tmp_path, mixing):
     huge = TrainConfig(batch=4, steps=100, learning_rate=1e20, snapshots=())
-    with pytest.raises(FloatingPointError, match=r"of seed 5 between steps 0 and 50 is not finite; .* below 1e\+20"):
+    with pytest.raises(
+        FloatingPointError, match=r"of seed 5 between steps 0 and 50 is not finite; .* below 1e\+20"
+    ):
         fit(tmp_path, mixing, [5], huge)
     assert not list(tmp_path.rglob("*.safetensors"))
 
@@ -470,7 +503,10 @@ def test_chain_and_model_must_agree(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("seeds, error", [(0, TypeError), ([], ValueError), ([-1], ValueError), (["a"], TypeError), ([1.5], TypeError)])
+@pytest.mark.parametrize(
+    "seeds, error",
+    [(0, TypeError), ([], ValueError), ([-1], ValueError), (["a"], TypeError), ([1.5], TypeError)],
+)
 def test_bad_seeds(tmp_path, seeds, error):
     with pytest.raises(error, match="seeds must"):
         fit(tmp_path, seeds=seeds)

@@ -8,7 +8,9 @@ from rgnb import checks
 def _matrix(name, x, rows=1):
     x = checks.tensor(name, x)
     if x.ndim < 2 or x.shape[-2] < rows or x.shape[-1] < 1:
-        raise checks.BadValue(f"{name} must be (..., n, d) with n >= {rows} rows and d >= 1, got shape {tuple(x.shape)}")
+        raise checks.BadValue(
+            f"{name} must be (..., n, d) with n >= {rows} rows and d >= 1, got shape {tuple(x.shape)}"
+        )
     return x.cpu() if x.device.type == "mps" else x  # MPS has no float64
 
 
@@ -20,7 +22,9 @@ def _scaled(name, x):
         return x, size, torch.ones_like(size)
     largest = torch.linalg.vector_norm(x, ord=torch.inf, dim=(-2, -1))[..., None]
     if not torch.isfinite(largest).all():
-        raise checks.BadValue(f"{name} holds NaN or infinite values; drop those rows or fix the network first")
+        raise checks.BadValue(
+            f"{name} holds NaN or infinite values; drop those rows or fix the network first"
+        )
     unit = torch.where(largest > 0, largest, 1.0)
     x = x / unit[..., None]
     return x, torch.linalg.matrix_norm(x)[..., None], unit

@@ -27,10 +27,14 @@ class Moments:
             ValueError: NaN or infinite values, shapes that do not fit, or rows that are too wide; nothing is
                 added then.
         """
-        layers = [self._checked(f"layers[{i}]", x) for i, x in enumerate(checks.sequence("layers", layers, 1))]
+        layers = [
+            self._checked(f"layers[{i}]", x) for i, x in enumerate(checks.sequence("layers", layers, 1))
+        ]
         shapes = {tuple(x.shape[:-1]) for x in layers}
         if len(shapes) > 1:
-            raise checks.BadValue(f"layers must share their leading dimensions and rows, got {sorted(shapes)}")
+            raise checks.BadValue(
+                f"layers must share their leading dimensions and rows, got {sorted(shapes)}"
+            )
         shape, widths = layers[0].shape[:-2], [x.shape[-1] for x in layers]
         if not self.rows:
             self._begin(layers, shape, widths)
@@ -51,10 +55,14 @@ class Moments:
     def _checked(name, x):
         x = checks.tensor(name, x).detach()
         if x.ndim < 2 or 0 in x.shape:
-            raise checks.BadValue(f"{name} must be real numbers (..., n, d) with n, d >= 1, got {x.dtype} of shape {tuple(x.shape)}")
+            raise checks.BadValue(
+                f"{name} must be real numbers (..., n, d) with n, d >= 1, got {x.dtype} of shape {tuple(x.shape)}"
+            )
         x = (x.cpu() if x.device.type == "mps" else x).double()  # MPS has no float64
         if not torch.isfinite(x).all():
-            raise checks.BadValue(f"{name} holds NaN or infinite values; drop those rows or fix the network first")
+            raise checks.BadValue(
+                f"{name} holds NaN or infinite values; drop those rows or fix the network first"
+            )
         return x
 
     def _begin(self, layers, shape, widths):
@@ -78,9 +86,15 @@ class Moments:
             shift.append(mean)
             scale.append(spread[..., None].expand_as(mean))
             self._size.append(size / spread)
-        self._shift, self._scale, self._size = torch.cat(shift, -1), torch.cat(scale, -1), torch.stack(self._size, -1)
+        self._shift, self._scale, self._size = (
+            torch.cat(shift, -1),
+            torch.cat(scale, -1),
+            torch.stack(self._size, -1),
+        )
         new = self._shift.new_zeros
-        self._member = torch.block_diag(*(torch.ones(d, 1) for d in widths)).to(self._shift)  # (D, L): which layer a column is of
+        self._member = torch.block_diag(*(torch.ones(d, 1) for d in widths)).to(
+            self._shift
+        )  # (D, L): which layer a column is of
         self._gram, self._sum = new(*shape, total, total), new(*shape, total)
         self._square_times_x = new(*shape, len(widths), total)
         self._square_times_square = new(*shape, len(widths), len(widths))
@@ -115,7 +129,14 @@ class Moments:
             w = (self._square_times_x * mean[..., None, :]) @ member
             k = member.T @ (mean[..., :, None] * self._gram * mean[..., None, :]) @ member
             outer = q[..., :, None] * m2[..., None, :]
-            qr = self._square_times_square - 2 * (w + w.mT) + outer + outer.mT + 4 * k - 3 * n * m2[..., :, None] * m2[..., None, :]
+            qr = (
+                self._square_times_square
+                - 2 * (w + w.mT)
+                + outer
+                + outer.mT
+                + 4 * k
+                - 3 * n * m2[..., :, None] * m2[..., None, :]
+            )
             q = q - n * m2
             cross = metrics.unbiased_hsic(cross, q[..., :, None], q[..., None, :], qr, n)
         return metrics.cka_from_hsic(cross, self._constant())
@@ -139,4 +160,7 @@ class Moments:
 
     def _constant(self):
         spread = self._centred()[0].diagonal(dim1=-2, dim2=-1) @ self._member
-        return spread.clamp(min=0).sqrt() <= self.rows * torch.finfo(spread.dtype).eps * self._size * self.rows**0.5
+        return (
+            spread.clamp(min=0).sqrt()
+            <= self.rows * torch.finfo(spread.dtype).eps * self._size * self.rows**0.5
+        )

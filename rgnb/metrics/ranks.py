@@ -59,7 +59,9 @@ def _relative(s):
     # Singular values over their largest, so that squares neither over- nor underflow; 0 stays 0.
     s = checks.tensor("s", s).double()
     if s.ndim < 1 or not s.shape[-1] or not ((s >= 0) & (s < torch.inf)).all():
-        raise checks.BadValue(f"s must be (..., k) singular values, finite and not negative, k >= 1, got shape {tuple(s.shape)}; use singular_values")
+        raise checks.BadValue(
+            f"s must be (..., k) singular values, finite and not negative, k >= 1, got shape {tuple(s.shape)}; use singular_values"
+        )
     top = s.amax(-1, keepdim=True)
     return s / torch.where(top > 0, top, 1.0)
 
@@ -126,6 +128,8 @@ def relevant_modes(posterior, floor=1e-6):
     """
     q = _matrix("posterior", posterior).double()
     if q.ndim != 2 or not ((q >= 0) & (q <= 1 + 1e-9)).all():
-        raise checks.BadValue(f"posterior must be (n, V) probabilities, got shape {tuple(q.shape)}; use masking.bayes_posterior's, at the masked positions")
+        raise checks.BadValue(
+            f"posterior must be (n, V) probabilities, got shape {tuple(q.shape)}; use masking.bayes_posterior's, at the masked positions"
+        )
     log_q = q.clamp(min=checks.fraction("floor", floor)).log()
     return effective_rank(log_q - log_q.mean(-1, keepdim=True), spectrum="eigen").item()

@@ -73,7 +73,9 @@ def normalised_hsic(xy, xx, yy, constant):
 def cka_from_hsic(hsic, constant):
     """CKA between every two of L layers from their HSIC (..., L, L) and which of them are constant (..., L); see `normalised_hsic`."""
     own = hsic.diagonal(dim1=-2, dim2=-1)
-    out = normalised_hsic(hsic, own[..., None], own[..., None, :], constant[..., None] | constant[..., None, :])
+    out = normalised_hsic(
+        hsic, own[..., None], own[..., None, :], constant[..., None] | constant[..., None, :]
+    )
     one = torch.eye(out.shape[-1], dtype=torch.bool, device=out.device) & ~out.isnan()
     return torch.where(one, 1.0, out)  # free of rounding
 
@@ -133,7 +135,9 @@ def kernel_drift(layers, debiased=True):
     prepared = _prepared_layers(layers)
     selfs = [_hsic(x, x, debiased) for x, _ in prepared]
     pairs = zip(zip(prepared, selfs), zip(prepared[1:], selfs[1:]))
-    drift = [1 - normalised_hsic(_hsic(x, y, debiased), xx, yy, cx | cy) for ((x, cx), xx), ((y, cy), yy) in pairs]
+    drift = [
+        1 - normalised_hsic(_hsic(x, y, debiased), xx, yy, cx | cy) for ((x, cx), xx), ((y, cy), yy) in pairs
+    ]
     return torch.stack(drift, -1)
 
 

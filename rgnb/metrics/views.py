@@ -20,8 +20,14 @@ def view(x, name, selected=None):
     if x.ndim != 3:
         raise checks.BadValue(f"x must be (sequences, length, d), got shape {tuple(x.shape)}")
     if name == "masked":
-        if not isinstance(selected, torch.Tensor) or selected.shape != x.shape[:2] or selected.dtype != torch.bool:
-            raise checks.BadValue(f"selected must be a boolean tensor of shape {tuple(x.shape[:2])} for the masked view")
+        if (
+            not isinstance(selected, torch.Tensor)
+            or selected.shape != x.shape[:2]
+            or selected.dtype != torch.bool
+        ):
+            raise checks.BadValue(
+                f"selected must be a boolean tensor of shape {tuple(x.shape[:2])} for the masked view"
+            )
         return x[checks.tensor("selected", selected)]
     return {
         "position": lambda: x.transpose(0, 1),

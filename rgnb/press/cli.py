@@ -51,7 +51,12 @@ def _run(args):
 
 def _print_changes(notebook, output):
     changed = [row for row in notebooks.beside(notebook, output) if row[1] != row[2]]
-    print("Verdicts and numbers beside the book's own:" if changed else "Verdicts and numbers are the book's own.", flush=True)
+    print(
+        "Verdicts and numbers beside the book's own:"
+        if changed
+        else "Verdicts and numbers are the book's own.",
+        flush=True,
+    )
     for name, book, here in changed:
         print(f"    {name}\n        book  {book}\n        here  {here}", flush=True)
 
@@ -63,24 +68,48 @@ def _compare(names, root):
     theirs = results_folder()
     if theirs.resolve() != notebooks.ROOT / "results":
         found = record.reproduction(names, root, theirs)
-        (root / REPRODUCED).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        rows = [f"    {name}: {row['largest difference']:.2g} of {row['largest size']:.2g} in {row['files']} files" for name, row in found["deviations"].items()]
-        print("\n".join([f"\nStored results beside the book's own, largest differences (also in {root / REPRODUCED}):", *rows]), flush=True)
+        (root / REPRODUCED).write_text(
+            json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        rows = [
+            f"    {name}: {row['largest difference']:.2g} of {row['largest size']:.2g} in {row['files']} files"
+            for name, row in found["deviations"].items()
+        ]
+        print(
+            "\n".join(
+                [
+                    f"\nStored results beside the book's own, largest differences (also in {root / REPRODUCED}):",
+                    *rows,
+                ]
+            ),
+            flush=True,
+        )
 
 
 def _build(args):
     known = notebooks.names()
     asked = {checks.choice("notebook", name, known) for name in args.notebooks or known}
     names = [name for name in known if name in asked]
-    root = notebooks.copy_book(args.into, [name for name in known if name not in asked]) if args.into else notebooks.ROOT
-    again = set(json.loads((root / REPRODUCED).read_text())["made"]["notebooks"]) if (root / REPRODUCED).exists() else set()
+    root = (
+        notebooks.copy_book(args.into, [name for name in known if name not in asked])
+        if args.into
+        else notebooks.ROOT
+    )
+    again = (
+        set(json.loads((root / REPRODUCED).read_text())["made"]["notebooks"])
+        if (root / REPRODUCED).exists()
+        else set()
+    )
     for name in asked - again if args.into else ():
         notebooks.executed(name, root).unlink(missing_ok=True)  # a copy of the book's own
     notebooks.check_folder(root / "_build")
     print(f"executing {len(names)} notebook{'s' * (len(names) > 1)} ...", flush=True)
     started = time.monotonic()
     for done, name in enumerate(notebooks.execute_all(names, root), start=1):
-        print(f"executed {name} ({done} of {len(names)}), {(time.monotonic() - started) / 60:.0f} min since the start", flush=True)
+        print(
+            f"executed {name} ({done} of {len(names)}), {(time.monotonic() - started) / 60:.0f} min since the start",
+            flush=True,
+        )
         if args.into:
             _print_changes(name, notebooks.executed(name, root))
     if args.into:
@@ -98,7 +127,7 @@ def _sweep(args):
     values = {}
     for key, text in args.parameter:
         if key in values:
-            raise checks.BadValue(f"{key} is set twice; give one list, such as -p {key} \"[1, 2]\"")
+            raise checks.BadValue(f'{key} is set twice; give one list, such as -p {key} "[1, 2]"')
         values[key] = _value(text)
     experiments = sweep.grid(args.profile, **values)
     print(f"{args.name}: {sweep.plan(experiments)}", flush=True)
@@ -106,7 +135,9 @@ def _sweep(args):
         return
     ds = sweep.sweep(args.name, experiments, scheduler=args.scheduler)
     print(f"{ds.sizes['run']} networks, {int(hypotheses.trained(ds).sum())} of them pass the gate")
-    print(f"in Python: sweep.sweep({args.name!r}, sweep.grid({', '.join([repr(args.profile), *(f'{k}={v!r}' for k, v in values.items())])}))")
+    print(
+        f"in Python: sweep.sweep({args.name!r}, sweep.grid({', '.join([repr(args.profile), *(f'{k}={v!r}' for k, v in values.items())])}))"
+    )
 
 
 def _train(args):
@@ -135,11 +166,15 @@ def _build_runs(outputs=()):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="rgnb", description="Run and build the book of executable findings.")
+    parser = argparse.ArgumentParser(
+        prog="rgnb", description="Run and build the book of executable findings."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="the notebooks with their parameters, defaults and help")
     command.set_defaults(call=_list)
-    command = commands.add_parser("show", help="what a notebook's parameters are and do, and how long it takes")
+    command = commands.add_parser(
+        "show", help="what a notebook's parameters are and do, and how long it takes"
+    )
     command.set_defaults(call=_show)
     command.add_argument("notebook", help="a name that `rgnb list` shows")
     command = commands.add_parser("run", help="execute a notebook with other parameters")
@@ -148,22 +183,49 @@ def _parser():
     pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     command.add_argument("-p", "--parameter", **pair, help="set a parameter; may be repeated")
     command.add_argument("--profile", help="shorthand for -p profile: quick (minutes on a laptop) or paper")
-    command.add_argument("--output", metavar="FILE", help="where to write the executed notebook (default: in book/runs/)")
-    command = commands.add_parser("build", help="execute every notebook, or those named, and build the HTML book")
+    command.add_argument(
+        "--output", metavar="FILE", help="where to write the executed notebook (default: in book/runs/)"
+    )
+    command = commands.add_parser(
+        "build", help="execute every notebook, or those named, and build the HTML book"
+    )
     command.set_defaults(call=_build)
     command.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="execute only these")
-    command.add_argument("--into", metavar="FOLDER", help="execute and build a copy of the book in this folder")
-    command = commands.add_parser("sweep", help="train a grid of settings; what is stored is not trained again")
+    command.add_argument(
+        "--into", metavar="FOLDER", help="execute and build a copy of the book in this folder"
+    )
+    command = commands.add_parser(
+        "sweep", help="train a grid of settings; what is stored is not trained again"
+    )
     command.set_defaults(call=_sweep)
     command.add_argument("name", help="of the sweep's file in results/: letters, digits and dashes")
-    command.add_argument("-p", "--parameter", **pair, help="a field of Experiment, ModelConfig or TrainConfig; a list makes it an axis of the grid")
-    command.add_argument("--profile", default="quick", help="where the other fields come from: quick (default) or paper")
-    command.add_argument("--scheduler", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://10.0.0.1:8786, not on this machine")
-    command.add_argument("--plan", action="store_true", help="only say what is stored, what is missing and how long that takes")
-    command = commands.add_parser("train", help="train the networks that the pages load, all or those of some questions")
+    command.add_argument(
+        "-p",
+        "--parameter",
+        **pair,
+        help="a field of Experiment, ModelConfig or TrainConfig; a list makes it an axis of the grid",
+    )
+    command.add_argument(
+        "--profile", default="quick", help="where the other fields come from: quick (default) or paper"
+    )
+    command.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="run on a Dask cluster, such as tcp://10.0.0.1:8786, not on this machine",
+    )
+    command.add_argument(
+        "--plan", action="store_true", help="only say what is stored, what is missing and how long that takes"
+    )
+    command = commands.add_parser(
+        "train", help="train the networks that the pages load, all or those of some questions"
+    )
     command.set_defaults(call=_train)
-    command.add_argument("questions", nargs="*", metavar="QUESTION", help="names that --list shows; none: all of them")
-    command.add_argument("--list", action="store_true", help="only say which there are, and how many networks each needs")
+    command.add_argument(
+        "questions", nargs="*", metavar="QUESTION", help="names that --list shows; none: all of them"
+    )
+    command.add_argument(
+        "--list", action="store_true", help="only say which there are, and how many networks each needs"
+    )
     for command in commands.choices.values():
         command._negative_number_matcher = re.compile(r"-\.?\d")  # argparse itself takes -1e-3 for an option
     return parser
@@ -181,7 +243,10 @@ def main(arguments=None):
         print(f"rgnb: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f"rgnb: {error}; install what the book needs: pip install -c constraints.txt -e '.[book]'", file=sys.stderr)
+        print(
+            f"rgnb: {error}; install what the book needs: pip install -c constraints.txt -e '.[book]'",
+            file=sys.stderr,
+        )
         return 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -26,7 +26,9 @@ def _rounded(values):
 def _numbers(one):
     # Of one state and view, dims (seed, ...).
     rank = {
-        f"{centring}-{spectrum}": _rounded(one.effective_rank.sel(centring=centring, spectrum=spectrum).transpose("seed", "depth"))
+        f"{centring}-{spectrum}": _rounded(
+            one.effective_rank.sel(centring=centring, spectrum=spectrum).transpose("seed", "depth")
+        )
         for centring in one.centring.values
         for spectrum in one.spectrum.values
     }
@@ -53,7 +55,10 @@ def html(results):
                     here = ds.sel(chain=family, correlation_length=xi)
                     families[family], lengths[f"{xi:g}"] = family, f"{xi:g}"
                     found[f"{family}|{xi:g}|{mixing}"] = {"seeds": here.sizes["seed"]} | {
-                        state: {view: _numbers(here.sel(state=state, view=view)) for view in here.view.values.tolist()}
+                        state: {
+                            view: _numbers(here.sel(state=state, view=view))
+                            for view in here.view.values.tolist()
+                        }
                         for state in ("trained", "init")
                     }
     first = next(iter(results.values()))[0]
@@ -69,7 +74,10 @@ def html(results):
     data = {
         "depths": first.sizes["depth"],
         "t": [round(float(stats.t.ppf((1 + CONFIDENCE) / 2, df)), 4) for df in range(1, 64)],
-        "choices": {k: {"label": label, "options": [{"value": v, "label": w} for v, w in o.items()]} for k, (label, o) in choices.items()},
+        "choices": {
+            k: {"label": label, "options": [{"value": v, "label": w} for v, w in o.items()]}
+            for k, (label, o) in choices.items()
+        },
         "results": found,
     }
     figures = "".join(
@@ -80,7 +88,9 @@ def html(results):
             "cka": "Debiased linear CKA between depths, mean over seeds.",
         }.items()
     )
-    script, style = (Path(__file__).with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".js", ".css"))
+    script, style = (
+        Path(__file__).with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".js", ".css")
+    )
     return (
         f'<style>{style}</style><div id="explorer-app"><div class="explorer-controls"></div><p class="explorer-summary" aria-live="polite"></p>'
         f'<div class="explorer-figures">{figures}</div></div>'

@@ -58,7 +58,9 @@ def _panels(n, width=3.3, height=2.9, **kwargs):
     # Up to three panels side by side; more in two columns, so that a page's width suffices.
     columns = n if n <= 3 else 2
     rows = -(-n // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, **kwargs)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, **kwargs
+    )
     return figure, axes.flat[:n]
 
 
@@ -86,7 +88,9 @@ def transition_matrices(chains):
     for ax in axes.flat[len(chains) :]:
         ax.axis("off")
     for ax, (title, chain) in zip(axes.flat, chains.items()):
-        image = ax.imshow(chain.transition_matrix.numpy(), cmap="cividis", norm=mpl.colors.PowerNorm(0.5, 0, 1))
+        image = ax.imshow(
+            chain.transition_matrix.numpy(), cmap="cividis", norm=mpl.colors.PowerNorm(0.5, 0, 1)
+        )
         ax.set_title(title)
         ax.set_xticks([])
         ax.set_yticks([])
@@ -161,7 +165,9 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
         colors = _colors({title: curves} if own_legends else panels)
         for label, data in curves.items():
             if set(data.dims) != {"seed", dim}:
-                raise checks.BadValue(f"panels[{title!r}][{label!r}] must have dims ('seed', {dim!r}), got {data.dims}")
+                raise checks.BadValue(
+                    f"panels[{title!r}][{label!r}] must have dims ('seed', {dim!r}), got {data.dims}"
+                )
             data = data.transpose("seed", dim)
             x = data[dim].values
             style = {"color": colors[label], "ls": "--" if label.startswith("untrained") else "-"}
@@ -172,7 +178,9 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
             if data.sizes["seed"] > 1:
                 low, high = (np.array([getattr(i, end) for i in intervals]) for end in ("low", "high"))
                 # On a log scale an interval that reaches 0 would fill the panel.
-                ax.fill_between(x, low, high, where=low > 0 if "y" in log else None, color=colors[label], alpha=0.18, lw=0)
+                ax.fill_between(
+                    x, low, high, where=low > 0 if "y" in log else None, color=colors[label], alpha=0.18, lw=0
+                )
         if reference and title in reference:
             value, text = reference[title]
             ax.axhline(value, color="black", lw=1, ls=":", label=text)
@@ -183,7 +191,9 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
     _label_y(axes, ylabel)
     if shared and "y" not in log:
         # The seeds set the range: a wide interval of few seeds may leave the panel.
-        values = np.concatenate([data.values.ravel() for curves in panels.values() for data in curves.values()])
+        values = np.concatenate(
+            [data.values.ravel() for curves in panels.values() for data in curves.values()]
+        )
         values = values[np.isfinite(values)]
         if len(values):
             axes[0].set_ylim(min(0, 1.1 * values.min()), 1.1 * values.max())
@@ -236,7 +246,9 @@ def definition_effects(panels, statistic, bounds, xlabel):
     for title, verdicts in panels.items():
         for (view, centring, spectrum, start), verdict in verdicts.items():
             if view == "position":
-                rows.setdefault(f"{centring}, {spectrum}, from depth {start}", {})[title] = verdict.statistics[statistic]
+                rows.setdefault(f"{centring}, {spectrum}, from depth {start}", {})[title] = (
+                    verdict.statistics[statistic]
+                )
     return effects(rows, bounds, xlabel)
 
 
@@ -267,7 +279,9 @@ def cka_matrices(panels):
     _check("panels", panels, xr.DataArray)
     for title, cka in panels.items():
         if cka.dims != ("depth", "other_depth"):
-            raise checks.BadValue(f"panels[{title!r}] must have dims ('depth', 'other_depth'), got {cka.dims}")
+            raise checks.BadValue(
+                f"panels[{title!r}] must have dims ('depth', 'other_depth'), got {cka.dims}"
+            )
     figure, axes = _panels(len(panels), 3.0, 2.8)
     for ax, (title, cka) in zip(axes, panels.items()):
         image = ax.imshow(cka.values, vmin=0, vmax=1, cmap="cividis", origin="lower")
@@ -282,7 +296,11 @@ def cka_matrices(panels):
     return figure
 
 
-STATUS = {"supported": ("#0072B2", "o"), "partly supported": ("#56B4E9", "^"), "not supported": ("#D55E00", "x")}  # colour, mark
+STATUS = {
+    "supported": ("#0072B2", "o"),
+    "partly supported": ("#56B4E9", "^"),
+    "not supported": ("#D55E00", "x"),
+}  # colour, mark
 
 
 def status_grid(verdicts, stays, titles):
@@ -296,8 +314,12 @@ def status_grid(verdicts, stays, titles):
     _check("verdicts", verdicts, Verdict)
     found, rows, columns = (list(dict.fromkeys(k[i] for k in verdicts)) for i in (0, 2, 4))
     size = (9.6, 2.3 + len(found) * (0.45 + 0.22 * len(rows)))
-    figure, axes = plt.subplots(len(found), len(titles), figsize=size, sharex=True, sharey=True, squeeze=False)
-    panel = {(finding, mixing): axes[i, j] for i, finding in enumerate(found) for j, mixing in enumerate(titles)}
+    figure, axes = plt.subplots(
+        len(found), len(titles), figsize=size, sharex=True, sharey=True, squeeze=False
+    )
+    panel = {
+        (finding, mixing): axes[i, j] for i, finding in enumerate(found) for j, mixing in enumerate(titles)
+    }
     for key, verdict in verdicts.items():
         ax, x, y = panel[key[0], key[3]], columns.index(key[4]), rows.index(key[2])
         color, mark = STATUS[verdict.ungated or verdict.status]
@@ -319,7 +341,9 @@ def _colors(panels):
     labels = dict.fromkeys(label for curves in panels.values() for label in curves)
     trained = [label for label in labels if not label.startswith("untrained")]
     if len(trained) > len(PALETTE):
-        raise checks.BadValue(f"at most {len(PALETTE)} curves can be told apart, got {len(trained)}: {trained}")
+        raise checks.BadValue(
+            f"at most {len(PALETTE)} curves can be told apart, got {len(trained)}: {trained}"
+        )
     return dict.fromkeys(labels, GREY) | dict(zip(trained, PALETTE))
 
 

@@ -22,7 +22,14 @@ from rgnb import checks, cores, files
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout
 PROFILES = ("quick", "small", "paper")  # of rgnb.study.settings, known here without importing torch
-KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "text", list: "a list", tuple: "a tuple"}
+KINDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "True or False",
+    str: "text",
+    list: "a list",
+    tuple: "a tuple",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,9 @@ class Parameter:
         if isinstance(self.default, str):
             return checks.choice("profile", text, PROFILES) if self.name == "profile" else text
         try:
-            return _like(self.default, ast.literal_eval(text.capitalize() if isinstance(self.default, bool) else text))
+            return _like(
+                self.default, ast.literal_eval(text.capitalize() if isinstance(self.default, bool) else text)
+            )
         except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
             kind = KINDS[type(self.default)]
             raise checks.BadValue(
@@ -50,7 +59,7 @@ def _like(default, value):
     # `value` as the type of `default`, an int also where that is a float; the entries of a list as its first one.
     if isinstance(default, float) and type(value) is int:
         value = float(value)
-    if type(value) is not type(default) or isinstance(value, float) and not math.isfinite(value):
+    if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError
     if isinstance(value, list | tuple) and default:
         return type(value)(_like(default[0], entry) for entry in value)
@@ -81,7 +90,9 @@ def source(name, root=None):
 def parameters(name, root=None):
     """The parameters of a notebook, read from its source without running it: {name: Parameter}."""
     path = source(name, root)
-    cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    cells = re.findall(
+        r"^```\{code-cell\}.*?\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     code = next((c for c in cells if re.match(r"(---\n)?:?tags:\s*(\[|- )parameters\b", c)), "")
     code = re.sub(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", "", code, flags=re.MULTILINE | re.DOTALL)
     tokens = tokenize.generate_tokens(io.StringIO(code).readline)
@@ -180,7 +191,9 @@ def _surroundings():
     from rgnb.randomness import resolve_device
     from rgnb.study.store import provenance
 
-    return {k: v for k, v in provenance(resolve_device()).items() if k != "commit"}  # of the sources, not yet committed
+    return {
+        k: v for k, v in provenance(resolve_device()).items() if k != "commit"
+    }  # of the sources, not yet committed
 
 
 def _run_of(path):
@@ -226,7 +239,10 @@ def execute(name, output, values=None, root=None, progress=True):
             f"the kernel of {name} died, for want of memory perhaps; nothing was written"
         ) from None
     clean(notebook)
-    if _run_of(output) == _run_label(name, values or {}) and nbformat.read(output, as_version=4).cells == notebook.cells:
+    if (
+        _run_of(output) == _run_label(name, values or {})
+        and nbformat.read(output, as_version=4).cells == notebook.cells
+    ):
         return
     made |= {"seconds": round(time.monotonic() - started), "parameters": defaults | (values or {})}
     notebook.metadata["rgnb"] = _run_label(name, values or {}) | {"record": made}
@@ -330,7 +346,9 @@ def clean(notebook):
             for output in cell.outputs:
                 texts = output.get("data", output)
                 for kind in texts:
-                    if kind.endswith(("text/html", "text/plain")) or (kind == "text" and output.output_type == "stream"):
+                    if kind.endswith(("text/html", "text/plain")) or (
+                        kind == "text" and output.output_type == "stream"
+                    ):
                         texts[kind] = _steady(texts[kind], f"cell-{i}")
 
 
@@ -396,7 +414,18 @@ def build_html(root=None, output=None, builder="html"):
     root = root or ROOT
     output, started = output or root, time.time()
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command += ["build", "book", "--all", "-W", "--keep-going", "-q", "--builder", builder, "--path-output", output]
+    command += [
+        "build",
+        "book",
+        "--all",
+        "-W",
+        "--keep-going",
+        "-q",
+        "--builder",
+        builder,
+        "--path-output",
+        output,
+    ]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     html = output / "_build" / builder
     made = pages(root) if builder == "html" else pages(root)[:1]
@@ -410,7 +439,11 @@ def build_html(root=None, output=None, builder="html"):
 
 
 def _whole(page, started):
-    return page.exists() and page.stat().st_mtime > started - 2 and "</html>" in page.read_text(encoding="utf-8")[-200:]
+    return (
+        page.exists()
+        and page.stat().st_mtime > started - 2
+        and "</html>" in page.read_text(encoding="utf-8")[-200:]
+    )
 
 
 def copy_book(into, keep=()):

@@ -30,7 +30,9 @@ def build(output=None):
 
     chromium = installed_browser()
     if not chromium:
-        raise checks.Failed("there is no Chromium to print with; install it, on Debian or Ubuntu with: apt install chromium")
+        raise checks.Failed(
+            "there is no Chromium to print with; install it, on Debian or Ubuntu with: apt install chromium"
+        )
     page = notebooks.build_html(output=output, builder="singlehtml")
     path = page.parents[1] / "pdf" / "book.pdf"
     path.parent.mkdir(exist_ok=True)

@@ -33,7 +33,9 @@ def notebooks_table(but=(), root=None):
 
 def parameters_table(but=(), root=None):
     """One line an executed notebook: the parameters it ran with, in words."""
-    found = {name: notebooks.record(name, root)["parameters"] for name in notebooks.names(root) if name not in but}
+    found = {
+        name: notebooks.record(name, root)["parameters"] for name in notebooks.names(root) if name not in but
+    }
     words = {name: ", ".join(f"{k} = {v!r}" for k, v in values.items()) for name, values in found.items()}
     return pd.DataFrame({"parameters": words}).rename_axis("notebook")
 
@@ -68,18 +70,30 @@ def rules_table(results=None):
     for path in sorted(results_folder(results).glob("*.nc")):
         for made in provenances(path):
             if "rules" in made:  # the first round's name none
-                line = lines.setdefault(made["rules"][:12], {"files": set(), "commits": set(), "dates": set()})
+                line = lines.setdefault(
+                    made["rules"][:12], {"files": set(), "commits": set(), "dates": set()}
+                )
                 line["files"].add(path.name)
                 line["commits"].add(made["commit"])
                 line["dates"].add(made["date"])
-    rows = {digest: {"files": len(v["files"]), **{k: ", ".join(sorted(v[k])) for k in ("commits", "dates")}} for digest, v in lines.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["files", "commits", "dates"]).rename_axis("rules")
+    rows = {
+        digest: {"files": len(v["files"]), **{k: ", ".join(sorted(v[k])) for k in ("commits", "dates")}}
+        for digest, v in lines.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["files", "commits", "dates"]).rename_axis(
+        "rules"
+    )
 
 
 def provenances(path):
     """Where and with what each entry of a stored file was made: list of records."""
     with Dataset(path) as file:
-        return [json.loads(text) for text in (file["provenance"][:] if "provenance" in file.variables else [file.getncattr("provenance")])]
+        return [
+            json.loads(text)
+            for text in (
+                file["provenance"][:] if "provenance" in file.variables else [file.getncattr("provenance")]
+            )
+        ]
 
 
 def hours_table(files):
@@ -117,7 +131,9 @@ def deviations(again, results=None):
                 here = float(abs(ours[name] - theirs[name]).max()) if both else math.inf
                 difference = max(difference, here)
                 lines[name] = files + 1, difference, max(size, float(abs(ours[name]).max()))
-    return pd.DataFrame.from_dict(lines, orient="index", columns=["files", "largest difference", "largest size"]).rename_axis("variable")
+    return pd.DataFrame.from_dict(
+        lines, orient="index", columns=["files", "largest difference", "largest size"]
+    ).rename_axis("variable")
 
 
 def reproduction(names, root, again):
@@ -131,18 +147,28 @@ def reproduction(names, root, again):
         number that pages quote, "deviations": rows of `deviations` by variable}.
     """
     files = results_table(again)
-    values = [[name, *row] for name in names for row in notebooks.beside(name, notebooks.executed(name, root))]
+    values = [
+        [name, *row] for name in names for row in notebooks.beside(name, notebooks.executed(name, root))
+    ]
     hours = hours_table(files)[["core hours, training", "core hours, measuring"]].sum().sum()
     rows = deviations(again, notebooks.ROOT / "results").to_dict("index")
     last = max((notebooks.record(name, root) for name in names), key=lambda made: made["date"])
     made = {key: last[key] for key in COLUMNS} | {"notebooks": list(names)}
-    return {"made": made, "entries": int(files["entries"].sum()), "core hours": round(float(hours), 1), "values": values, "deviations": rows}
+    return {
+        "made": made,
+        "entries": int(files["entries"].sum()),
+        "core hours": round(float(hours), 1),
+        "values": values,
+        "deviations": rows,
+    }
 
 
 def reproduced():
     """The book's own record of how it was made again: {"made", "entries", "core hours"} and two tables, the quoted values and the deviations."""
     found = json.loads((notebooks.ROOT / "results" / "reproduced.json").read_text(encoding="utf-8"))
-    values = pd.DataFrame(found["values"], columns=["notebook", "what", "in the book", "made again"]).set_index(["notebook", "what"])
+    values = pd.DataFrame(
+        found["values"], columns=["notebook", "what", "in the book", "made again"]
+    ).set_index(["notebook", "what"])
     values = values.map(lambda text: f"{float(text):.3g}" if re.fullmatch(r"-?\d+\.\d+", text) else text)
     return found, values, pd.DataFrame.from_dict(found["deviations"], orient="index").rename_axis("variable")
 

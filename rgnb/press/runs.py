@@ -22,7 +22,9 @@ def build(outputs=()):
     root = notebooks.ROOT
     paths = dict.fromkeys([*sorted((root / "book" / "runs").glob("*.ipynb")), *outputs])
     found = {path: nbformat.read(path, as_version=4) for path in paths}
-    found = {path: notebook for path, notebook in found.items() if "record" in notebook.metadata.get("rgnb", {})}
+    found = {
+        path: notebook for path, notebook in found.items() if "record" in notebook.metadata.get("rgnb", {})
+    }
     if not found:
         return {}
     shutil.rmtree(root / "build" / "runs", ignore_errors=True)
@@ -66,9 +68,13 @@ def mark(notebook, page):
     ]  # fmt: skip
     heading, cells = re.compile(r"^# .*$", re.MULTILINE), notebook.cells
     first = next(c for c in cells if c.cell_type == "markdown" and heading.search(c.source))
-    first.source = heading.sub(lambda found: "\n".join([f"{found[0]} (your run)", "", *note]), first.source, count=1)
+    first.source = heading.sub(
+        lambda found: "\n".join([f"{found[0]} (your run)", "", *note]), first.source, count=1
+    )
     return f"{name}: {', '.join(values).lstrip('# ')}"
 
 
 def _renamed(text, figures, page):
-    return re.sub(r"(?<![\w-])fig-[\w-]+", lambda found: f"{page}-{found[0]}" if found[0] in figures else found[0], text)
+    return re.sub(
+        r"(?<![\w-])fig-[\w-]+", lambda found: f"{page}-{found[0]}" if found[0] in figures else found[0], text
+    )

@@ -32,13 +32,22 @@ def _mend(app, page, template, context, doctree):
     for group in context.get("header_buttons", []) if source.exists() else []:
         if group.get("label") == "download-buttons":
             address = f"{context['pathto']('_sources', 1)}/{source.relative_to(app.srcdir)}"
-            button = {"type": "link", "url": address, "text": ".md", "tooltip": "Download MyST source", "icon": "fas fa-file", "label": "download-myst-button"}
+            button = {
+                "type": "link",
+                "url": address,
+                "text": ".md",
+                "tooltip": "Download MyST source",
+                "icon": "fas fa-file",
+                "label": "download-myst-button",
+            }
             group["buttons"].insert(1, button)
 
 
 def _copy_sources(app, error):
     if app.builder.name == "html" and error is None:
-        shutil.copytree(Path(app.srcdir, "notebooks"), Path(app.outdir, "_sources", "notebooks"), dirs_exist_ok=True)
+        shutil.copytree(
+            Path(app.srcdir, "notebooks"), Path(app.outdir, "_sources", "notebooks"), dirs_exist_ok=True
+        )
 
 
 def _source(app, page):

@@ -28,7 +28,14 @@ def verdict_table(panels):
 def step_table(panels):
     """Verdicts by training step: {column title: output of first_round.by_step} -> DataFrame of words; in brackets where the gate fails."""
     _check("panels", panels, dict, Verdict)
-    table = pd.DataFrame({title: {step: f"not trained [{v.ungated}]" if v.ungated else v.status for step, v in verdicts.items()} for title, verdicts in panels.items()})
+    table = pd.DataFrame(
+        {
+            title: {
+                step: f"not trained [{v.ungated}]" if v.ungated else v.status for step, v in verdicts.items()
+            }
+            for title, verdicts in panels.items()
+        }
+    )
     return table.rename_axis("training step")
 
 
@@ -60,15 +67,27 @@ def modes_table(results):
     _check("results", results, xr.Dataset)
     rows = []
     for (family, size), ds in results.items():
-        ds = measures.one_chain(ds, relevant_modes="correlation_length floor", effective_rank=measures.RANK["effective_rank"])
+        ds = measures.one_chain(
+            ds, relevant_modes="correlation_length floor", effective_rank=measures.RANK["effective_rank"]
+        )
         last = ds.isel(depth=-1).effective_rank.sel(state="trained", view="position", centring="centred")
         last = checks.complete("results", last)
         relevant = checks.complete("results", ds.isel(floor=0).relevant_modes)
         for xi in ds.correlation_length.values:
-            ranks = [str(Interval.of(last.sel(correlation_length=xi, spectrum=s).values)) for s in ("eigen", "singular")]
+            ranks = [
+                str(Interval.of(last.sel(correlation_length=xi, spectrum=s).values))
+                for s in ("eigen", "singular")
+            ]
             modes = float(relevant.sel(correlation_length=xi).mean())
             rows.append((family, size, f"{xi:g}", f"{modes:.2f}", *ranks))
-    columns = ["family", "size", "ξ", "relevant modes", "last rank, eigenvalues", "last rank, singular values"]
+    columns = [
+        "family",
+        "size",
+        "ξ",
+        "relevant modes",
+        "last rank, eigenvalues",
+        "last rank, singular values",
+    ]
     return pd.DataFrame(rows, columns=columns).set_index(["family", "size", "ξ"])
 
 
@@ -101,7 +120,9 @@ def share_table(verdicts, titles, by):
     cells = {}
     for key, verdict in verdicts.items():
         cells.setdefault((key[0], titles[key[3]]), {}).setdefault(key[by], []).append(verdict.status)
-    table = pd.DataFrame({column: {row: _share(found) for row, found in rows.items()} for column, rows in cells.items()})
+    table = pd.DataFrame(
+        {column: {row: _share(found) for row, found in rows.items()} for column, rows in cells.items()}
+    )
     return table.loc[list(dict.fromkeys(k[by] for k in verdicts))].fillna("")
 
 
@@ -121,7 +142,9 @@ def bench_table(rows):
         for name, seconds in row["others"].items():
             ratio, goal = seconds / row["seconds"], row["goal"] if seconds == fastest else 0
             reached = f"{goal:g}, {'reached' if ratio >= goal else 'missed'}" if goal else ""
-            lines.append((row["work"], name, _seconds(row["seconds"]), _seconds(seconds), f"{ratio:.3g}", reached))
+            lines.append(
+                (row["work"], name, _seconds(row["seconds"]), _seconds(seconds), f"{ratio:.3g}", reached)
+            )
     columns = ["work", "against", "rgnb (s)", "other (s)", "times as fast", "goal"]
     return pd.DataFrame(lines, columns=columns).set_index(["work", "against"])
 
@@ -129,7 +152,15 @@ def bench_table(rows):
 def bench_notes(rows):
     """What else such rows say: DataFrame of seconds, what was found equal before the timing, and what else was measured."""
     shown = [row for row in rows if not row["points"]]
-    lines = [(row["work"], "" if row["seconds"] is None else _seconds(row["seconds"]), row["agreement"], row["note"]) for row in shown]
+    lines = [
+        (
+            row["work"],
+            "" if row["seconds"] is None else _seconds(row["seconds"]),
+            row["agreement"],
+            row["note"],
+        )
+        for row in shown
+    ]
     return pd.DataFrame(lines, columns=["work", "rgnb (s)", "agreement", "also measured"]).set_index("work")
 
 

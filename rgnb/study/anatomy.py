@@ -64,7 +64,9 @@ def explained_shares(x, y, group):
     found = torch.full((int(group.max()) + 1,), torch.nan, dtype=torch.float64)
     for g in range(len(found) if total > ROUNDING * size else 0):
         values, vectors = torch.linalg.eigh(gram[group == g][:, group == g])
-        kept = values > ROUNDING * gram.diagonal().max()  # targets may depend on each other, or not vary at all
+        kept = (
+            values > ROUNDING * gram.diagonal().max()
+        )  # targets may depend on each other, or not vary at all
         found[g] = ((vectors[:, kept] / values[kept].sqrt()).T @ cross[group == g]).square().sum() / total
     return found
 
@@ -147,7 +149,9 @@ def anatomy(task, setting, seed, snapshots, device):
     chain, (modulus, group, functions) = setting.chain, eigenmodes(setting.chain)
     levels = range(int(group.max()) + 1)
     steps = sorted(snapshots)
-    models = {0: ResidualMLP(setting.model, seed)} | {s: load_model(setting.model, snapshots[s]) for s in steps}
+    models = {0: ResidualMLP(setting.model, seed)} | {
+        s: load_model(setting.model, snapshots[s]) for s in steps
+    }
     masked = task.inputs == chain.n_states
     visible = ~masked
     posterior = torch.zeros(*masked.shape, chain.n_states, dtype=torch.float64)
@@ -175,7 +179,9 @@ def anatomy(task, setting, seed, snapshots, device):
         for depth, x in enumerate(stream):
             position, rows = metrics.view(x, "position"), x[masked]
             s = metrics.singular_values(position, center=False)
-            rank[k, :, depth] = torch.stack([metrics.spectrum_rank(s, kind).mean() for kind in metrics.SPECTRA])
+            rank[k, :, depth] = torch.stack(
+                [metrics.spectrum_rank(s, kind).mean() for kind in metrics.SPECTRA]
+            )
             for c, center in enumerate((True, False)):
                 s = metrics.singular_values(rows, center)
                 masked_values[k, c, depth, : len(s)] = s.float()
@@ -185,7 +191,9 @@ def anatomy(task, setting, seed, snapshots, device):
             lens_excess[k, depth] = (-entropy(q) - (q * logits.log_softmax(-1)).sum(-1)).mean()
             centred = normed - normed.mean(0)
             varies = centred.square().sum() > ROUNDING * normed.square().sum()
-            unread[k, depth] = 1 - (centred @ read.T).square().sum() / centred.square().sum() if varies else torch.nan
+            unread[k, depth] = (
+                1 - (centred @ read.T).square().sum() / centred.square().sum() if varies else torch.nan
+            )
             lens_share[k, :, depth] = level_shares(chain, logits)
             stream_share[k, 0, :, depth] = explained_shares(rows, coordinates, group)
             stream_share[k, 1, :, depth] = explained_shares(x[few][visible[few]], shown, group)

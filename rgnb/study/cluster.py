@@ -33,7 +33,10 @@ def computed(scheduler, waiting, folder, device, analysis=None):
         folder.mkdir(parents=True, exist_ok=True)
         token = folder / f".shared-{uuid.uuid4().hex}"  # a worker that finds it sees this folder
         token.touch()
-        futures = {client.submit(_settled_there, *row, token, device, analysis, pure=False): row for row in waiting.items()}
+        futures = {
+            client.submit(_settled_there, *row, token, device, analysis, pure=False): row
+            for row in waiting.items()
+        }
         try:
             for future in as_completed(list(futures)):
                 setting, seeds = futures.pop(future)

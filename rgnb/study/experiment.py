@@ -68,7 +68,9 @@ class Experiment:
                 )
         resolve_device(self.device)
         check_gradient(self.model, self.training)
-        lengths = [setting.chain.correlation_length for setting in self.settings()]  # builds every chain: bad ones fail here
+        lengths = [
+            setting.chain.correlation_length for setting in self.settings()
+        ]  # builds every chain: bad ones fail here
         if self.own and len(set(lengths)) < len(lengths):
             raise checks.BadValue(
                 "own chains must differ in correlation length; run equal ones as separate experiments"
@@ -100,7 +102,12 @@ class Experiment:
     def missing(self, results=None, analysis=None):
         """The (setting, seed) pairs that are not stored yet; whether a stored file is whole shows when it is read."""
         folder = results_folder(results)
-        return [(s, seed) for s in self.settings() for seed in self.seeds if not s.path(folder, seed, analysis).exists()]
+        return [
+            (s, seed)
+            for s in self.settings()
+            for seed in self.seeds
+            if not s.path(folder, seed, analysis).exists()
+        ]
 
     def run(self, results=None, progress=True, analysis=None):
         """Load every stored (setting, seed), train and measure the others, and combine them.
@@ -138,7 +145,9 @@ class Experiment:
         for setting in self.settings():
             by_family.setdefault(setting.family, []).append(found[setting.family, setting.correlation_length])
         combined = _concat([_concat(d, "correlation_length") for d in by_family.values()], "chain")
-        return combined.assign_attrs(experiment=json.dumps(self._config(), sort_keys=True), version=RESULTS_VERSION)
+        return combined.assign_attrs(
+            experiment=json.dumps(self._config(), sort_keys=True), version=RESULTS_VERSION
+        )
 
     def _config(self):
         config = asdict(self) | {"own": [c.transition_matrix.tolist() for c in self.own]}

@@ -20,11 +20,18 @@ FLOORS = (1e-6, 1e-3)  # of the log-posteriors whose effective rank counts the r
 
 def rehearse(setting, sequences, device, analysis=None):
     """What is measured of a setting, on an untrained network and a number of sequences: before long work, its variables and its time."""
-    weights = {f"weight.{name}": value[0] for name, value in ResidualMLP(setting.model).state_dict().items()} | {"history": torch.zeros(1)}
+    weights = {
+        f"weight.{name}": value[0] for name, value in ResidualMLP(setting.model).state_dict().items()
+    } | {"history": torch.zeros(1)}
     # At a very low rate few sequences may have no position to measure.
     training = replace(setting.training, rate=max(setting.training.rate, 0.1))
-    part, steps = replace(setting, sequences=sequences, training=training), (*training.snapshots, training.steps)
-    return (analysis or measure)(evaluation(setting.chain, part), part, 0, dict.fromkeys(steps, weights), device)
+    part, steps = (
+        replace(setting, sequences=sequences, training=training),
+        (*training.snapshots, training.steps),
+    )
+    return (analysis or measure)(
+        evaluation(setting.chain, part), part, 0, dict.fromkeys(steps, weights), device
+    )
 
 
 def seconds_measuring(setting, device, analysis=None):
@@ -59,7 +66,9 @@ def evaluation(chain, setting):
         )
     bayes = bayes_posterior(chain, inputs, config.scheme, config.rate)[selected]
     alone = bayes_posterior(chain, torch.arange(n + 1)[:, None], config.scheme, config.rate)[:, 0]
-    return Evaluation(inputs, selected, bayes, bayes if setting.model.mixing == "tokens" else alone[inputs[selected]])
+    return Evaluation(
+        inputs, selected, bayes, bayes if setting.model.mixing == "tokens" else alone[inputs[selected]]
+    )
 
 
 @torch.no_grad()
@@ -88,7 +97,10 @@ def _ranks(x):
         s = metrics.singular_values(x, center=centring == "centred")
         ranks = [metrics.spectrum_rank(s, spectrum) for spectrum in metrics.SPECTRA]
         ranks += [metrics.spectrum_participation(s), metrics.spectrum_stable(s)]
-        out[centring] = [r.mean().item() for r in ranks], (s**2).flatten(0, -2).mean(0).sqrt() if s.ndim > 1 else s
+        out[centring] = (
+            [r.mean().item() for r in ranks],
+            (s**2).flatten(0, -2).mean(0).sqrt() if s.ndim > 1 else s,
+        )
     return out
 
 
@@ -110,7 +122,9 @@ def measure(task, setting, seed, snapshots, device):
         device: torch.device.
     """
     steps = sorted(snapshots)
-    models = {0: ResidualMLP(setting.model, seed)} | {s: load_model(setting.model, snapshots[s]) for s in steps}
+    models = {0: ResidualMLP(setting.model, seed)} | {
+        s: load_model(setting.model, snapshots[s]) for s in steps
+    }
     depths, width, views = setting.model.depth + 1, setting.model.width, metrics.VIEWS
     definitions = [*metrics.SPECTRA, "participation", "stable"]
     rank = np.full((2, len(views), 2, len(definitions), depths), np.nan)
@@ -119,7 +133,11 @@ def measure(task, setting, seed, snapshots, device):
     step_rank = np.full((len(models), 2, depths), np.nan)
     step_drift = np.full((len(models), depths - 1), np.nan)
     excess, loss = np.zeros(len(models)), np.zeros(len(models))
-    rows = [r for r in (setting.sequences // 64, setting.sequences // 16, setting.sequences // 4, setting.sequences) if r > 1]
+    rows = [
+        r
+        for r in (setting.sequences // 64, setting.sequences // 16, setting.sequences // 4, setting.sequences)
+        if r > 1
+    ]
     by_rows = np.full((len(rows), 2, depths), np.nan)
 
     for k, (step, model) in enumerate(models.items()):
@@ -130,7 +148,9 @@ def measure(task, setting, seed, snapshots, device):
         position = _view_layers(stream, "position", task.selected)
         if step not in (0, steps[-1]):
             s = [metrics.singular_values(x) for x in position]
-            step_rank[k] = [[metrics.spectrum_rank(x, spectrum).mean() for x in s] for spectrum in metrics.SPECTRA]
+            step_rank[k] = [
+                [metrics.spectrum_rank(x, spectrum).mean() for x in s] for spectrum in metrics.SPECTRA
+            ]
             step_drift[k] = _position_cka(position, metrics.kernel_drift).mean(0)
             continue
         state = int(step > 0)
@@ -141,13 +161,22 @@ def measure(task, setting, seed, snapshots, device):
                     rank[state, v, c, :, depth] = ranks
                     spectra[state, v, c, depth, : len(s)] = s
             if min(x.shape[-2] for x in layers) >= 4:
-                matrices = _position_cka(layers, metrics.cka_matrix) if name == "position" else metrics.cka_matrix(layers)
-                cka[state, v] = matrices.reshape(-1, depths, depths).nanmean(0)  # a constant matrix has no CKA
+                matrices = (
+                    _position_cka(layers, metrics.cka_matrix)
+                    if name == "position"
+                    else metrics.cka_matrix(layers)
+                )
+                cka[state, v] = matrices.reshape(-1, depths, depths).nanmean(
+                    0
+                )  # a constant matrix has no CKA
         step_rank[k] = rank[state, 0, 0, :2]
         step_drift[k] = 1 - cka[state, 0].diagonal(1)
         if state:
             by_rows[:-1] = [
-                [[metrics.effective_rank(x[:, :r], spectrum=s).mean() for x in position] for s in metrics.SPECTRA]
+                [
+                    [metrics.effective_rank(x[:, :r], spectrum=s).mean() for x in position]
+                    for s in metrics.SPECTRA
+                ]
                 for r in rows[:-1]
             ]
             by_rows[-1] = rank[1, 0, 0, :2]

@@ -19,7 +19,9 @@ from rgnb.training import load_model
 REMOVED = (1, 3, 7)  # how many directions are taken out: the level boundaries of the hierarchical chains
 DIRECTIONS = ("relevant", "irrelevant", "random", "random, by variance")
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # factors by which the stream is rescaled
-INTERVENTIONS = 1024  # sequences on which interventions and perturbations are measured, from the held-out half
+INTERVENTIONS = (
+    1024  # sequences on which interventions and perturbations are measured, from the held-out half
+)
 
 
 def eigenmodes(chain):
@@ -103,7 +105,9 @@ def held_out_r2(x, y, fit, group):
     if fit.dtype != torch.bool or fit.shape != x.shape[:1] or fit.all() or not fit.any():
         raise checks.BadValue(f"fit must be {len(x)} booleans, some of them True and some False")
     if group.shape != y.shape[1:]:
-        raise checks.BadValue(f"group must be one number for each of {y.shape[1]} targets, got shape {tuple(group.shape)}")
+        raise checks.BadValue(
+            f"group must be one number for each of {y.shape[1]} targets, got shape {tuple(group.shape)}"
+        )
     weights, intercept = linear_fit(x[fit], y[fit])
     error = ((y[~fit] - x[~fit] @ weights - intercept) ** 2).sum(0)
     total = ((y[~fit] - y[fit].mean(0)) ** 2).sum(0)
@@ -159,7 +163,10 @@ def mode_retention(task, setting, seed, snapshots, device):
     chain, (modulus, group, functions) = setting.chain, eigenmodes(setting.chain)
     rows, targets = _targets(chain, task, functions)
     half = len(rows) // 2
-    fit, test = (torch.arange(len(rows)) < half)[:, None].expand_as(rows)[rows], slice(half, half + INTERVENTIONS)
+    fit, test = (
+        (torch.arange(len(rows)) < half)[:, None].expand_as(rows)[rows],
+        slice(half, half + INTERVENTIONS),
+    )
     if fit.sum() < 2 or not rows[test].any():
         raise checks.BadValue(
             f"{rows.sum()} masked positions have a visible one on either side, too few to read from; use more sequences, "
@@ -190,7 +197,9 @@ def mode_retention(task, setting, seed, snapshots, device):
                 changed = x[test].clone()
                 at = changed[rows[test]].double()
                 changed[rows[test]] = (at - (at - mean) @ Q @ Q.T).float()
-                increase[i, j, depth] = _masked_loss(model, changed, depth, rows[test], q[test], device) - before
+                increase[i, j, depth] = (
+                    _masked_loss(model, changed, depth, rows[test], q[test], device) - before
+                )
     return xr.Dataset(
         {
             "r2": (("state", "target", "eigenmode", "depth"), r2, _label("held-out R^2 of a linear readout, pooled over modes of equal modulus")),
@@ -239,7 +248,9 @@ def perturbations(task, setting, seed, snapshots, device):
         Dataset with dims (state, perturbation, transition), (state, eigenmode, depth) and (scale, transition).
     """
     modulus, group, functions = eigenmodes(setting.chain)
-    tilts = (functions * setting.chain.stationary_distribution[:, None]).T * setting.chain.n_states  # (modes, V)
+    tilts = (
+        functions * setting.chain.stationary_distribution[:, None]
+    ).T * setting.chain.n_states  # (modes, V)
     inputs = task.inputs[-INTERVENTIONS:].to(device)
     masked = inputs == setting.model.n_states
     depths = setting.model.depth
@@ -270,7 +281,9 @@ def perturbations(task, setting, seed, snapshots, device):
             _, moved = torch.func.jvp(rest, (start,), (tilt,))
             for depth, v in enumerate(moved):
                 response[state, k, depth] = v[masked[few]].square().mean().sqrt() / spread[depth]
-    pooled = torch.zeros(2, int(group.max()) + 1, depths + 1, dtype=torch.float64).index_add(1, group, response**2)
+    pooled = torch.zeros(2, int(group.max()) + 1, depths + 1, dtype=torch.float64).index_add(
+        1, group, response**2
+    )
     response = (pooled / group.bincount()[:, None]).sqrt()[:, group]
     return xr.Dataset(
         {

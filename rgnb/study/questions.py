@@ -31,10 +31,14 @@ def findings(recipe="cosine", family="hierarchical", seeds=None):
     Args:
         recipe: "sequel" or "cosine"; family: of chains; seeds: None: those that are judged.
     """
-    judged = {("cosine", "hierarchical"): range(2, 14), ("cosine", "sticky"): range(2, 10)}.get((recipe, family), range(2, 8))
+    judged = {("cosine", "hierarchical"): range(2, 14), ("cosine", "sticky"): range(2, 10)}.get(
+        (recipe, family), range(2, 8)
+    )
     seeds = tuple(judged) if seeds is None else seeds
     # The recipe of the first round is the profile's own: its results are found by the snapshots they were made with.
-    return Experiment.profile("paper", recipe=None if recipe == "sequel" else recipe, families=(family,), seeds=seeds)
+    return Experiment.profile(
+        "paper", recipe=None if recipe == "sequel" else recipe, families=(family,), seeds=seeds
+    )
 
 
 def optimiser(rate, schedule, correlation_lengths=(1.0,), seeds=FEW):
@@ -67,7 +71,9 @@ def small_optimisers():
 
 def longer():
     """The recipe "cosine" over 30 000 steps."""
-    return Experiment.profile("paper", recipe="cosine", seeds=FEW, steps=30_000, snapshots=(*SNAPSHOTS, 10_000, 17_000))
+    return Experiment.profile(
+        "paper", recipe="cosine", seeds=FEW, steps=30_000, snapshots=(*SNAPSHOTS, 10_000, 17_000)
+    )
 
 
 def decayed():
@@ -101,9 +107,17 @@ QUESTIONS = {  # name: (what it asks, its Experiments, whether they are kept in 
     "gradient-noise": ("Is collapse without mixing gradient noise?", gradient_noise, True),
     "control": ("Do they hold on sticky chains?", lambda: [findings(family="sticky", seeds=FEW)], False),
     "optimiser": ("Data or optimiser?", optimisers, False),
-    "first-round": ("What do the first round's networks look like inside?", lambda: [findings("sequel", seeds=FEW)], False),
+    "first-round": (
+        "What do the first round's networks look like inside?",
+        lambda: [findings("sequel", seeds=FEW)],
+        False,
+    ),
     "groups": ("What marks the two groups?", markers, False),
-    "more-seeds": ("The first two with all their seeds", lambda: [findings(), findings(family="sticky")], False),
+    "more-seeds": (
+        "The first two with all their seeds",
+        lambda: [findings(), findings(family="sticky")],
+        False,
+    ),
     "decay": ("Does weight decay change the outcome?", lambda: [decayed()], False),
     "optimiser-small": ("Rate, batch and decay at the small size", small_optimisers, True),
     "longer": ("What lasts when training goes on?", lambda: [longer()], False),
@@ -126,7 +140,13 @@ def train(names=(), results=None, progress=True):
         device, place = resolve_device(experiments[0].device), folder / "entries" if together else folder
         rows += _rows(experiments, together, place, device)
     waiting = [row for row in dict.fromkeys(rows) if not _stored(*row)]
-    with tqdm(total=sum(_cost(row) for row in waiting), desc="training", unit="step", unit_scale=True, disable=not progress) as bar:
+    with tqdm(
+        total=sum(_cost(row) for row in waiting),
+        desc="training",
+        unit="step",
+        unit_scale=True,
+        disable=not progress,
+    ) as bar:
         seen = set()
         while waiting:
             row = next((row for row in waiting if row not in seen), waiting[0])
@@ -139,7 +159,10 @@ def train(names=(), results=None, progress=True):
             if done is not None:
                 waiting.remove(row)
                 bar.update(_cost(row))
-                bar.write(f"{setting.family}, correlation length {setting.correlation_length:g}, seeds {seeds}", sys.stderr)
+                bar.write(
+                    f"{setting.family}, correlation length {setting.correlation_length:g}, seeds {seeds}",
+                    sys.stderr,
+                )
 
 
 def _rows(experiments, together, folder, device):
@@ -147,7 +170,13 @@ def _rows(experiments, together, folder, device):
     if together:
         return [(s, e.seeds, folder, device) for e in experiments for s in e.settings()]
     seeds = sorted({seed for e in experiments for seed in e.seeds})
-    return [(s, (seed,), folder, device) for seed in seeds for e in experiments if seed in e.seeds for s in e.settings()]
+    return [
+        (s, (seed,), folder, device)
+        for seed in seeds
+        for e in experiments
+        if seed in e.seeds
+        for s in e.settings()
+    ]
 
 
 def _stored(setting, seeds, folder, device):

@@ -40,7 +40,10 @@ def settle(setting, seeds, folder, device, progress=False, analysis=None, wait=T
         if not wait:
             return None
         if progress:
-            print(f"waiting for another process that is at {setting.family} chains, {setting.correlation_length:.3g}", file=sys.stderr)
+            print(
+                f"waiting for another process that is at {setting.family} chains, {setting.correlation_length:.3g}",
+                file=sys.stderr,
+            )
         lock.acquire()
     try:
         for part in (weights, *weights.glob("seed-*")):
@@ -59,15 +62,23 @@ def _compute(setting, seeds, folder, device, progress, analysis):
     chain, diverged, made = setting.chain, None, provenance(device)
     task = evaluation(chain, setting)  # a setting that cannot be measured is not trained
     try:
-        trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress)
+        trained = train(
+            setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress
+        )
     except Diverged as error:  # the other seeds are measured and stored first
         diverged, seeds = error, [seed for seed in seeds if seed not in error.seeds]
-        trained = train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress) if seeds else {}
+        trained = (
+            train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress)
+            if seeds
+            else {}
+        )
     label = f"measuring {setting.family} at {setting.correlation_length:.3g}"
     for seed in tqdm(seeds, desc=label, unit="seed", disable=not progress):
         started = time.monotonic()
         result = (analysis or measure)(task, setting, seed, trained[seed], device)
-        result = result.assign_coords(chain=setting.family, correlation_length=setting.correlation_length, seed=seed)
+        result = result.assign_coords(
+            chain=setting.family, correlation_length=setting.correlation_length, seed=seed
+        )
         seconds = {
             "seconds_training": round(trained[seed][setting.training.steps]["seconds"].item(), 1),
             "seconds_measuring": round(time.monotonic() - started, 1),

@@ -81,7 +81,11 @@ class Setting:
 
     def weights(self, folder):
         """Folder of the trained weights of every seed."""
-        return Path(folder) / "weights" / content_key({k: v for k, v in self.config().items() if k != "sequences"})
+        return (
+            Path(folder)
+            / "weights"
+            / content_key({k: v for k, v in self.config().items() if k != "sequences"})
+        )
 
 
 def content_key(config):
@@ -90,7 +94,7 @@ def content_key(config):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def analysis(id, version):  # noqa: A002 the word that users know
+def analysis(id, version):
     """Decorator that gives an analysis the id and version by which its results are found, wherever the function lives.
 
     Args:
@@ -115,7 +119,9 @@ def analysis_key(analysis):
     own, which lambdas have not.
     """
     if not callable(analysis) or not getattr(analysis, "__name__", "<").isidentifier():
-        raise checks.BadType(f"analysis must be a function made with def, got {analysis!r}; its name is what its results are found by")
+        raise checks.BadType(
+            f"analysis must be a function made with def, got {analysis!r}; its name is what its results are found by"
+        )
     key = {"analysis": getattr(analysis, "id", f"{analysis.__module__}.{analysis.__name__}")}
     version = getattr(analysis, "version", 1)
     return key if version == 1 else key | {"analysis_version": version}

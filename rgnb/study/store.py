@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +55,9 @@ def stored(name, config, make, results=None, **encoding):
 def store(dataset, path, **encoding):
     """Write a compressed NetCDF file, never seen half written and sealed (see `seal`); `encoding` holds for every variable."""
     with files.replacing(path) as partial:
-        dataset.to_netcdf(partial, engine="netcdf4", encoding={v: {"zlib": True, **encoding} for v in dataset.data_vars})
+        dataset.to_netcdf(
+            partial, engine="netcdf4", encoding={v: {"zlib": True, **encoding} for v in dataset.data_vars}
+        )
         seal(partial)
 
 
@@ -127,7 +129,11 @@ def entries(setting, seeds, folder, analysis=None):
     """The stored results of one setting: {seed: Dataset}, without those that are missing; damaged ones are set aside."""
     about = {"version": RESULTS_VERSION, "setting": json.dumps(setting.config(), sort_keys=True)}
     found = {seed: load(setting.path(folder, seed, analysis), seed=seed, **about) for seed in seeds}
-    found = {seed: ds.assign_coords(provenance=ds.attrs["provenance"]) for seed, ds in found.items() if ds is not None}
+    found = {
+        seed: ds.assign_coords(provenance=ds.attrs["provenance"])
+        for seed, ds in found.items()
+        if ds is not None
+    }
     for ds in found.values():
         ds.attrs = {}
     return found
@@ -143,7 +149,7 @@ def provenance(device):
         "python": platform.python_version(),
         **{package: version(package) for package in names},
         "commit": _commit(),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "rules": hashlib.sha256(Path(rules.__file__).read_bytes()).hexdigest(),
     }
 

@@ -29,8 +29,20 @@ LABELS = (  # of a setting, beside its chain
     *("n_states", "mixing", "width", "blocks", "scheme", "rate"),
     *("learning_rate", "schedule", "steps", "batch", "weight_decay", "gradient"),
 )
-VARIABLES = ("effective_rank", "kernel_drift", "excess_loss", "marginal_entropy", "reachable_loss")  # what the findings are judged by
-OWN_AXES = ("families", "correlation_lengths", "own", "seeds", "snapshots")  # lists that an Experiment takes as they are
+VARIABLES = (
+    "effective_rank",
+    "kernel_drift",
+    "excess_loss",
+    "marginal_entropy",
+    "reachable_loss",
+)  # what the findings are judged by
+OWN_AXES = (
+    "families",
+    "correlation_lengths",
+    "own",
+    "seeds",
+    "snapshots",
+)  # lists that an Experiment takes as they are
 
 
 def grid(profile="quick", **values):
@@ -41,9 +53,16 @@ def grid(profile="quick", **values):
         values: fields as in `Experiment.profile`; a list stands for one Experiment each of its entries, but for
             families, correlation_lengths, own, seeds and snapshots, which every Experiment takes whole.
     """
-    axes = {name: value if isinstance(value, list | tuple) else [value] for name, value in values.items() if name not in OWN_AXES}
+    axes = {
+        name: value if isinstance(value, list | tuple) else [value]
+        for name, value in values.items()
+        if name not in OWN_AXES
+    }
     fixed = {name: value for name, value in values.items() if name in OWN_AXES}
-    return [Experiment.profile(profile, **fixed, **dict(zip(axes, point))) for point in itertools.product(*axes.values())]
+    return [
+        Experiment.profile(profile, **fixed, **dict(zip(axes, point)))
+        for point in itertools.product(*axes.values())
+    ]
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,13 @@ class Plan:
         text = f"{self.asked} networks asked for, {self.stored} stored, {self.asked - self.stored} to train in {len(self.waiting)} settings"
         if not self.waiting:
             return text
-        took = f"{self.seconds / 3600:.1f} h" if self.seconds > 5400 else f"{self.seconds / 60:.0f} min" if self.seconds > 90 else f"{max(self.seconds, 1):.0f} s"
+        took = (
+            f"{self.seconds / 3600:.1f} h"
+            if self.seconds > 5400
+            else f"{self.seconds / 60:.0f} min"
+            if self.seconds > 90
+            else f"{max(self.seconds, 1):.0f} s"
+        )
         return f"{text}: about {took} on {self.workers} worker{'s' * (self.workers > 1)}"
 
 
@@ -76,13 +101,21 @@ def plan(experiments, results=None, analysis=None, workers=None):
         or the GPU of this machine, scaled up.
     """
     rows, device = _rows(experiments), _device(experiments)
-    waiting = _by_setting(row for row in rows if not any(row[0].path(f, row[1], analysis).exists() for f in _places(results)))
-    workers, seconds = _workers(device, len(waiting)) if workers is None else checks.integer("workers", workers, 1), 0.0
+    waiting = _by_setting(
+        row for row in rows if not any(row[0].path(f, row[1], analysis).exists() for f in _places(results))
+    )
+    workers, seconds = (
+        _workers(device, len(waiting)) if workers is None else checks.integer("workers", workers, 1),
+        0.0,
+    )
     threads, step, measuring = torch.get_num_threads(), {}, {}
     torch.set_num_threads(1 if workers > 1 else threads)
     try:
         for setting, seeds in waiting.items():
-            together, alone = (setting.model, setting.training.batch, len(seeds)), (setting.model, setting.sequences)
+            together, alone = (
+                (setting.model, setting.training.batch, len(seeds)),
+                (setting.model, setting.sequences),
+            )
             if together not in step:
                 step[together] = seconds_a_step(setting.model, setting.training, setting.chain, seeds, device)
             if alone not in measuring:
@@ -90,7 +123,13 @@ def plan(experiments, results=None, analysis=None, workers=None):
             seconds += step[together] * setting.training.steps + measuring[alone] * len(seeds)
     finally:
         torch.set_num_threads(threads)
-    return Plan(len(rows), len(rows) - sum(map(len, waiting.values())), tuple(waiting.items()), workers, seconds / workers)
+    return Plan(
+        len(rows),
+        len(rows) - sum(map(len, waiting.values())),
+        tuple(waiting.items()),
+        workers,
+        seconds / workers,
+    )
 
 
 def sweep(
@@ -132,7 +171,10 @@ def sweep(
             With `partial`: every setting failed.
     """
     rows, variables = _rows(experiments), checks.sequence("variables", variables)
-    asked = [[setting.config() | {"seed": seed} for setting in e.settings() for seed in e.seeds] for e in experiments]
+    asked = [
+        [setting.config() | {"seed": seed} for setting in e.settings() for seed in e.seeds]
+        for e in experiments
+    ]
     measured = analysis_key(analysis) if analysis else {"analysis": None}
     config = {"experiments": asked, "variables": list(variables)} | measured
 
@@ -145,7 +187,9 @@ def sweep(
         if waiting:
             _check_variables(variables, next(iter(waiting)), analysis)
         failed = []
-        for setting, seeds, error in _computed(name, waiting, own, _device(experiments), progress, analysis, scheduler):
+        for setting, seeds, error in _computed(
+            name, waiting, own, _device(experiments), progress, analysis, scheduler
+        ):
             new = _kept(setting, entries(setting, seeds, own, analysis), variables)
             found |= new
             if len(new) < len(seeds):
@@ -183,7 +227,9 @@ def pivot(ds, values, *dims, partial=False):
         )
     frame = pd.DataFrame({d: ds[d].values for d in dims} | {"value": values})
     if frame.duplicated(list(dims)).any():
-        raise checks.BadValue(f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or name more dims")
+        raise checks.BadValue(
+            f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or name more dims"
+        )
     rows = set(frame[list(dims)].itertuples(index=False, name=None))
     missing = [point for point in itertools.product(*(frame[d].unique() for d in dims)) if point not in rows]
     if missing and not partial:
@@ -204,7 +250,9 @@ def _rows(experiments):
     # {(setting, seed): number of the first experiment that asks for it}, in the order in which they are asked for.
     rows = {}
     for i, e in enumerate(checks.sequence("experiments", experiments, 0)):
-        for setting in checks.instance(f"experiments[{i}]", e, Experiment, "rgnb.study.sweep.grid makes a list of them").settings():
+        for setting in checks.instance(
+            f"experiments[{i}]", e, Experiment, "rgnb.study.sweep.grid makes a list of them"
+        ).settings():
             for seed in e.seeds:
                 rows.setdefault((setting, seed), i)
     if not rows:
@@ -239,7 +287,7 @@ def _check_variables(variables, setting, analysis):
     # An unknown variable must not show after hours.
     try:
         measured = rehearse(setting, 64, torch.device("cpu"), analysis)
-    except Exception:  # noqa: BLE001 a setting that cannot be measured is listed with its error when its turn comes
+    except Exception:
         return
     _known(variables, measured)
 
@@ -255,15 +303,27 @@ def _kept(setting, found, variables):
 
 def _labels(setting):
     values = vars(setting.model) | vars(setting.training) | {"blocks": setting.model.depth}
-    return {"family": setting.family, "correlation_length": setting.correlation_length} | {k: values[k] for k in LABELS}
+    return {"family": setting.family, "correlation_length": setting.correlation_length} | {
+        k: values[k] for k in LABELS
+    }
 
 
 def _combined(rows, found, numbers):
     own = ("chain", "correlation_length", "seed", "provenance")
     parts = [found[row] for row in rows]
-    ds = xr.concat([part.drop_vars(own) for part in parts], "run", data_vars="all", coords="minimal", compat="override", join="outer")
+    ds = xr.concat(
+        [part.drop_vars(own) for part in parts],
+        "run",
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="outer",
+    )
     labels = pd.DataFrame([_labels(setting) for setting, _ in rows])
-    columns = {k: labels[k].to_numpy() for k in labels} | {"seed": [seed for _, seed in rows], "experiment": [numbers[row] for row in rows]}
+    columns = {k: labels[k].to_numpy() for k in labels} | {
+        "seed": [seed for _, seed in rows],
+        "experiment": [numbers[row] for row in rows],
+    }
     columns["provenance"] = [str(part.provenance.values) for part in parts]
     return ds.assign_coords({k: ("run", v) for k, v in columns.items()})
 
@@ -280,8 +340,13 @@ def _computed(name, waiting, folder, device, progress, analysis, scheduler):
         else:
             workers = _workers(device, len(waiting))
             # With a pickler that takes functions of a notebook, and no need of a main guard in scripts.
-            run = joblib.Parallel(workers, backend="loky" if workers > 1 else "sequential", return_as="generator_unordered")
-            done = run(joblib.delayed(_settled_alone)(*row, folder, device, analysis, workers) for row in waiting.items())
+            run = joblib.Parallel(
+                workers, backend="loky" if workers > 1 else "sequential", return_as="generator_unordered"
+            )
+            done = run(
+                joblib.delayed(_settled_alone)(*row, folder, device, analysis, workers)
+                for row in waiting.items()
+            )
         for setting, seeds, error in done:
             bar.update(len(seeds))
             yield setting, seeds, error

@@ -12,7 +12,16 @@ import numpy as np
 from rgnb import checks
 from rgnb.verdicts import rules
 from rgnb.verdicts.intervals import Condition, Interval, Verdict, above, below
-from rgnb.verdicts.measures import DRIFT, GATE, RANK, chosen, collapse, collapse_from_maximum, largest_rise, one_chain
+from rgnb.verdicts.measures import (
+    DRIFT,
+    GATE,
+    RANK,
+    chosen,
+    collapse,
+    collapse_from_maximum,
+    largest_rise,
+    one_chain,
+)
 
 DEFINITIONS = tuple((centring, start) for centring in ("centred", "uncentred") for start in (0, 1))
 NOTHING_LEFT = "nothing left to judge"
@@ -71,7 +80,13 @@ def _gate(ds, xi, seeds):
 
 def _profiles(ds, centring, start, xi, seeds):
     # (seed, depth) ranks of the primary view by singular values.
-    labels = {"state": "trained", "view": "position", "centring": centring, "spectrum": "singular", "correlation_length": xi}
+    labels = {
+        "state": "trained",
+        "view": "position",
+        "centring": centring,
+        "spectrum": "singular",
+        "correlation_length": xi,
+    }
     ranks = checks.complete("ds", chosen(ds.effective_rank, **labels)).transpose("seed", "depth").values
     return ranks[seeds, start:]
 
@@ -88,7 +103,9 @@ def _rank_collapse(ds, seeds, centring, start):
     c, rise = Interval.of(collapse(profile)), Interval.of(largest_rise(profile))
     conditions = [above("C", c, rules.COLLAPSE), below("largest rise", rise, rules.RISE)]
     falling = Interval.of((np.diff(profile) < 0).all(-1).astype(float))
-    return _verdict("Rank collapse", conditions, {"collapse": c, "largest rise": rise, "strictly falling": falling})
+    return _verdict(
+        "Rank collapse", conditions, {"collapse": c, "largest rise": rise, "strictly falling": falling}
+    )
 
 
 def _selectivity(ds, seeds, centring, start):
@@ -124,7 +141,9 @@ def noise_share(transitions):
 
 
 def _kernel_drift(ds, seeds, xi, start):
-    drifts = chosen(ds.kernel_drift, view="position", correlation_length=xi).transpose("state", "seed", "transition")
+    drifts = chosen(ds.kernel_drift, view="position", correlation_length=xi).transpose(
+        "state", "seed", "transition"
+    )
     checks.complete("ds", drifts)
     trained, untrained = (chosen(drifts, state=s).values[seeds, start:] for s in ("trained", "init"))
     total = Interval.of(np.clip(trained, 0, None).sum(-1))
@@ -150,7 +169,13 @@ def _headline(gates, verdicts):
         return "not trained"
     counted = [v.status == "supported" for v in verdicts if v.status != NOTHING_LEFT]
     held = sum(counted)
-    return "supported" if held == len(counted) > 0 else f"depends on the definition ({held} of {len(counted)})" if held else "not supported"
+    return (
+        "supported"
+        if held == len(counted) > 0
+        else f"depends on the definition ({held} of {len(counted)})"
+        if held
+        else "not supported"
+    )
 
 
 def _answer(claim, ds, lengths, forms):
@@ -174,7 +199,10 @@ def judge_rank_collapse(ds):
     Its verdicts hold the statistics "collapse", "largest rise" and "strictly falling" (the share of seeds).
     """
     ds = one_chain(ds, **RANK)
-    forms = {definition_name(c, s): lambda ds, seeds, c=c, s=s: _rank_collapse(ds, seeds, c, s) for c, s in DEFINITIONS}
+    forms = {
+        definition_name(c, s): lambda ds, seeds, c=c, s=s: _rank_collapse(ds, seeds, c, s)
+        for c, s in DEFINITIONS
+    }
     return _answer("Rank collapses with depth", ds, _lengths(ds)[:1], forms)
 
 
@@ -183,8 +211,13 @@ def judge_selectivity(ds):
     ds = one_chain(ds, **RANK)
     lengths = _lengths(ds)
     if len(lengths) < 2:
-        raise checks.BadValue(f"selectivity needs two correlation lengths, the results hold {lengths.tolist()}")
-    forms = {definition_name(c, s): lambda ds, seeds, c=c, s=s: _selectivity(ds, seeds, c, s) for c, s in DEFINITIONS}
+        raise checks.BadValue(
+            f"selectivity needs two correlation lengths, the results hold {lengths.tolist()}"
+        )
+    forms = {
+        definition_name(c, s): lambda ds, seeds, c=c, s=s: _selectivity(ds, seeds, c, s)
+        for c, s in DEFINITIONS
+    }
     return _answer("The collapse is selective", ds, lengths[[0, -1]], forms)
 
 
@@ -273,7 +306,11 @@ def judge_rate(collapses, rates, shares):
         collapses: (recipes, seeds) C; rates: (recipes,) learning rates; shares: (recipes, seeds) excess shares.
     """
     slope = Interval.of(slopes(collapses, rate=np.log(rates), excess=shares)["rate"])
-    return _verdict("C grows with the learning rate", [above("slope of C against ln rate", slope, 0)], {"slope of ln rate": slope})
+    return _verdict(
+        "C grows with the learning rate",
+        [above("slope of C against ln rate", slope, 0)],
+        {"slope of ln rate": slope},
+    )
 
 
 def judge_small_size(collapses, rates, batches, decays, shares):
@@ -292,7 +329,9 @@ def judge_small_size(collapses, rates, batches, decays, shares):
     ):
         slope = Interval.of(found[name], confidence)
         against = name if name == "decay" else f"ln {name}"
-        verdicts[name] = _verdict(words, [condition(f"slope of C against {against}", slope, 0)], {f"slope of {against}": slope})
+        verdicts[name] = _verdict(
+            words, [condition(f"slope of C against {against}", slope, 0)], {f"slope of {against}": slope}
+        )
     return verdicts
 
 

@@ -46,7 +46,9 @@ def _profiles(ds, lengths, view, centring, spectrum, start, step):
     elif (view, centring) == ("position", "centred"):
         ranks = chosen(ds.step_rank, step=step, spectrum=spectrum)
     else:
-        raise checks.BadValue(f"training steps were measured for the position view, centred; got {view!r}, {centring!r}")
+        raise checks.BadValue(
+            f"training steps were measured for the position view, centred; got {view!r}, {centring!r}"
+        )
     depths = ds.sizes["depth"]
     if checks.integer("start", start, 0) > depths - 2:
         raise checks.BadValue(f"start must leave two depths of {depths}, got {start}")
@@ -100,7 +102,10 @@ def rank_collapse(ds, view="position", centring="centred", spectrum="singular", 
     xi = ds.correlation_length.values.min()
     profile = _profiles(ds, [xi], view, centring, spectrum, start, step).sel(correlation_length=xi)
     c, rise = Interval.of(collapse(profile)), Interval.of(largest_rise(profile))
-    conditions = (above(f"collapse C at correlation length {xi:g},", c, rules.COLLAPSE), below("largest rise", rise, rules.RISE))
+    conditions = (
+        above(f"collapse C at correlation length {xi:g},", c, rules.COLLAPSE),
+        below("largest rise", rise, rules.RISE),
+    )
     if all(k.holds for k in conditions):
         status = "supported"
     else:
@@ -134,7 +139,11 @@ def selectivity(ds, view="position", centring="centred", spectrum="singular", st
     conditions = (
         above(f"collapse C at correlation length {short:g},", numbers["collapse, short"], rules.COLLAPSE),
         below(f"collapse C at correlation length {long:g},", numbers["collapse, long"], rules.NO_COLLAPSE),
-        below(f"the same from the profile's maximum, {long:g},", numbers["collapse, long, from maximum"], rules.NO_COLLAPSE),
+        below(
+            f"the same from the profile's maximum, {long:g},",
+            numbers["collapse, long, from maximum"],
+            rules.NO_COLLAPSE,
+        ),
         above("difference of C, short minus long,", numbers["difference"], rules.DIFFERENCE),
     )
     if all(k.holds for k in conditions):
@@ -161,7 +170,11 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
     """
     ds = one_chain(ds, **(DRIFT if step is None else STEP_DRIFT))
     lengths = np.sort(ds.correlation_length.values)
-    xi = lengths[0] if correlation_length is None else checks.choice("correlation_length", correlation_length, lengths)
+    xi = (
+        lengths[0]
+        if correlation_length is None
+        else checks.choice("correlation_length", correlation_length, lengths)
+    )
     if step is not None and view != "position":
         raise checks.BadValue(f"training steps were measured for the position view, got {view!r}")
     if checks.integer("start", start, 0) >= ds.sizes["transition"]:
@@ -184,12 +197,23 @@ def kernel_drift(ds, view="position", correlation_length=None, start=0, step=Non
         others = float(np.median(np.delete(drift, lead, axis=1))) if transitions > k else 0.0
         named = " and ".join(f"{start + t} → {start + t + 1}" for t in lead)
         conditions = (
-            Condition(f"there are {transitions} transitions, at least {rules.FIRST_TRANSITIONS}", transitions >= rules.FIRST_TRANSITIONS),
+            Condition(
+                f"there are {transitions} transitions, at least {rules.FIRST_TRANSITIONS}",
+                transitions >= rules.FIRST_TRANSITIONS,
+            ),
             above("total drift", total, rules.TOTAL_DRIFT),
-            Condition(f"{named} {'lead' if k > 1 else 'leads'} in {count} of {seeds} seeds, at least 7 of 8", count >= rules.FIRST_AGREEMENT * seeds),
+            Condition(
+                f"{named} {'lead' if k > 1 else 'leads'} in {count} of {seeds} seeds, at least 7 of 8",
+                count >= rules.FIRST_AGREEMENT * seeds,
+            ),
             above("its share of the drift", share, rules.LEADING_SHARE),
-            Condition(f"that share lies above the untrained network's {control}", bool(share.low > control.high)),
-            Condition(f"the median of the others, {others:.3f}, is at most {rules.FIRST_PLATEAU:g}", others <= rules.FIRST_PLATEAU),
+            Condition(
+                f"that share lies above the untrained network's {control}", bool(share.low > control.high)
+            ),
+            Condition(
+                f"the median of the others, {others:.3f}, is at most {rules.FIRST_PLATEAU:g}",
+                others <= rules.FIRST_PLATEAU,
+            ),
         )
         if all(c.holds for c in conditions):
             break

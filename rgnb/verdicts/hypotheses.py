@@ -10,7 +10,10 @@ from rgnb.verdicts import first_round, measures, rules
 from rgnb.verdicts.intervals import Condition, Interval, Verdict, above, below
 
 # What is read of the rows of a sweep.
-RETENTION = {"r2": "correlation_length seed state target eigenmode depth", "modulus": "correlation_length seed eigenmode"}
+RETENTION = {
+    "r2": "correlation_length seed state target eigenmode depth",
+    "modulus": "correlation_length seed eigenmode",
+}
 LABELS = {"scheme": "run", "correlation_length": "run", "seed": "run"}
 GATE = {"excess_loss": "run", "marginal_entropy": "run", "reachable_loss": "run"}
 RANK = {"effective_rank": "run state view centring spectrum depth"}
@@ -42,7 +45,9 @@ def equivalent(name, differences, margin, comparisons=1):
     """Two one-sided tests at level 0.05 / comparisons, as a `Condition`: the mean difference lies within +-margin."""
     margin = checks.positive("margin", margin)
     interval = _equivalence_interval(differences, checks.integer("comparisons", comparisons, 1))
-    return Condition(f"{name} {interval} lies within ±{margin:g}", bool(-margin < interval.low and interval.high < margin))
+    return Condition(
+        f"{name} {interval} lies within ±{margin:g}", bool(-margin < interval.low and interval.high < margin)
+    )
 
 
 def trained(ds):
@@ -97,7 +102,10 @@ def blind(ds, reference=1.0, margin=0.05, comparisons=None):
         Verdict; its statistics hold the difference for every (view, scheme, correlation length).
     """
     checks.results("ds", ds, **RANK, **GATE, **LABELS)
-    margin, reference = checks.positive("margin", margin), checks.choice("reference", reference, ds.correlation_length.values.tolist())
+    margin, reference = (
+        checks.positive("margin", margin),
+        checks.choice("reference", reference, ds.correlation_length.values.tolist()),
+    )
     keys = [
         (view, scheme, xi)
         for view in ("position", "token")
@@ -183,7 +191,12 @@ def what_changes_collapse(by_scheme, by_law, bound=0.05):
         networks += 2 * len(one)
         d = Interval.of(one - other, level)
         numbers[name] = d
-        conditions.append(Condition(f"difference of C between the {name}, {d}, exceeds {bound:g}", bool(d.low > bound or d.high < -bound)))
+        conditions.append(
+            Condition(
+                f"difference of C between the {name}, {d}, exceeds {bound:g}",
+                bool(d.low > bound or d.high < -bound),
+            )
+        )
     return judge("The scheme and the stationary law do matter", conditions, numbers, networks=networks)
 
 
@@ -210,7 +223,10 @@ def explains_better(rank, modes, correlation_length, confidence=rules.CONFIDENCE
     if len(data[0]) < 2:
         raise checks.BadValue("rank must hold 2 settings or more; a line through one explains nothing")
     data = [np.log(v) for v in data]
-    confidence, resamples = checks.fraction("confidence", confidence), checks.integer("resamples", resamples, 1, 10**6)
+    confidence, resamples = (
+        checks.fraction("confidence", confidence),
+        checks.integer("resamples", resamples, 1, 10**6),
+    )
 
     def both(rank, modes, xi):
         a, b = _explained(modes, rank), _explained(xi, rank)
@@ -228,10 +244,17 @@ def explained_variances(table):
     """`explains_better` of the rank from either spectrum: output of `settings_table` -> {(spectrum, name): Interval}, corrected for the two."""
     columns = ["relevant modes", "correlation length", "last rank, eigen", "last rank, singular"]
     if not isinstance(table, pd.DataFrame) or not set(columns) <= set(table.columns):
-        raise checks.BadType(f"table must be a DataFrame with columns {columns}, as settings_table returns it")
+        raise checks.BadType(
+            f"table must be a DataFrame with columns {columns}, as settings_table returns it"
+        )
     modes, xi = table["relevant modes"], table["correlation length"]
-    found = {s: explains_better(table[f"last rank, {s}"], modes, xi, 1 - (1 - rules.CONFIDENCE) / 2) for s in ("eigen", "singular")}
-    return {(spectrum, name): value for spectrum, intervals in found.items() for name, value in intervals.items()}
+    found = {
+        s: explains_better(table[f"last rank, {s}"], modes, xi, 1 - (1 - rules.CONFIDENCE) / 2)
+        for s in ("eigen", "singular")
+    }
+    return {
+        (spectrum, name): value for spectrum, intervals in found.items() for name, value in intervals.items()
+    }
 
 
 def relevant_modes(ds):
@@ -252,7 +275,11 @@ def relevant_modes(ds):
         return Verdict("Relevant modes set the rank", "not trained", reason, (enough,), {}, "", networks)
     numbers = explained_variances(table)
     conditions = [
-        above(f"{spectrum} values: R² of relevant modes minus R² of the correlation length,", numbers[spectrum, "difference"], 0)
+        above(
+            f"{spectrum} values: R² of relevant modes minus R² of the correlation length,",
+            numbers[spectrum, "difference"],
+            0,
+        )
         for spectrum in ("eigen", "singular")
     ]
     return judge("Relevant modes set the rank", conditions, numbers, [enough], networks)
@@ -283,7 +310,10 @@ def no_selectivity(results, family="sticky", margin=0.1):
     conditions, numbers, gates, networks = [], {}, [], 0
     for size, ds in results.items():
         checks.results(f"results[{size!r}]", ds, **measures.RANK)
-        ends = (first_round.gate(ds, float(xi)) for xi in (ds.correlation_length.min(), ds.correlation_length.max()))
+        ends = (
+            first_round.gate(ds, float(xi))
+            for xi in (ds.correlation_length.min(), ds.correlation_length.max())
+        )
         gates += [Condition(f"{size} size: {gate.text}", gate.holds) for gate in ends]
         found = first_round.selectivity(ds)
         numbers[size], networks = found.statistics["difference"], networks + found.networks
@@ -294,7 +324,9 @@ def no_selectivity(results, family="sticky", margin=0.1):
 
 def settings_table(ds):
     """One line a setting of a sweep, seeds averaged: its labels, networks, relevant modes and last rank."""
-    checks.results("ds", ds, relevant_modes="run floor", family="run", mixing="run", rate="run", **RANK, **GATE, **LABELS)
+    checks.results(
+        "ds", ds, relevant_modes="run floor", family="run", mixing="run", rate="run", **RANK, **GATE, **LABELS
+    )
     rank = _whole(measures.chosen(ds.effective_rank, state="trained", view="position", centring="centred"))
     columns = {
         "networks": 1,
@@ -302,7 +334,13 @@ def settings_table(ds):
         "trained": trained(ds).values,
         **{f"last rank, {s}": last(rank.sel(spectrum=s)) for s in ("eigen", "singular")},
     }
-    labels = {"family": "family", "correlation length": "correlation_length", "mixing": "mixing", "rate": "rate", "scheme": "scheme"}
+    labels = {
+        "family": "family",
+        "correlation length": "correlation_length",
+        "mixing": "mixing",
+        "rate": "rate",
+        "scheme": "scheme",
+    }
     frame = ds[list(labels.values())].reset_coords().to_dataframe()[list(labels.values())]
     frame.columns = list(labels)
     frame = frame.assign(**columns)
@@ -331,7 +369,9 @@ def group_starts(ds):
     """Index of the first mode of each group of equal modulus."""
     checks.results("ds", ds, modulus="seed eigenmode")
     if set(ds.modulus.dims) != {"seed", "eigenmode"}:
-        raise checks.BadValue(f"ds must hold one chain at one correlation length, got modulus along {ds.modulus.dims}; choose with ds.sel(...)")
+        raise checks.BadValue(
+            f"ds must hold one chain at one correlation length, got modulus along {ds.modulus.dims}; choose with ds.sel(...)"
+        )
     modulus = checks.complete("ds", ds.modulus.isel(seed=0)).values
     return np.flatnonzero(np.diff(modulus, prepend=2) < -1e-6)
 
@@ -359,7 +399,11 @@ def relevance_panels(ds):
         r2 = here.r2.sel(target=["left", "right"]).mean("target", skipna=False)
         first = group_starts(here)
         modulus = here.modulus.isel(seed=0, eigenmode=first).values
-        r2 = r2.isel(eigenmode=first).assign_coords(modulus=("eigenmode", modulus)).swap_dims(eigenmode="modulus")
+        r2 = (
+            r2.isel(eigenmode=first)
+            .assign_coords(modulus=("eigenmode", modulus))
+            .swap_dims(eigenmode="modulus")
+        )
         panels[f"ξ = {xi:g}"] = {f"depth {d}": r2.sel(depth=d) for d in depths}
     return panels
 
@@ -371,13 +415,18 @@ def kept(retention, correlation_length, gates=()):
         retention: Dataset of one chain family with dims (correlation_length, seed, ...).
         gates: Conditions that say whether the networks are trained.
     """
-    removals = {"loss_increase": "correlation_length seed direction removed depth", "learnable": "correlation_length seed"}
+    removals = {
+        "loss_increase": "correlation_length seed direction removed depth",
+        "learnable": "correlation_length seed",
+    }
     retention = measures.one_chain(retention, **RETENTION, **removals)
     here = measures.chosen(retention, correlation_length=correlation_length)
     r2 = here.r2.sel(state="trained", target=["left", "right"]).isel(eigenmode=[0, -1])
     r2 = checks.complete("retention", r2).mean("target").transpose("seed", "eigenmode", "depth")
     top, bottom = r2.isel(eigenmode=0), r2.isel(eigenmode=-1)
-    lost = {name: Interval.of(r.isel(depth=-1) - r.max("depth")) for name, r in (("most", top), ("least", bottom))}
+    lost = {
+        name: Interval.of(r.isel(depth=-1) - r.max("depth")) for name, r in (("most", top), ("least", bottom))
+    }
     directions = ["relevant", "irrelevant", "random, by variance"]
     middle = here.loss_increase.isel(removed=0).sel(depth=here.sizes["depth"] // 2, direction=directions)
     relevant, irrelevant, random = checks.complete("retention", middle).transpose("direction", "seed")
@@ -389,7 +438,12 @@ def kept(retention, correlation_length, gates=()):
         above("3c: loss from removing the most relevant direction minus a random one's (nats),", more, 0),
         below("3c: loss from removing a least relevant direction, share of the learnable,", little, 0.05),
     )
-    numbers = {"kept": lost["most"], "integrated out": lost["least"], "relevant minus random": more, "irrelevant": little}
+    numbers = {
+        "kept": lost["most"],
+        "integrated out": lost["least"],
+        "relevant minus random": more,
+        "irrelevant": little,
+    }
     name = f"Exactly the relevant modes are kept, ξ = {correlation_length:g}"
     return judge(name, conditions, numbers, gates, r2.sizes["seed"])
 
@@ -403,8 +457,14 @@ def fixed_point(ds, drift, correlation_length, gates=()):
         gates: Conditions that say whether the networks are trained.
     """
     along = "correlation_length seed"
-    ds = measures.one_chain(ds, growth=f"{along} state perturbation transition", scaled_drift=f"{along} scale transition")
-    if getattr(drift, "dims", None) is None or set(drift.dims) != {"seed", "transition"} or drift.sizes["transition"] < 3:
+    ds = measures.one_chain(
+        ds, growth=f"{along} state perturbation transition", scaled_drift=f"{along} scale transition"
+    )
+    if (
+        getattr(drift, "dims", None) is None
+        or set(drift.dims) != {"seed", "transition"}
+        or drift.sizes["transition"] < 3
+    ):
         raise checks.BadType("drift must be a DataArray (seed, transition), 3 transitions or more")
     here = measures.chosen(ds, correlation_length=correlation_length)
     order = np.argsort(checks.complete("drift", drift).transpose("seed", "transition").mean("seed").values)

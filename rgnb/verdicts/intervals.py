@@ -25,7 +25,9 @@ class Interval:
         mean = values.mean()
         if len(values) < 2 or not np.isfinite(values).all():
             return cls(tuple(values), mean, -np.inf, np.inf)
-        half = stats.t.ppf((1 + checks.fraction("confidence", confidence)) / 2, len(values) - 1) * stats.sem(values)
+        half = stats.t.ppf((1 + checks.fraction("confidence", confidence)) / 2, len(values) - 1) * stats.sem(
+            values
+        )
         return cls(tuple(values), mean, mean - half, mean + half)
 
     def __str__(self):

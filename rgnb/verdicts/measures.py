@@ -1,12 +1,15 @@
 """What the verdicts measure of results: collapse and rise of rank profiles, drift, and which variables they read."""
 
-
 import numpy as np
 
 from rgnb import checks
 
 # What the verdicts read of results, and the dims they choose from.
-GATE = {"excess_loss": "correlation_length seed step", "marginal_entropy": "correlation_length", "reachable_loss": "correlation_length"}
+GATE = {
+    "excess_loss": "correlation_length seed step",
+    "marginal_entropy": "correlation_length",
+    "reachable_loss": "correlation_length",
+}
 RANK = {"effective_rank": "correlation_length seed state view centring spectrum depth", **GATE}
 STEP_RANK = {"step_rank": "correlation_length seed step spectrum depth", **GATE}
 DRIFT = {"kernel_drift": "correlation_length seed state view transition", **GATE}
@@ -18,7 +21,9 @@ def one_chain(ds, **variables):
     checks.results("ds", ds, **variables)
     if "chain" in ds.dims:
         if ds.sizes["chain"] != 1:
-            raise checks.BadValue(f"results hold the chains {ds.chain.values.tolist()}; choose one with ds.sel(chain=...)")
+            raise checks.BadValue(
+                f"results hold the chains {ds.chain.values.tolist()}; choose one with ds.sel(chain=...)"
+            )
         ds = ds.isel(chain=0)
     return ds
 

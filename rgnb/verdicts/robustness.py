@@ -59,7 +59,9 @@ def robustness(ds, variants, short, long):
                 key = (family, mixing, variant if xi in (short, long) else f"ξ = {xi:g}")
                 verdicts[f"Kernel drift, {end} memory", "primary", *key] = first_round.kernel_drift(here)
                 for definition, arguments in DEFINITIONS.items():
-                    verdicts[f"Rank collapse, {end} memory", definition, *key] = first_round.rank_collapse(here, **arguments)
+                    verdicts[f"Rank collapse, {end} memory", definition, *key] = first_round.rank_collapse(
+                        here, **arguments
+                    )
                     if xi != short:
                         both = one.sel(correlation_length=pair)
                         verdicts["Selectivity", definition, *key] = first_round.selectivity(both, **arguments)
@@ -71,7 +73,13 @@ def robustness(ds, variants, short, long):
 def _as_results(rows):
     # A sweep's rows of one family as `Experiment.run` returns them, not padded to other variants' depth.
     rows = rows.dropna("depth", how="all").dropna("transition", how="all")
-    values = rows.drop_vars([c for c in rows.coords if c not in (*rows.dims, "correlation_length", "seed") and rows[c].dims == ("run",)])
+    values = rows.drop_vars(
+        [
+            c
+            for c in rows.coords
+            if c not in (*rows.dims, "correlation_length", "seed") and rows[c].dims == ("run",)
+        ]
+    )
     ds = values.set_index(run=("correlation_length", "seed")).unstack("run")
     return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))
 
@@ -79,7 +87,9 @@ def _as_results(rows):
 def p_value(interval, bound, direction):
     """One-sided t test that a mean lies above (direction 1) or below (-1) a bound, from an Interval's values; 1 where undecidable."""
     checks.instance("interval", interval, Interval)
-    values = checks.choice("direction", direction, (1, -1)) * (np.asarray(interval.values) - checks.number("bound", bound))
+    values = checks.choice("direction", direction, (1, -1)) * (
+        np.asarray(interval.values) - checks.number("bound", bound)
+    )
     if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:
         return 1.0
     return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
