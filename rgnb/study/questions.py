@@ -82,16 +82,18 @@ def decayed():
 
 
 def gradient_noise():
-    """Without mixing: batch 32, batch 512 and the exact gradient, under both recipes: list of Experiments."""
+    """Without mixing: batch 32, batch 512 and the exact gradient, under both recipes: list of Experiments.
+
+    Measured at the end alone, on fewer sequences: a position has V + 1 different rows at most.
+    """
     forms = ({"batch": 32}, {"batch": 512}, {"gradient": "expected"})
+    measured = {"sequences": 1024, "snapshots": ()}
+    asked = {"mixing": "none", "correlation_lengths": (1.0,), "seeds": tuple(range(3, 11)), **measured}
     return [
-        Experiment.profile(
-            "paper", recipe=recipe, mixing="none", correlation_lengths=(1.0,), seeds=tuple(range(3, 11)),
-            **form, snapshots=SNAPSHOTS,
-        )
+        Experiment.profile("paper", **({"recipe": recipe} | asked | form))
         for recipe in RECIPES
         for form in forms
-    ]  # fmt: skip
+    ]
 
 
 def markers():
