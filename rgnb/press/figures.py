@@ -276,7 +276,7 @@ def scatter(
     ylabel: str,
     log: str = "xy",
 ) -> Figure:
-    """Points by group: {panel title: {label: (x, y)}}, coloured and marked by label; `xlabel` by panel, too."""
+    """Points by group: {panel title: {label: (x, y)}}, coloured and marked by label; `xlabel` by panel."""
     _check("panels", panels, dict, tuple)
     figure, axes = _panels(len(panels))
     colors = _colors(label for groups in panels.values() for label in groups)
