@@ -52,7 +52,7 @@ def interval_table(intervals: dict[tuple[str, ...], Interval], names: list[str])
 
 
 def statistics_table(verdicts: dict[str, Verdict]) -> pd.DataFrame:
-    """Verdicts beside each other, {column title: Verdict} with statistics; in brackets where the gate fails."""
+    """Verdicts side by side, {column title: Verdict} with statistics; in brackets where the gate fails."""
     _check("verdicts", verdicts, Verdict)
     words = {
         title: {"verdict": _words(v), "networks": str(v.networks or "")}
