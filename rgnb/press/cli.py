@@ -52,9 +52,7 @@ def _run(args):
 
 def _print_changes(notebook, output):
     changed = [row for row in notebooks.beside(notebook, output) if row[1] != row[2]]
-    print(
-        f"Verdicts and numbers {'beside the book' if changed else 'are the book'}'s own{':' if changed else '.'}"
-    )
+    print("Verdicts and numbers", "beside the book's own:" if changed else "are the book's own.")
     for name, book, here in changed:
         print(f"    {name}\n        book  {book}\n        here  {here}")
     sys.stdout.flush()
@@ -159,7 +157,7 @@ def _parser():
         command._negative_number_matcher = re.compile(r"-\.?\d")  # argparse itself takes -1e-3 for an option
         return command.add_argument
 
-    pair: dict = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     add("list", _list, "the notebooks with their parameters, defaults and help")
     argument = add("show", _show, "what a notebook's parameters are and do, and how long it takes")
     argument("notebook", help="a name that `rgnb list` shows")
