@@ -21,7 +21,7 @@ def html(tmp_path_factory):
 
 
 class Counts:
-    """How many tests and cases keep each promise of the page "Reliability", written to a JSON file at the end."""
+    """How many tests and cases keep each promise of the page "Reliability", written to JSON at the end."""
 
     def __init__(self, path):
         self.path, self.found = Path(path), {}

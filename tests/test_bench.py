@@ -1,4 +1,4 @@
-"""The benchmarks at tiny sizes: that every side still runs, and still computes the same thing, which each checks itself."""
+"""The benchmarks at tiny sizes: that every side still runs and computes the same thing, which each checks."""
 
 import importlib.util
 import sys

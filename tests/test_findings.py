@@ -294,7 +294,7 @@ def test_a_network_that_is_missing_is_not_judged():
         join="outer",
     )
     for finding in (first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift):
-        with pytest.raises(ValueError, match="has no value .*seed 7"):
+        with pytest.raises(ValueError, match=r"has no value .*seed 7"):
             finding(there)
     assert first_round.kernel_drift(there, correlation_length=7.0).networks == SEEDS
 
