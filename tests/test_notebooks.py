@@ -20,7 +20,10 @@ TINY = {
 }  # fmt: skip
 AXES = ("rates", "schemes", "widths", "depths", "learning_rates", "longer", "states")
 ONE_SIZE: dict[str, list] = {name: [] for name in AXES}
-TINY_OF = {"robustness": {"families": ["ring"], "correlation_lengths": [4.0]} | ONE_SIZE}
+TINY_OF = {
+    "robustness": {"families": ["ring"], "correlation_lengths": [4.0]} | ONE_SIZE,
+    "recipes": {"sequel_seeds": [2, 3], "cosine_seeds": [2, 3], "steps": 250},  # beyond the warm-up
+}
 
 
 @pytest.fixture(scope="session")
