@@ -18,6 +18,7 @@ sys.modules["bench"] = bench  # processes that a benchmark starts find its funct
 spec.loader.exec_module(bench)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", bench.BENCHMARKS)
 def test_every_benchmark_runs(name, monkeypatch):
     monkeypatch.syspath_prepend(notebooks.ROOT / "benchmarks")

@@ -17,6 +17,8 @@ from rgnb.press import notebooks, record, runs
 from rgnb.press.cli import main
 from rgnb.study.store import store
 
+pytestmark = pytest.mark.slow  # most of them read the HTML, which takes a minute to build
+
 ROOT = notebooks.ROOT
 PAGES = notebooks.pages()
 

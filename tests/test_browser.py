@@ -16,6 +16,8 @@ from pypdf import PdfReader
 
 from rgnb.press import notebooks, pdf
 
+pytestmark = pytest.mark.slow  # a browser opens every page of the HTML
+
 PAGES = notebooks.pages()
 WIDTHS = {"desktop": 1400, "tablet": 800, "phone": 390}
 CHROMIUM = pdf.installed_browser()

@@ -430,6 +430,7 @@ def test_an_output_that_did_not_change_keeps_its_record(book):
     assert json.loads(page.read_text())["metadata"]["rgnb"]["record"]["date"] == record["date"]
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_keeps_the_pages_that_were_there(book, capsys):
     page = book / "book" / "executed" / "tiny.ipynb"
     page.write_text("as it was")

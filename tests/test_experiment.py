@@ -211,6 +211,7 @@ small(seeds=1, correlation_lengths=[float(x) for x in lengths]).run(folder, prog
 """
 
 
+@pytest.mark.slow
 def test_processes_share_the_settings_out(tmp_path):
     lengths = ["1", "2", "3", "4"]
     command = [sys.executable, "-c", WORKER, tmp_path / "results", tmp_path / "log"]

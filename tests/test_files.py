@@ -232,6 +232,7 @@ def test_another_repository_is_not_taken_from_the_environment(package, tmp_path,
     assert store.provenance(CPU)["commit"] == commit
 
 
+@pytest.mark.slow
 def test_an_installed_package_in_a_process_of_its_own(tmp_path):
     site = tmp_path / "venv" / "lib" / "site-packages"
     shutil.copytree(ROOT / "rgnb", site / "rgnb", ignore=shutil.ignore_patterns("__pycache__"))

@@ -270,6 +270,7 @@ def modes_sweep(driver, trained=True):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_relevant_modes_verdict():
     verdict = hypotheses.relevant_modes(modes_sweep("modes"))
     assert verdict.status == "supported" and verdict.networks == 80

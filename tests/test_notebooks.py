@@ -9,6 +9,8 @@ import pytest
 
 from rgnb.press import notebooks
 
+pytestmark = pytest.mark.slow  # they execute the book
+
 BIN = Path(sys.executable).parent
 # Small values for every parameter that decides how long a notebook takes.
 TINY = {

@@ -34,7 +34,7 @@ from rgnb.study.sweep import Plan, grid, pivot, plan, sweep
 from rgnb.training import Diverged, TrainConfig, load_model, train
 from rgnb.verdicts import first_round, hypotheses, intervals, measures, robustness
 
-pytestmark = pytest.mark.promise("bad input")
+pytestmark = [pytest.mark.promise("bad input"), pytest.mark.slow]
 
 PACKAGE = str(Path(rgnb.__file__).parent)
 numbers = st.one_of(

@@ -29,6 +29,8 @@ from rgnb.study import Experiment, store
 from rgnb.study import sweep as module
 from rgnb.study.sweep import grid, plan, sweep
 
+pytestmark = pytest.mark.slow  # processes are killed in training, disks filled
+
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "n_states": 4,
@@ -561,7 +563,6 @@ def resident(process):
         return 0
 
 
-@pytest.mark.slow
 @pytest.mark.promise("a thousand settings")
 def test_memory_stays_flat_over_a_thousand_settings(tmp_path):
     import psutil

@@ -125,6 +125,7 @@ def excess_over_bayes(model, chain, scheme, rate):
     return (cross - entropy(bayes)).mean().item(), learnable.item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_mixing_nears_the_bayes_floor(tmp_path, scheme):
     chain = chains.sticky(4, 2.0)
@@ -370,6 +371,7 @@ def test_cosine_goes_on_where_it_was_and_starts_anew_for_other_steps(tmp_path, b
     assert blocks == list(range(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [100, 150])
 def test_stopped_between_the_snapshots_of_two_members(tmp_path, blocks, monkeypatch, step):
     whole = fit(tmp_path / "whole", seeds=[0, 1])
@@ -398,6 +400,7 @@ def test_fewer_members_go_on_from_the_checkpoint_of_more(tmp_path, blocks):
     assert blocks == [2] and not list(tmp_path.glob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_members_at_different_steps_go_on(tmp_path, blocks):
     whole = {seed: fit(tmp_path / "whole", seeds=[seed])[seed] for seed in (0, 1)}
     interrupted(tmp_path / "cut", blocks, 2, seeds=[0])
@@ -442,6 +445,7 @@ def damage(path, how):
         path.write_bytes(DAMAGES[how](content))
 
 
+@pytest.mark.slow
 @damages
 @pytest.mark.parametrize("step", [100, 150])
 def test_damaged_snapshot_is_trained_again(tmp_path, how, step):
@@ -450,6 +454,7 @@ def test_damaged_snapshot_is_trained_again(tmp_path, how, step):
     assert_same(first, fit(tmp_path))
 
 
+@pytest.mark.slow
 @damages
 def test_damaged_checkpoint_is_ignored(tmp_path, blocks, how):
     whole = fit(tmp_path / "whole")
