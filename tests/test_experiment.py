@@ -175,7 +175,7 @@ def test_own_chains(folder):
     ds = small(own=own).run(folder, progress=False)
     assert list(ds.chain.values) == ["own"]
     np.testing.assert_allclose(ds.correlation_length, [0.8, 3.0])
-    assert first_round.selectivity(ds).status == "not trained"
+    assert first_round.judge_selectivity(ds).status == "not trained"
     twin = small(families=["block"], correlation_lengths=[0.8], seeds=1)
     assert own[0].transition_matrix.shape == twin.settings()[0].chain.transition_matrix.shape
 

@@ -566,7 +566,7 @@ ranks = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 5)).flatm
 
 @given(ranks, st.one_of(st.just("position"), junk), st.one_of(st.integers(0, 4), junk))
 def test_verdicts(ends_well, rank, view, start):
-    for finding in (first_round.rank_collapse, first_round.selectivity):
+    for finding in (first_round.judge_rank_collapse, first_round.judge_selectivity):
         verdict = ends_well(
             ["view", "start", "correlation lengths"], finding, results(rank), view=view, start=start
         )
@@ -604,7 +604,7 @@ def test_conditions(ends_well, one, bound, direction):
     assert p is None or 0 <= p <= 1
 
 
-VERDICT = first_round.rank_collapse(results(np.ones((1, 2, 1, 1, 1, 1, 3))))
+VERDICT = first_round.judge_rank_collapse(results(np.ones((1, 2, 1, 1, 1, 1, 3))))
 other = intervals.Verdict("Another", "supported", "", (), {})
 
 
@@ -627,8 +627,8 @@ def test_many_verdicts(ends_well, verdicts):
 
 @given(junk)
 def test_findings_by_definition_and_step(ends_well, finding):
-    assert ends_well(["finding"], first_round.by_definition, finding, WHOLE["results"]) is None
-    assert ends_well(["finding"], first_round.by_step, finding, WHOLE["results"]) is None
+    assert ends_well(["judge"], first_round.by_definition, finding, WHOLE["results"]) is None
+    assert ends_well(["judge"], first_round.by_step, finding, WHOLE["results"]) is None
 
 
 columns = st.dictionaries(
@@ -645,11 +645,11 @@ def test_tables_of_settings(ends_well, table):
 
 @given(vectors, vectors, vectors)
 def test_explained_variances(ends_well, x, y, z):
-    found = ends_well(["x ", "y "], hypotheses.explained_variance, x, y)
-    assert found is None or 0 <= found <= 1 + 1e-9
     ends_well(["x ", "y "], hypotheses.residuals, x, y)
-    ends_well(["rank", "modes", "correlation_length"], hypotheses.explains_better, x, y, z, resamples=9)
-    ends_well(["one", "other"], hypotheses.what_changes_collapse, (x, y), (y, z))
+    arguments = ["rank", "modes", "correlation_length"]
+    found = ends_well(arguments, hypotheses.explains_better, x, y, z, resamples=9)
+    assert found is None or 0 <= found["relevant modes"].mean <= 1 + 1e-9
+    ends_well(["one", "other"], hypotheses.judge_scheme_and_law, (x, y), (y, z))
 
 
 @given(vectors, st.one_of(st.floats(0, 1), junk), st.one_of(st.integers(0, 9), junk))
@@ -758,26 +758,22 @@ WHOLE = whole()
 drifts = xr.DataArray(np.ones((2, 3)), dims=("seed", "transition"))
 READERS = {
     "results": [
-        first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift,
-        lambda ds: first_round.by_definition(first_round.selectivity, ds),
-        lambda ds: first_round.by_step(first_round.kernel_drift, ds), lambda ds: first_round.gate(ds, 1.0),
-        lambda ds: first_round.gate_limit(ds, 1.0), lambda ds: hypotheses.no_selectivity({"quick": ds}),
+        first_round.judge_rank_collapse, first_round.judge_selectivity, first_round.judge_kernel_drift, lambda ds: first_round.by_definition(first_round.judge_selectivity, ds),
+        lambda ds: first_round.by_step(first_round.judge_kernel_drift, ds), lambda ds: first_round.gate(ds, 1.0), lambda ds: first_round.gate_limit(ds, 1.0), lambda ds: hypotheses.judge_no_selectivity({"quick": ds}),
         lambda ds: tables.modes_table({("ring", "quick"): ds}), lambda ds: tables.stack_table({3: ds}),
         lambda ds: measures.defined_drift(ds, correlation_length=1.0, view="position", state="trained"),
     ],
     "rows": [
-        hypotheses.trained, hypotheses.gate, hypotheses.collapse, hypotheses.blind,
-        lambda ds: hypotheses.embedding_artifact(ds, 1.0, 7.0),
-        hypotheses.settings_table, hypotheses.relevant_modes,
-        lambda ds: robustness.robustness(ds, ["as it is"], 1.0, 7.0),
+        hypotheses.trained, hypotheses.all_trained, hypotheses.row_collapses, hypotheses.judge_blind, lambda ds: hypotheses.judge_embedding_artifact(ds, 1.0, 7.0),
+        hypotheses.settings_table, hypotheses.judge_relevant_modes, lambda ds: robustness.judge_robustness(ds, ["as it is"], 1.0, 7.0),
     ],
     "retention": [
-        lambda ds: hypotheses.kept(ds, 7.0),
+        lambda ds: hypotheses.judge_kept_modes(ds, 7.0),
         lambda ds: hypotheses.retention_panels(ds, "trained"),
         hypotheses.relevance_panels,
     ],
     "modes": [lambda ds: hypotheses.by_modulus(ds, "r2"), hypotheses.group_starts],
-    "perturbations": [lambda ds: hypotheses.fixed_point(ds, drifts, 7.0)],
+    "perturbations": [lambda ds: hypotheses.judge_fixed_point(ds, drifts, 7.0)],
 }  # fmt: skip
 
 
@@ -1013,8 +1009,8 @@ ACCEPTED = {
         f.__name__: (f, WHOLE_NUMBERS, BOTH | INTEGERS)
         for f in (measures.collapse, measures.collapse_from_maximum, measures.largest_rise)
     },
-    "explained_variance": (
-        lambda x: hypotheses.explained_variance(x, NUMBERS.flip(0)),
+    "explains_better": (
+        lambda x: hypotheses.explains_better(x, NUMBERS.flip(0), x, resamples=9)["relevant modes"].mean,
         NUMBERS,
         BOTH | INTEGERS,
     ),
@@ -1130,7 +1126,9 @@ def test_arrays_are_never_one_of_the_choices(value):
         "spectrum": lambda: metrics.spectrum_rank(NUMBERS, value),
         "device": lambda: resolve_device(value),
         "module": lambda: observe(TWO, [torch.ones(4, 3)], [value]),
-        "correlation_length": lambda: first_round.kernel_drift(WHOLE["results"], correlation_length=value),
+        "correlation_length": lambda: first_round.judge_kernel_drift(
+            WHOLE["results"], correlation_length=value
+        ),
     }
     for name, call in calls.items():
         with pytest.raises(ValueError, match=rf"unknown {name} "):
@@ -1139,10 +1137,8 @@ def test_arrays_are_never_one_of_the_choices(value):
 
 # What only the package itself calls or makes, with arguments that it has checked; and what takes none.
 OWN = {
-    Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic,
-    metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
-    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient,
-    measures.one_chain, measures.chosen, hypotheses.judge, hypotheses.last, figures.use_style,
+    Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic, metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
+    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient, measures.one_chain, measures.chosen, hypotheses.last, figures.use_style,
     tables.interval_table, tables.bench_table, tables.bench_notes, tables.bench_costs,
 }  # fmt: skip
 
