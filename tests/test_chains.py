@@ -10,7 +10,7 @@ from scipy.linalg import null_space
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
-from rgnb import chains
+from rgnb import _sampling, chains
 from rgnb.chains import MarkovChain
 
 XIS = [0.3, 1.0, 7.0, 50.0]
@@ -234,7 +234,7 @@ def test_sample_transitions_within_standard_error():
 )
 def test_the_table_draws_what_a_search_draws(chain, monkeypatch):
     quick = sample(chain)
-    monkeypatch.setattr(chains, "TABLE_STATES", 0)
+    monkeypatch.setattr(_sampling, "TABLE_STATES", 0)
     assert torch.equal(quick, sample(chain))
 
 
