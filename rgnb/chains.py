@@ -145,19 +145,19 @@ def _tensor(name: str, values: Tensor | ArrayLike) -> Tensor:
 def _validated(matrix: Tensor | ArrayLike) -> Tensor:
     P = _tensor("transition_matrix", matrix)
     if P.ndim != 2 or P.shape[0] != P.shape[1] or not 2 <= len(P) <= 4096:
-        found = tuple(P.shape)
-        raise checks.BadValue(f"transition_matrix must be square with 2 to 4096 states, got shape {found}")
+        shape = tuple(P.shape)
+        raise checks.BadValue(f"transition_matrix must be square with 2 to 4096 states, got shape {shape}")
     bad = ~torch.isfinite(P) | (P < 0)
     if bad.any():
         i, j = bad.nonzero()[0].tolist()
-        found = P[i, j].item()
-        raise checks.BadValue(f"transition_matrix[{i}, {j}] is {found}; every entry must be finite and >= 0")
+        entry = P[i, j].item()
+        raise checks.BadValue(f"transition_matrix[{i}, {j}] is {entry}; every entry must be finite and >= 0")
     sums = P.sum(1)
     off = (sums - 1).abs()
     if off.max() > 1e-6:
         i = int(off.argmax())
-        found = f"{sums[i].item():.9g}"
-        raise checks.BadValue(f"row {i} of transition_matrix sums to {found}; divide each row by its sum")
+        total = f"{sums[i].item():.9g}"
+        raise checks.BadValue(f"row {i} of transition_matrix sums to {total}; divide each row by its sum")
     graph = csr_array(P.numpy() > 0)
     components, labels = csgraph.connected_components(graph, connection="strong")
     if components > 1:
@@ -308,7 +308,7 @@ def reversible(n_states: int, correlation_length: float, seed: int = 0) -> Marko
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     lam = _second_eigenvalue(correlation_length)
     eye = torch.eye(n, dtype=torch.float64)
-    mean = sum(eye[torch.from_numpy(rng.permutation(n))] for _ in range(3)) / 3
+    mean = torch.stack([eye[torch.from_numpy(rng.permutation(n))] for _ in range(3)]).sum(0) / 3
     R = (eye + (mean + mean.T) / 2) / 2
     return _reach(R, torch.linalg.eigvalsh(R)[-2].item(), lam)
 
@@ -345,16 +345,15 @@ def estimate(
         ValueError: masked (missing) tokens, out of range or with gaps, no transition, or counts that give no
             usable chain.
     """
-    given = [
-        checks.tensor(f"sequences[{i}]", s) for i, s in enumerate(checks.sequence("sequences", sequences))
-    ]
+    several = checks.sequence("sequences", sequences)
+    given = [checks.tensor(f"sequences[{i}]", s) for i, s in enumerate(several)]
     for i, x in enumerate(given):
         if x.ndim != 1 or (len(x) and (x.is_floating_point() or x.dtype == torch.bool)):
             kind = f"{x.dtype} of shape {tuple(x.shape)}"
             raise checks.BadType(f"sequences[{i}] must be one sequence of integers, got {kind}")
     tokens = [x.cpu().numpy().astype(int) for x in given if len(x)]
     found = sorted({int(state) for s in tokens for state in np.unique(s)})
-    n = _states(max([*found, 1]) + 1 if n_states is None else n_states)
+    n = max([*found, 1]) + 1 if n_states is None else _states(n_states)
     if found and not 0 <= found[0] <= found[-1] < n:
         raise checks.BadValue(
             f"tokens must lie in 0, ..., {n - 1}; raise n_states or leave out what is no state"
@@ -366,10 +365,10 @@ def estimate(
         gap = next((i for i, state in enumerate(found) if i != state), len(found))
         raise checks.BadValue(
             f"state {gap} of 0, ..., {n - 1} never occurs in the sequences; relabel the {len(found)} that do "
-            f"0, ..., {len(found) - 1}, as numpy.unique(sequences, return_inverse=True)[1] does; if the others "
-            "are states too, give n_states and a pseudocount"
+            f"0, ..., {len(found) - 1}, as numpy.unique(sequences, return_inverse=True)[1] does; if the "
+            "others are states too, give n_states and a pseudocount"
         )
-    counts = np.zeros((n, n))
+    counts = np.zeros((_states(n), n))
     for s in tokens:
         np.add.at(counts, (s[:-1], s[1:]), 1.0)
     if pseudocount:
