@@ -18,7 +18,10 @@ TINY = {
     "depths": [2, 3], "depth_seeds": 2, "layers": 2, "own_seeds": 2, "own_steps": 50,
 }  # fmt: skip
 ONE_SIZE = dict.fromkeys(("rates", "schemes", "widths", "depths", "learning_rates", "longer", "states"), [])
-TINY_OF = {"robustness": {"families": ["ring"], "correlation_lengths": [4.0]} | ONE_SIZE}
+TINY_OF = {
+    "robustness": {"families": ["ring"], "correlation_lengths": [4.0]} | ONE_SIZE,
+    "recipes": {"sequel_seeds": [2, 3], "cosine_seeds": [2, 3], "steps": 250},  # beyond the warm-up
+}
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +53,7 @@ def test_every_notebook_runs_at_a_tiny_size(name, results, tmp_path, monkeypatch
     output = tmp_path / f"{name}.ipynb"
     notebooks.execute(name, output, tiny(name))
     assert (
-        images(output) or "plots." not in notebooks.source(name).read_text()
+        images(output) or "figures." not in notebooks.source(name).read_text()
     )  # a page of figures shows some
 
 

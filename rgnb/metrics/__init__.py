@@ -13,6 +13,7 @@ from rgnb.metrics.ranks import (
     stable_rank,
 )
 from rgnb.metrics.similarity import (
+    cka_from_hsic,
     cka_matrix,
     concentration,
     kernel_drift,
@@ -26,6 +27,7 @@ __all__ = [
     "SPECTRA",
     "VIEWS",
     "Moments",
+    "cka_from_hsic",
     "cka_matrix",
     "concentration",
     "effective_rank",

@@ -25,20 +25,18 @@ FEW = (2, 3, 4, 5)
 SNAPSHOTS = RECIPES["cosine"]["snapshots"]
 
 
-def findings(recipe="cosine", family="hierarchical", seeds=None):
+def findings(recipe="cosine", family="hierarchical", seeds=None, profile="paper", **changes):
     """The networks that the three claims are judged on: paper size, token mixing, correlation lengths 1 and 7.
 
     Args:
-        recipe: "sequel" or "cosine"; family: of chains; seeds: None: those that are judged.
+        recipe: "sequel" or "cosine"; family: of chains; seeds: None: those that are judged; profile, changes: as in
+            `Experiment.profile`, for other sizes.
     """
-    judged = {("cosine", "hierarchical"): range(2, 14), ("cosine", "sticky"): range(2, 10)}.get(
-        (recipe, family), range(2, 8)
-    )
-    seeds = tuple(judged) if seeds is None else seeds
+    judged = {("cosine", "hierarchical"): range(2, 14), ("cosine", "sticky"): range(2, 10)}
+    seeds = tuple(judged.get((recipe, family), range(2, 8))) if seeds is None else seeds
     # The recipe of the first round is the profile's own: its results are found by the snapshots they were made with.
-    return Experiment.profile(
-        "paper", recipe=None if recipe == "sequel" else recipe, families=(family,), seeds=seeds
-    )
+    recipe = None if recipe == "sequel" else recipe
+    return Experiment.profile(profile, recipe=recipe, families=(family,), seeds=seeds, **changes)
 
 
 def optimiser(rate, schedule, correlation_lengths=(1.0,), seeds=FEW):
@@ -82,16 +80,18 @@ def decayed():
 
 
 def gradient_noise():
-    """Without mixing: batch 32, batch 512 and the exact gradient, under both recipes: list of Experiments."""
+    """Without mixing: batch 32, batch 512 and the exact gradient, under both recipes: list of Experiments.
+
+    Measured at the end alone, on fewer sequences: a position has V + 1 different rows at most.
+    """
     forms = ({"batch": 32}, {"batch": 512}, {"gradient": "expected"})
+    measured = {"sequences": 1024, "snapshots": ()}
+    asked = {"mixing": "none", "correlation_lengths": (1.0,), "seeds": tuple(range(3, 11)), **measured}
     return [
-        Experiment.profile(
-            "paper", recipe=recipe, mixing="none", correlation_lengths=(1.0,), seeds=tuple(range(3, 11)),
-            **form, snapshots=SNAPSHOTS,
-        )
+        Experiment.profile("paper", **({"recipe": recipe} | asked | form))
         for recipe in RECIPES
         for form in forms
-    ]  # fmt: skip
+    ]
 
 
 def markers():
