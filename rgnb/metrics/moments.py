@@ -118,8 +118,8 @@ class Moments:
             m2 = mean**2 @ member
             w = (self._square_times_x * mean[..., None, :]) @ member
             k = member.T @ (mean[..., :, None] * self._gram * mean[..., None, :]) @ member
-            qm, mm = q[..., :, None] * m2[..., None, :], m2[..., :, None] * m2[..., None, :]
-            qr = self._square_times_square - 2 * (w + w.mT) + qm + qm.mT + 4 * k - 3 * n * mm
+            qm, mm = q[..., :, None] * m2[..., None, :], 3 * n * m2[..., :, None] * m2[..., None, :]
+            qr = self._square_times_square - 2 * (w + w.mT) + qm + qm.mT + 4 * k - mm
             q = q - n * m2
             cross = unbiased_hsic(cross, q[..., :, None], q[..., None, :], qr, n)
         return cka_from_hsic(cross, self._constant())
