@@ -245,34 +245,26 @@ def _dataset(moments: Moments, modules: list[str]) -> xr.Dataset:
             values[c, depth, : s.shape[-1]] = size.cpu()
     ranks = [mean(partial(metrics.spectrum_rank, spectrum=kind)) for kind in metrics.SPECTRA]
     cka = moments.cka_matrix().reshape(-1, len(modules), len(modules)).nanmean(0).cpu().numpy()
-    places = ("centring", "depth")
-    variables: dict[str, tuple] = {  # name: (dims, values, long name)
-        "effective_rank": (
-            ("centring", "spectrum", "depth"),
-            np.stack(ranks, 1),
-            "effective rank, mean over the view's matrices",
-        ),
-        "participation_ratio": (places, mean(metrics.spectrum_participation), "participation ratio"),
-        "stable_rank": (places, mean(metrics.spectrum_stable), "stable rank"),
-        "singular_value": (
-            (*places, "mode"),
-            values,
-            "root mean square over matrices of each singular value",
-        ),
-        "cka": (("depth", "other_depth"), cka, "debiased linear CKA between depths, mean over matrices"),
-        "kernel_drift": (("transition",), 1 - np.diagonal(cka, 1), "1 - CKA of consecutive depths"),
-    }
     depths = range(len(modules))
-    coords = {
-        "centring": list(spectra),
-        "spectrum": list(metrics.SPECTRA),
-        "depth": depths,
-        "other_depth": depths,
-        "transition": depths[:-1],
-        "module": ("depth", modules),
-    }
-    return xr.Dataset(
-        {k: (dims, v, {"long_name": name, "units": "1"}) for k, (dims, v, name) in variables.items()},
-        coords=coords,
+    ds = xr.Dataset(
+        coords={"centring": list(spectra), "spectrum": list(metrics.SPECTRA), "depth": depths}
+        | {"other_depth": depths, "transition": depths[:-1], "module": ("depth", modules)},
         attrs={"rows": moments.rows},
     )
+
+    def put(name: str, dims: str, values: Any, long_name: str) -> None:
+        ds[name] = (dims.split(), values, {"long_name": long_name, "units": "1"})
+
+    rank = np.stack(ranks, 1)
+    put("effective_rank", "centring spectrum depth", rank, "effective rank, mean over the view's matrices")
+    put("participation_ratio", "centring depth", mean(metrics.spectrum_participation), "participation ratio")
+    put("stable_rank", "centring depth", mean(metrics.spectrum_stable), "stable rank")
+    put(
+        "singular_value",
+        "centring depth mode",
+        values,
+        "root mean square over matrices of each singular value",
+    )
+    put("cka", "depth other_depth", cka, "debiased linear CKA between depths, mean over matrices")
+    put("kernel_drift", "transition", 1 - np.diagonal(cka, 1), "1 - CKA of consecutive depths")
+    return ds

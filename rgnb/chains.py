@@ -230,8 +230,7 @@ def sticky(
     Args:
         stationary_distribution: (V,) positive weights, normalised here; None is uniform.
     """
-    n = _states(n_states)
-    lam = _second_eigenvalue(correlation_length)
+    n, lam = _states(n_states), _second_eigenvalue(correlation_length)
     weights = [1] * n if stationary_distribution is None else stationary_distribution
     pi = _tensor("stationary_distribution", weights)
     if pi.shape != (n,) or not (torch.isfinite(pi) & (pi > 0)).all():

@@ -9,7 +9,7 @@ positions.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from rgnb import checks
 from rgnb.chains import MarkovChain
@@ -22,7 +22,7 @@ def corrupt(
     n_states: int,
     rate: float = 0.15,
     scheme: str = "mask",
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Select positions and corrupt them.
 

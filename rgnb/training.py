@@ -39,12 +39,12 @@ def added(default: Any) -> Any:
 
 def plain(config: Any) -> dict[str, Any]:
     """A configuration as plain data, as it enters a result's key: without `added` fields at their default."""
-    values = {f.name: (getattr(config, f.name), f) for f in fields(config)}
-    return {
-        name: value
-        for name, (value, f) in values.items()
-        if not ("added" in f.metadata and value == f.default)
-    }
+    found = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if "added" not in f.metadata or value != f.default:
+            found[f.name] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,8 @@ class TrainConfig:
             if step % BLOCK:
                 raise checks.BadValue(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
         if self.schedule == "cosine" and self.steps <= WARM_UP:
-            raise checks.BadValue(
-                f"steps must exceed the {WARM_UP} of the cosine schedule's warm-up, got {self.steps}"
-            )
+            warm_up = f"the {WARM_UP} of the cosine schedule's warm-up"
+            raise checks.BadValue(f"steps must exceed {warm_up}, got {self.steps}")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step (0, 1, ...).
@@ -218,11 +217,10 @@ def train(
     """
     checks.instance("model_config", model_config, ModelConfig)
     checks.instance("train_config", train_config, TrainConfig)
-    n_states = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states
-    if n_states != model_config.n_states:
-        raise checks.BadValue(
-            f"the chain has {n_states} states, the model {model_config.n_states}; make them equal"
-        )
+    n = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states
+    if n != model_config.n_states:
+        theirs = f"the model {model_config.n_states}"
+        raise checks.BadValue(f"the chain has {n} states, {theirs}; make them equal")
     check_gradient(model_config, train_config)
     run = _Run(model_config, train_config, chain, resolve_device(device))
     folder = checks.path("folder", folder)
@@ -235,12 +233,11 @@ def train(
         diverged |= _train_group(run, group, checkpoints, progress)
     checkpoints.clear()
     if diverged:
-        where = " and ".join(
-            f"of seed {seed} between steps {step} and {step + BLOCK}"
-            for seed, step in sorted(diverged.items())
-        )
+        lost = [
+            f"of seed {s} between steps {step} and {step + BLOCK}" for s, step in sorted(diverged.items())
+        ]
         advice = f"use a learning_rate below {train_config.learning_rate:g}"
-        raise Diverged(f"the loss {where} is not finite; {advice}", list(diverged))
+        raise Diverged(f"the loss {' and '.join(lost)} is not finite; {advice}", list(diverged))
     return checkpoints.snapshots()
 
 
@@ -254,8 +251,9 @@ class _Run:
 
     def setting(self) -> dict[str, Any]:
         # What decides a member's weights beside its seed.
+        # A longer training goes on from a shorter one; with a schedule it is another one from the start.
         left_out = ("steps", "snapshots") if self.config.schedule == "constant" else ("snapshots",)
-        return {  # with a schedule, a longer training is another one from the start
+        return {
             "chain": self.chain.transition_matrix.tolist(),
             "model": plain(self.model),
             "train": {k: v for k, v in plain(self.config).items() if k not in left_out},
@@ -282,11 +280,7 @@ def _optimizer(stack: ResidualMLP, config: TrainConfig, device: torch.device) ->
 
 
 def _step(
-    stack: ResidualMLP,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    step: int,
-    batch: tuple[Tensor, ...],
+    stack: ResidualMLP, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, batch: tuple
 ) -> Tensor:
     # One step of a stack, numbered from 0; its members' losses before it.
     for group in optimizer.param_groups:
