@@ -1,5 +1,7 @@
 import math
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -57,7 +59,7 @@ def gradients(model, loss):
 def test_masked_loss_is_the_mean_over_selected_positions():
     tokens, _, selected = batch()
     logits = torch.randn(3, 5, 6, 4, generator=torch.Generator().manual_seed(2))
-    expected = [F.cross_entropy(y[s], t[s]) for y, t, s in zip(logits, tokens, selected)]
+    expected = [F.cross_entropy(y[s], t[s]) for y, t, s in zip(logits, tokens, selected, strict=True)]
     torch.testing.assert_close(masked_loss(logits, tokens, selected), torch.stack(expected))
 
 
@@ -230,7 +232,7 @@ def test_cosine_rises_then_falls_to_zero():
     torch.testing.assert_close(
         [rates[200], rates[400], rates[600]], [1.0, 0.5 + 0.5**1.5, 0.5]
     )  # cos(0), cos(pi/4), cos(pi/2)
-    assert all(a > b for a, b in zip(rates[200:], rates[201:])) and 0 < rates[-1] < 1e-4
+    assert all(a > b for a, b in pairwise(rates[200:])) and 0 < rates[-1] < 1e-4
     with pytest.raises(ValueError, match="steps must exceed"):
         TrainConfig(steps=200, schedule="cosine")
 
@@ -539,8 +541,8 @@ def test_bad_config(arguments, error, message):
 def test_resolve_device(monkeypatch):
     assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
     for cuda, mps, expected in [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.cuda, "is_available", partial(bool, cuda))
+        monkeypatch.setattr(torch.backends.mps, "is_available", partial(bool, mps))
         assert resolve_device("auto") == resolve_device() == torch.device(expected)
     for device in ("cuda", "cuda:0", "mps", torch.device("cuda", 1)):
         with pytest.raises(ValueError, match="is not on this machine; use device='auto' or 'cpu'"):
