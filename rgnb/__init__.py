@@ -1,7 +1,7 @@
 """Rank, similarity and fixed points of residual networks on Markov chains with known spectra.
 
-The library: `chains`, `masking`, `model`, `training`, `metrics` and `observe`. What builds on it: `rgnb.verdicts` (the
-rules), `rgnb.study` (the experiments) and `rgnb.press` (the book).
+The library: `chains`, `masking`, `model`, `training`, `metrics` and `observe`. What builds on it:
+`rgnb.verdicts` (the rules), `rgnb.study` (the experiments) and `rgnb.press` (the book).
 """
 
 from importlib import import_module
@@ -43,8 +43,8 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str):
-    # On first use: the command line lists and checks without waiting for torch.
+def __getattr__(name: str) -> object:
+    # Imported on first use: the command line lists and checks without waiting for torch.
     if name == "__version__":
         return version("rgnb")
     if name not in __all__:

@@ -1,34 +1,44 @@
-"""Snapshots and checkpoints of a training on disk: safetensors files with a digest, checked when read, never half written.
+"""Snapshots and checkpoints of a training on disk: safetensors files with a digest, checked when read.
 
-A *part* is a stack of members with its optimiser; the parts of a training hold all its members in order.
+A *part* is a stack of members with its optimiser, a *group* the members that train together, in one part or
+several. A snapshot holds one member after some step, a checkpoint all that a group needs to go on.
 """
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from rgnb import files
+from rgnb.model import ResidualMLP
+
+Tensors = dict[str, Tensor]
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam keeps of each parameter
 
 
 class Store:
     """Tensors of one setting on disk, checked and never half written."""
 
-    def __init__(self, folder, setting):
+    def __init__(self, folder: Path, setting: dict):
         self.folder, self.setting = folder, json.dumps(setting, sort_keys=True)
 
-    def path(self, step):
+    def path(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}.safetensors"
 
-    def save(self, path, tensors):
-        self.folder.mkdir(parents=True, exist_ok=True)
-        from safetensors.torch import save  # only who trains needs it
+    def save(self, path: Path, tensors: Tensors) -> None:
+        from safetensors.torch import save  # needed for training alone
 
+        self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         content = save(tensors, {"setting": self.setting, "digest": files.digest(tensors)})
         with files.replacing(path) as partial:
             partial.write_bytes(content)
 
-    def load(self, path):
+    def load(self, path: Path) -> Tensors | None:
         """The tensors in `path`, or None where there is no such file.
 
         A file that is damaged or of another setting is set aside.
@@ -56,78 +66,131 @@ class Store:
         return None
 
 
-def _parsed(content):
-    # Metadata and tensors of a safetensors file: 8 bytes with the length of its header, the header in JSON, tensors.
+def _parsed(content: bytes) -> tuple[dict, Tensors]:
+    # Metadata and tensors of a safetensors file: 8 bytes with the length of its header, the header in JSON,
+    # tensors.
     from safetensors.torch import load
 
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return header.get("__metadata__", {}), load(content)
 
 
-def weights(parts, history, seconds, i):
-    """What a snapshot of the i-th member holds."""
-    record = {"history": history[:, i], "seconds": torch.tensor(seconds)}
-    stack, k = [(stack, k) for stack, _ in parts for k in range(len(stack.seeds))][i]
-    return {f"weight.{name}": p[k] for name, p in stack.named_parameters()} | record
+class Part(NamedTuple):
+    """A stack of members and its optimiser."""
+
+    stack: ResidualMLP
+    optimizer: torch.optim.Optimizer
 
 
-def resume_state(parts, history, seconds, seeds):
-    """What all members need to go on, in one file: a run that is killed between two files could not go on with the same batch."""
-    states = []
-    for stack, optimizer in parts:
-        named = dict(stack.named_parameters())
-        moments = {
-            f"{key}.{name}": optimizer.state[p][key]
-            for name, p in named.items()
-            for key in ("exp_avg", "exp_avg_sq")
-        }
-        states.append({f"weight.{name}": p for name, p in named.items()} | moments)
-    tensors = {name: torch.cat([state[name] for state in states]) for name in states[0]}
-    return {"seeds": torch.tensor(seeds), "history": history, "seconds": torch.tensor(seconds)} | tensors
+@dataclass
+class Progress:
+    """How far the members of a group are."""
+
+    parts: list[Part]
+    seeds: Sequence[int]
+    history: Tensor  # (blocks, members) mean loss of each block of steps
+    seconds: float = 0.0  # wall time, shared out among the members
+
+    def snapshot(self, i: int) -> Tensors:
+        """The i-th member alone."""
+        record = {"history": self.history[:, i], "seconds": torch.tensor(self.seconds)}
+        stack, k = [(part.stack, k) for part in self.parts for k in range(len(part.stack.seeds))][i]
+        return {f"weight.{name}": p[k] for name, p in stack.named_parameters()} | record
+
+    def checkpoint(self) -> Tensors:
+        """All members in one file: a run killed between two files could not go on with the same group."""
+        parts = [_state(part) for part in self.parts]
+        tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        record = {"seeds": torch.tensor(self.seeds), "history": self.history}
+        return record | {"seconds": torch.tensor(self.seconds)} | tensors
+
+    def resume(self, state: Tensors, done: int) -> None:
+        """Put back what `checkpoint` gave after `done` steps."""
+        self.history, self.seconds = state["history"], state["seconds"].item()
+        start = 0
+        for stack, optimizer in self.parts:
+            members = slice(start, start + len(stack.seeds))
+            for name, p in stack.named_parameters():
+                p.data.copy_(state[f"weight.{name}"][members])
+                moments = {key: state[f"{key}.{name}"][members].to(p.device, copy=True) for key in MOMENTS}
+                optimizer.state[p] = {"step": torch.tensor(float(done), device=p.device), **moments}
+            start = members.stop
 
 
-def resume(parts, state, done):
-    """Put back what `resume_state` gave after `done` steps."""
-    sizes = [len(stack.seeds) for stack, _ in parts]
-    for name, _ in parts[0][0].named_parameters():
-        values = [state[f"{key}.{name}"].split(sizes) for key in ("weight", "exp_avg", "exp_avg_sq")]
-        for (stack, optimizer), weight, average, square in zip(parts, *values):
-            p = stack.get_parameter(name)
-            p.data.copy_(weight)
-            moments = {
-                "exp_avg": average.to(p.device, copy=True),
-                "exp_avg_sq": square.to(p.device, copy=True),
-            }
-            optimizer.state[p] = {"step": torch.tensor(float(done), device=p.device), **moments}
+def _state(part: Part) -> Tensors:
+    named = dict(part.stack.named_parameters())
+    weights = {f"weight.{name}": p.data for name, p in named.items()}
+    return weights | {
+        f"{key}.{name}": part.optimizer.state[p][key] for name, p in named.items() for key in MOMENTS
+    }
 
 
-def groups(stores, group_store, steps, block):
-    """Which members train together and from where: [(steps done, seeds, state to resume from or None)].
+class Group(NamedTuple):
+    """Members that train together: from the start, or from a checkpoint."""
+
+    seeds: list[int]
+    done: int = 0  # steps
+    state: Tensors | None = None  # what `Progress.checkpoint` gave
+
+
+class Checkpoints:
+    """What one training keeps on disk: snapshots in `folder/seed-<seed>/`, checkpoints beside them.
 
     Args:
-        stores: {seed: Store of its snapshots}; group_store: Store of the checkpoints; steps: of the snapshots; block: steps between two checks of the loss.
+        setting: what decides a member, as plain data; seeds: the members; steps: of the snapshots, ascending.
     """
-    stored = {seed: all(store.load(store.path(step)) for step in steps) for seed, store in stores.items()}
-    waiting, found = [seed for seed in stores if not stored[seed]], []
-    for path in sorted(group_store.folder.glob("resume-*.safetensors")):
-        state = group_store.load(path)
-        if state is None:
-            continue
-        done, members = len(state["history"]) * block, state["seeds"].tolist()
-        # A checkpoint past a snapshot that is missing cannot give it back.
-        whole = [
-            s
-            for s in members
-            if s in stores and all(stores[s].load(stores[s].path(step)) for step in steps if step < done)
-        ]
-        if done > steps[-1] or not set(whole) & set(waiting):
-            continue
-        # Members that are stored already train along: beside others, rounding would differ.
-        at = torch.tensor([members.index(s) for s in whole])
-        kept = {
-            k: v.index_select(1 if k == "history" else 0, at) if v.ndim and k != "seeds" else v
-            for k, v in state.items()
+
+    def __init__(self, folder: Path, setting: dict, seeds: Sequence[int], steps: Sequence[int]):
+        self.steps, self._folder, self._group = steps, folder, Store(folder, setting)
+        self._members = {seed: Store(folder / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
+
+    def save(self, progress: Progress) -> None:
+        """Write the checkpoint of a group."""
+        name = files.digest({"seeds": progress.seeds})[:12]
+        self._group.save(self._folder / f"resume-{name}.safetensors", progress.checkpoint())
+
+    def keep(self, progress: Progress, i: int, step: int) -> None:
+        """Write the snapshot of the i-th member of a group."""
+        store = self._members[progress.seeds[i]]
+        store.save(store.path(step), progress.snapshot(i))
+
+    def snapshots(self) -> dict[int, dict[int, Any]]:
+        """{seed: {step: tensors of the snapshot}}."""
+        return {
+            seed: {step: store.load(store.path(step)) for step in self.steps}
+            for seed, store in self._members.items()
         }
-        found.append((done, whole, kept))
-        waiting = [s for s in waiting if s not in whole]
-    return found + ([(0, waiting, None)] if waiting else [])
+
+    def groups(self, block: int) -> list[Group]:
+        """The groups that have to be trained. `block`: steps per entry of a history."""
+        waiting = [seed for seed in self._members if not self._whole(seed, self.steps)]
+        found = []
+        for _, state in self._saved():
+            done, seeds = len(state["history"]) * block, state["seeds"].tolist()
+            # A checkpoint past a snapshot that is missing cannot give it back.
+            before = [step for step in self.steps if step < done]
+            usable = [s for s in seeds if s in self._members and self._whole(s, before)]
+            if done > self.steps[-1] or not set(usable) & set(waiting):
+                continue
+            # Members that are stored already train along: beside others, rounding would differ.
+            at = torch.tensor([seeds.index(s) for s in usable])
+            axis = {"history": 1}  # along which the members lie, else 0
+            of_them = {k: v.index_select(axis.get(k, 0), at) if v.ndim else v for k, v in state.items()}
+            found.append(Group(usable, done, of_them))
+            waiting = [s for s in waiting if s not in usable]
+        return found + ([Group(waiting)] if waiting else [])
+
+    def clear(self) -> None:
+        """Remove the checkpoints of these members alone."""
+        for path, state in self._saved():
+            if set(state["seeds"].tolist()) <= set(self._members):
+                path.unlink()
+
+    def _whole(self, seed: int, steps: Sequence[int]) -> bool:
+        store = self._members[seed]
+        return all(store.load(store.path(step)) for step in steps)
+
+    def _saved(self) -> Iterator[tuple[Path, Tensors]]:
+        for path in sorted(self._folder.glob("resume-*.safetensors")):
+            if state := self._group.load(path):
+                yield path, state

@@ -1,28 +1,39 @@
 """Measure any torch network: hooks on its modules, ranks and kernel drift of rows that arrive in batches.
 
-Memory does not grow with the number of rows: what ranks and both forms of CKA need are sums over rows (`Moments`).
+Memory does not grow with the number of rows: sums over them (`Moments`) give ranks and both forms of CKA.
 """
 
 import inspect
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor, nn
 
 from rgnb import checks, metrics
 from rgnb.metrics.moments import Moments
 from rgnb.randomness import resolve_device
 
 VIEWS = ("position", "token", "pooled")  # of `metrics.view`, those whose rows can arrive in batches
+Arrange = Callable[[str, Any, Any], Any]  # a module's name, its output and the batch -> rows
 
 
-def observe(model, batches, modules, view="token", device="auto", inputs=None):
+def observe(
+    model: nn.Module,
+    batches: Iterable,
+    modules: Sequence[str],
+    view: str | Callable[..., Tensor] = "token",
+    device: str | torch.device = "auto",
+    inputs: Callable[[Any], Any] | None = None,
+) -> xr.Dataset:
     """Ranks, CKA and kernel drift of the outputs of a network's modules, over batches of its inputs.
 
     Args:
@@ -54,7 +65,7 @@ def observe(model, batches, modules, view="token", device="auto", inputs=None):
     Warns:
         UserWarning: fewer rows than a module has features; the sample limits its rank then.
     """
-    checks.instance("model", model, torch.nn.Module)
+    checks.instance("model", model, nn.Module)
     if any(x.is_meta for x in (*model.parameters(), *model.buffers())):
         raise checks.BadValue("model has weights on the meta device, which hold no values; load them first")
     if isinstance(batches, str | bytes | Mapping | torch.Tensor) or not hasattr(batches, "__iter__"):
@@ -63,10 +74,11 @@ def observe(model, batches, modules, view="token", device="auto", inputs=None):
     if inputs is not None and not callable(inputs):
         raise checks.BadType(f"inputs must be a function of a batch or None, got {type(inputs).__name__}")
     named, arrange, device = _named(model, modules), _arranging(view), resolve_device(device)
-    calls, moments, labels = [], Moments(), None
+    moments, labels, batch = Moments(), list[str](), None
+    calls: list[tuple[str, Tensor]] = []
 
-    def hook(name):
-        def keep(module, arguments, output):
+    def hook(name: str) -> Callable:
+        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
             rows = arrange(name, _tensor_of(name, output), batch)
             rows = checks.tensor(f"the view of module {name!r}", rows)
             rows = rows.cpu() if rows.device.type == "mps" else rows  # MPS has no float64
@@ -82,23 +94,21 @@ def observe(model, batches, modules, view="token", device="auto", inputs=None):
             for batch in batches:
                 calls.clear()
                 _call(model, batch if inputs is None else inputs(batch), device)
-                found = _by_depth(calls, list(named))
-                labels = labels or list(found)
-                if labels != list(found):
-                    one, other = next(pair for pair in zip_longest(labels, found) if len(set(pair)) > 1)
+                depths = _by_depth(calls, list(named))
+                labels = labels or list(depths)
+                if labels != list(depths):
+                    one, other = next(pair for pair in zip_longest(labels, depths) if len(set(pair)) > 1)
                     raise checks.BadValue(
                         f"batches must call the modules alike, but where the first calls {one!r}, a later "
                         f"one calls {other!r}; observe batches that make other numbers of calls apart"
                     )
-                moments.update(found.values())
+                moments.update(list(depths.values()))
     finally:
         for handle in handles:
             handle.remove()
     if not moments.rows:
-        raise checks.BadValue(
-            "batches holds none; give at least one batch (an iterator can be used up only once)"
-        )
-    wide = [label for label, d in zip(labels, moments._widths) if d > moments.rows]
+        raise checks.BadValue("batches holds none; give at least one batch (an iterator runs only once)")
+    wide = [label for label, d in zip(labels, moments.widths, strict=True) if d > moments.rows]
     if wide:
         warnings.warn(
             f"the sample limits ranks: its {moments.rows} rows are fewer than the features of "
@@ -108,24 +118,24 @@ def observe(model, batches, modules, view="token", device="auto", inputs=None):
     return _dataset(moments, labels)
 
 
-def _named(model, modules):
+def _named(model: nn.Module, modules: Sequence[str]) -> dict[str, nn.Module]:
     # {name: module} of those asked for. torch.compile wraps modules, which puts `_orig_mod` into names.
     every = model.named_modules(remove_duplicate=False)
-    known, found = {name.replace("_orig_mod.", ""): module for name, module in every if name}, {}
+    known = {name.replace("_orig_mod.", ""): module for name, module in every if name}
+    found: dict[str, nn.Module] = {}
     for name in checks.sequence("modules", modules, 1):
         name = name.replace("_orig_mod.", "") if isinstance(name, str) else name
         module = known[checks.choice("module", name, known)]
         if same := [other for other, one in found.items() if one is module]:
             again = "is named twice" if same == [name] else f"is the same as {same[0]!r}"
-            raise checks.BadValue(
-                f"module {name!r} {again}; name it once, each of its calls is its own depth"
-            )
+            advice = "name it once, each of its calls is its own depth"
+            raise checks.BadValue(f"module {name!r} {again}; {advice}")
         found[name] = module
     return found
 
 
 @contextmanager
-def _evaluating(model):
+def _evaluating(model: nn.Module) -> Iterator[None]:
     # Compiled code calls no hooks, and fused attention makes padded batches nested tensors: both are off.
     training = {module: module.training for module in model.modules()}
     fused = torch.backends.mha.get_fastpath_enabled()
@@ -142,7 +152,7 @@ def _evaluating(model):
             module.training = flag
 
 
-def _call(model, given, device):
+def _call(model: nn.Module, given: Any, device: torch.device) -> None:
     if isinstance(given, list) and len(given) > 1:
         raise checks.BadType(
             f"batches: a list of {len(given)}, as a DataLoader gives, may hold labels; say what the model "
@@ -168,7 +178,7 @@ def _call(model, given, device):
     model(*(x.to(device) for x in plain), **{k: v.to(device) for k, v in named.items()})
 
 
-def _tensor_of(name, output):
+def _tensor_of(name: str, output: Any) -> Tensor:
     # Outputs such as transformers' are mappings, or objects with attributes.
     if isinstance(output, torch.Tensor):
         return output
@@ -182,24 +192,19 @@ def _tensor_of(name, output):
     raise checks.BadValue(f"module {name!r} returns {found} without a tensor; name one of its submodules")
 
 
-def _arranging(view):
-    # A view as a function of a module's name, its output and the batch.
+def _arranging(view: str | Callable) -> Arrange:
     if not callable(view):
         checks.choice("view", view, VIEWS)
         return lambda name, x, batch: _arranged(name, x, view)
-    return (lambda name, x, batch: view(x, batch)) if _needed(view) > 1 else (lambda name, x, batch: view(x))
-
-
-def _needed(function):
-    # How many positional arguments a function has to be given; 1 where it does not say.
     try:
-        found = inspect.signature(function).parameters.values()
-    except (ValueError, TypeError):
-        return 1
-    return sum(p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD for p in found)
+        parameters = inspect.signature(view).parameters.values()
+    except (ValueError, TypeError):  # it does not say
+        parameters = {}.values()
+    needed = sum(p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD for p in parameters)
+    return (lambda name, x, batch: view(x, batch)) if needed > 1 else (lambda name, x, batch: view(x))
 
 
-def _arranged(name, x, view):
+def _arranged(name: str, x: Tensor, view: str) -> Tensor:
     if view == "token" and (x.is_nested or x.ndim == 2):
         return torch.cat(x.unbind()) if x.is_nested else x
     if x.is_nested or x.ndim != 3:
@@ -211,70 +216,55 @@ def _arranged(name, x, view):
     return metrics.view(x, view)
 
 
-def _by_depth(calls, names):
+def _by_depth(calls: list[tuple[str, Tensor]], names: list[str]) -> dict[str, Tensor]:
     # {label: rows} of calls [(name, rows)], in the order of names if each is called once, else of calls.
     counts = Counter(name for name, _ in calls)
     if missing := [name for name in names if name not in counts]:
-        raise checks.BadValue(
-            f"modules {missing} were not called; name ones that the model's forward pass uses"
-        )
+        advice = "name ones that the model's forward pass uses"
+        raise checks.BadValue(f"modules {missing} were not called; {advice}")
     if len(calls) == len(names):
         calls = sorted(calls, key=lambda call: names.index(call[0]))
-    seen, found = Counter(), {}
+    seen, found = Counter[str](), {}
     for name, rows in calls:
         seen[name] += 1
         found[name if seen[name] == 1 else f"{name}#{seen[name]}"] = rows
     return found
 
 
-def _dataset(moments, modules):
-    spectra = {c: moments.singular_values(center=c == "centred") for c in ("centred", "uncentred")}
+def _dataset(moments: Moments, modules: list[str]) -> xr.Dataset:
+    spectra = {"centred": moments.singular_values(True), "uncentred": moments.singular_values(False)}
 
-    def over(function):
-        # (centring, depth), averaged over leading dimensions.
+    def mean(function: Callable[[Tensor], Tensor]) -> list[list[float]]:
+        # (centring, depth), over leading dimensions.
         return [[function(s).mean().item() for s in layers] for layers in spectra.values()]
 
-    width = max(s.shape[-1] for s in spectra["centred"])
-    values = np.full((2, len(modules), width), np.nan)
+    values = np.full((len(spectra), len(modules), max(moments.widths)), np.nan)
     for c, layers in enumerate(spectra.values()):
         for depth, s in enumerate(layers):
-            values[c, depth, : s.shape[-1]] = (
-                s.square().flatten(0, -2).mean(0).sqrt().cpu() if s.ndim > 1 else s.cpu()
-            )
-    rank = np.stack(
-        [over(lambda s, kind=kind: metrics.spectrum_rank(s, kind)) for kind in metrics.SPECTRA], 1
-    )
-    cka = (
-        moments.cka_matrix().flatten(0, -3).nanmean(0).cpu().numpy()
-        if moments._shape
-        else moments.cka_matrix().cpu().numpy()
-    )
-    variables = {  # name: (dims, values, long name)
-        "effective_rank": (
-            ("centring", "spectrum", "depth"),
-            rank,
-            "effective rank, mean over the view's matrices",
-        ),
-        "participation_ratio": (
-            ("centring", "depth"),
-            over(metrics.spectrum_participation),
-            "participation ratio",
-        ),
-        "stable_rank": (("centring", "depth"), over(metrics.spectrum_stable), "stable rank"),
-        "singular_value": (
-            ("centring", "depth", "mode"),
-            values,
-            "root mean square over matrices of each singular value",
-        ),
-        "cka": (("depth", "other_depth"), cka, "debiased linear CKA between depths, mean over matrices"),
-        "kernel_drift": (("transition",), 1 - np.diagonal(cka, 1), "1 - CKA of consecutive depths"),
-    }
+            size = s.square().flatten(0, -2).mean(0).sqrt() if s.ndim > 1 else s
+            values[c, depth, : s.shape[-1]] = size.cpu()
+    ranks = [mean(partial(metrics.spectrum_rank, spectrum=kind)) for kind in metrics.SPECTRA]
+    cka = moments.cka_matrix().reshape(-1, len(modules), len(modules)).nanmean(0).cpu().numpy()
     depths = range(len(modules))
-    return xr.Dataset(
-        {k: (dims, v, {"long_name": name, "units": "1"}) for k, (dims, v, name) in variables.items()},
-        coords={
-            "centring": list(spectra), "spectrum": list(metrics.SPECTRA), "depth": depths, "other_depth": depths,
-            "transition": depths[:-1], "module": ("depth", modules),
-        },
+    ds = xr.Dataset(
+        coords={"centring": list(spectra), "spectrum": list(metrics.SPECTRA), "depth": depths}
+        | {"other_depth": depths, "transition": depths[:-1], "module": ("depth", modules)},
         attrs={"rows": moments.rows},
-    )  # fmt: skip
+    )
+
+    def put(name: str, dims: str, values: Any, long_name: str) -> None:
+        ds[name] = (dims.split(), values, {"long_name": long_name, "units": "1"})
+
+    rank = np.stack(ranks, 1)
+    put("effective_rank", "centring spectrum depth", rank, "effective rank, mean over the view's matrices")
+    put("participation_ratio", "centring depth", mean(metrics.spectrum_participation), "participation ratio")
+    put("stable_rank", "centring depth", mean(metrics.spectrum_stable), "stable rank")
+    put(
+        "singular_value",
+        "centring depth mode",
+        values,
+        "root mean square over matrices of each singular value",
+    )
+    put("cka", "depth other_depth", cka, "debiased linear CKA between depths, mean over matrices")
+    put("kernel_drift", "transition", 1 - np.diagonal(cka, 1), "1 - CKA of consecutive depths")
+    return ds

@@ -1,17 +1,20 @@
-"""Markov chains whose spectrum is known: the chain, its exact statistics, sampling, and seven families.
+"""Markov chains whose spectrum is known: the chain, its exact statistics, sampling, and families of chains.
 
 Matrices are row-stochastic, `P[i, j] = Pr(next = j | now = i)`, float64 on the CPU. The correlation
 length is `xi = -1 / ln|lambda_2|` in steps, so that the slowest correlation decays as `exp(-t / xi)`.
 """
 
 import math
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.sparse import csgraph, csr_array
+from torch import Tensor
 
-from rgnb import checks
+from rgnb import _sampling, checks
 
 
 class MarkovChain:
@@ -34,7 +37,7 @@ class MarkovChain:
             message says where.
     """
 
-    def __init__(self, transition_matrix):
+    def __init__(self, transition_matrix: Tensor | ArrayLike):
         self._matrix = _validated(transition_matrix)
         self._stationary = _stationary(self._matrix)
         self._eigenvalues = _eigenvalues(self._matrix, self._stationary)
@@ -46,16 +49,30 @@ class MarkovChain:
         # Rounding leaves about 1e-16 where the eigenvalue is exactly zero.
         self._correlation_length = -1 / math.log(modulus) if modulus > 1e-12 else 0.0
 
-    transition_matrix = property(lambda self: self._matrix.clone())
-    stationary_distribution = property(lambda self: self._stationary.clone())
-    eigenvalues = property(lambda self: self._eigenvalues.clone())
-    correlation_length = property(lambda self: self._correlation_length)
-    n_states = property(lambda self: len(self._matrix))
+    @property
+    def transition_matrix(self) -> Tensor:
+        return self._matrix.clone()
 
-    def __repr__(self):
+    @property
+    def stationary_distribution(self) -> Tensor:
+        return self._stationary.clone()
+
+    @property
+    def eigenvalues(self) -> Tensor:
+        return self._eigenvalues.clone()
+
+    @property
+    def correlation_length(self) -> float:
+        return self._correlation_length
+
+    @property
+    def n_states(self) -> int:
+        return len(self._matrix)
+
+    def __repr__(self) -> str:
         return f"MarkovChain(n_states={self.n_states}, correlation_length={self.correlation_length:.4g})"
 
-    def autocorrelation(self, observable, lags):
+    def autocorrelation(self, observable: Tensor | ArrayLike, lags: Iterable[int]) -> Tensor:
         """Exact autocorrelation of an observable of the state, from powers of the transition matrix.
 
         Args:
@@ -74,13 +91,11 @@ class MarkovChain:
         f = f - pi @ f
         variance = pi @ f**2
         if not variance > torch.finfo(f.dtype).eps * scale:
-            raise checks.BadValue(
-                "observable must be finite and not constant; it has no autocorrelation otherwise"
-            )
+            raise checks.BadValue("observable must be finite and not constant, or it has no autocorrelation")
         powers = (torch.linalg.matrix_power(self._matrix, lag) for lag in lags)
         return torch.stack([(pi * f) @ (power @ f) / variance for power in powers])
 
-    def sample(self, batch, length, generator=None):
+    def sample(self, batch: int, length: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw stationary sequences by inversion of the conditional distributions.
 
         Args:
@@ -97,110 +112,52 @@ class MarkovChain:
                 f"batch * length must be at most 2**28 = {2**28}, got {batch} * {length}; draw them in parts"
             )
         if generator is not None and not isinstance(generator, torch.Generator):
-            raise checks.BadType(
-                f"generator must be a torch.Generator or None, got {type(generator).__name__}"
-            )
+            found = type(generator).__name__
+            raise checks.BadType(f"generator must be a torch.Generator or None, got {found}")
         device = generator.device if generator is not None else torch.device("cpu")
-        n = self.n_states
         uniform = torch.rand(length, batch, generator=generator, device=device, dtype=torch.float64)
-        state = torch.searchsorted(self._first.to(device), uniform[0], right=True).clamp_(max=n - 1)
+        law = self._stationary.cumsum(0).to(device)
+        first = torch.searchsorted(law / law[-1], uniform[0], right=True).clamp_(max=self.n_states - 1)
         sums = self._sums.to(device)
-        if n > TABLE_STATES:
-            return _walk(sums, state, uniform).T.contiguous()
-        # A table of the next state by state and leading bits of the uniform. Where those bits do not decide, it leads to
-        # an absorbing state n, and the few sequences that end there are drawn again from the same uniforms by search.
-        table = self._table.to(device)
-        cells = table.numel() // (n + 1)
-        leading = (uniform * cells).to(torch.int32)
-        tokens, cell = (
-            torch.empty(length, batch, dtype=torch.uint8, device=device),
-            torch.empty_like(leading[0]),
-        )
-        tokens[0] = state
-        for bits, before, after in _rows(leading[1:], tokens[:-1], tokens[1:]):
-            torch.index_select(table, 0, torch.add(bits, before, alpha=cells, out=cell), out=after)
-        again = (tokens[-1] == n).nonzero().squeeze(1)
-        tokens = tokens.T.contiguous().to(torch.int64)
-        if len(again):
-            tokens[again] = _walk(sums, state[again], uniform[:, again]).T
-        return tokens
+        if self.n_states > _sampling.TABLE_STATES:
+            return _sampling.inversion(sums, first, uniform)
+        return _sampling.lookup(self._table.to(device), sums, first, uniform)
 
     @cached_property
-    def _first(self):
-        first = self._stationary.cumsum(0)
-        return first / first[-1]
+    def _sums(self) -> Tensor:
+        return _sampling.cumulative(self._matrix)
 
     @cached_property
-    def _sums(self):
-        # Row i is i + its cumulative distribution: one search in the flat, sorted whole for (state + uniform) finds the next state.
-        cumulative = self._matrix.cumsum(1)
-        return (torch.arange(self.n_states)[:, None] + cumulative / cumulative[:, -1:]).flatten()
-
-    @cached_property
-    def _table(self):
-        # uint8, (n + 1, cells) flattened, of about 2^20 entries.
-        n = self.n_states
-        cells = 2 ** (20 - (n - 1).bit_length())
-        states = torch.arange(n)
-        bounds = (self._sums.view(n, n) - states[:, None])[:, :-1] * cells
-        # A cell that holds a bound, or has one so near that rounding could move it in, decides nothing.
-        below, above = ((bounds + margin).long().clamp(0, cells - 1) for margin in (-1e-6, 1e-6))
-        ends = torch.cat([above + 1, torch.full((n, 1), cells)], 1)
-        counts = ends.diff(dim=1, prepend=torch.zeros(n, 1, dtype=torch.int64))
-        rows = states.to(torch.uint8).repeat(n).repeat_interleave(counts.flatten()).view(n, cells)
-        rows.scatter_(1, torch.cat([below, above], 1), n)
-        return torch.cat([rows, rows.new_full((1, cells), n)]).flatten()
+    def _table(self) -> Tensor:
+        return _sampling.table(self._sums)
 
 
-TABLE_STATES = 64  # up to here a table of cells decides nearly every draw
-
-
-def _walk(sums, state, uniform):
-    # States of every step, (length, batch), from the first one and (length, batch) uniforms.
-    n = math.isqrt(len(sums))
-    uniform.clamp_(max=1 - 2**-40)  # so that state + uniform does not round up to state + 1
-    states = torch.empty_like(uniform)
-    states[0] = state
-    for u, before, after in _rows(uniform[1:], states[:-1], states[1:]):
-        torch.remainder(torch.searchsorted(sums, before + u, right=True), n, out=after)
-    return states.to(torch.int64)
-
-
-def _rows(*tensors):
-    # The rows of tensors side by side. Many at once are faster than one after the other, all at once would take memory in long sequences.
-    for parts in zip(*(x.split(4096) for x in tensors)):
-        yield from zip(*(part.unbind() for part in parts))
-
-
-def _states(n_states):
+def _states(n_states: int) -> int:
     # Stationary law and spectrum take dense linear algebra: minutes at this many states.
     return checks.integer("n_states", n_states, 2, 4096)
 
 
-def _tensor(name, values):
+def _tensor(name: str, values: Tensor | ArrayLike) -> Tensor:
     # Numbers in any form as a fresh float64 CPU tensor.
     return checks.tensor(name, values).detach().to("cpu", torch.float64, copy=True)
 
 
-def _validated(matrix):
+def _validated(matrix: Tensor | ArrayLike) -> Tensor:
     P = _tensor("transition_matrix", matrix)
     if P.ndim != 2 or P.shape[0] != P.shape[1] or not 2 <= len(P) <= 4096:
-        raise checks.BadValue(
-            f"transition_matrix must be square with 2 to 4096 states, got shape {tuple(P.shape)}"
-        )
+        shape = tuple(P.shape)
+        raise checks.BadValue(f"transition_matrix must be square with 2 to 4096 states, got shape {shape}")
     bad = ~torch.isfinite(P) | (P < 0)
     if bad.any():
         i, j = bad.nonzero()[0].tolist()
-        raise checks.BadValue(
-            f"transition_matrix[{i}, {j}] is {P[i, j].item()}; every entry must be finite and >= 0"
-        )
+        entry = P[i, j].item()
+        raise checks.BadValue(f"transition_matrix[{i}, {j}] is {entry}; every entry must be finite and >= 0")
     sums = P.sum(1)
     off = (sums - 1).abs()
     if off.max() > 1e-6:
-        i = off.argmax().item()
-        raise checks.BadValue(
-            f"row {i} of transition_matrix sums to {sums[i].item():.9g}; divide each row by its sum"
-        )
+        i = int(off.argmax())
+        total = f"{sums[i].item():.9g}"
+        raise checks.BadValue(f"row {i} of transition_matrix sums to {total}; divide each row by its sum")
     graph = csr_array(P.numpy() > 0)
     components, labels = csgraph.connected_components(graph, connection="strong")
     if components > 1:
@@ -211,8 +168,8 @@ def _validated(matrix):
         )
     # Every edge i -> j closes cycles of length level(i) + 1 - level(j); their gcd is the period.
     level = csgraph.shortest_path(graph, unweighted=True, indices=0).astype(int)
-    i, j = graph.nonzero()
-    period = int(np.gcd.reduce(level[i] + 1 - level[j]))
+    sources, targets = graph.nonzero()
+    period = int(np.gcd.reduce(level[sources] + 1 - level[targets]))
     if period > 1:
         raise checks.BadValue(
             f"transition_matrix is periodic with period {period}; make a state able to stay where it is"
@@ -220,7 +177,7 @@ def _validated(matrix):
     return P / sums[:, None]
 
 
-def _stationary(P):
+def _stationary(P: Tensor) -> Tensor:
     # Grassmann, Taksar and Heyman (1985): elimination without subtraction, accurate entry by entry
     # even where the chain nearly falls apart.
     A = P.numpy().copy()
@@ -233,7 +190,7 @@ def _stationary(P):
     return torch.from_numpy(pi / pi.sum())
 
 
-def _eigenvalues(P, pi):
+def _eigenvalues(P: Tensor, pi: Tensor) -> Tensor:
     flow = pi[:, None] * P
     if torch.allclose(flow, flow.T, rtol=1e-12, atol=1e-15):
         # Detailed balance: D^(1/2) P D^(-1/2) is symmetric, so the spectrum is real and well conditioned.
@@ -245,7 +202,7 @@ def _eigenvalues(P, pi):
     return values[torch.argsort(values.abs(), descending=True, stable=True)]
 
 
-def _second_eigenvalue(correlation_length):
+def _second_eigenvalue(correlation_length: float) -> float:
     xi = checks.positive("correlation_length", correlation_length)
     if xi > 1e12:
         raise checks.BadValue(
@@ -254,7 +211,7 @@ def _second_eigenvalue(correlation_length):
     return math.exp(-1 / xi)
 
 
-def _reach(R, top, target):
+def _reach(R: Tensor, top: float, target: float) -> MarkovChain:
     # Mix R, whose non-trivial spectrum lies in [0, top], with the uniform chain (lowers it) or with
     # the identity (raises it), so that the second eigenvalue is exactly `target`.
     n = len(R)
@@ -265,23 +222,23 @@ def _reach(R, top, target):
     return MarkovChain(s * torch.eye(n, dtype=torch.float64) + (1 - s) * R)
 
 
-def sticky(n_states, correlation_length, stationary_distribution=None):
+def sticky(
+    n_states: int, correlation_length: float, stationary_distribution: Tensor | ArrayLike | None = None
+) -> MarkovChain:
     """`lam I + (1 - lam) 1 pi^T`: every non-trivial eigenvalue is `lam = exp(-1 / xi)`.
 
     Args:
         stationary_distribution: (V,) positive weights, normalised here; None is uniform.
     """
-    n = _states(n_states)
-    lam = _second_eigenvalue(correlation_length)
-    pi = _tensor(
-        "stationary_distribution", [1] * n if stationary_distribution is None else stationary_distribution
-    )
+    n, lam = _states(n_states), _second_eigenvalue(correlation_length)
+    weights = [1] * n if stationary_distribution is None else stationary_distribution
+    pi = _tensor("stationary_distribution", weights)
     if pi.shape != (n,) or not (torch.isfinite(pi) & (pi > 0)).all():
         raise checks.BadValue(f"stationary_distribution must hold {n} finite weights > 0, got {pi.tolist()}")
     return MarkovChain(lam * torch.eye(n, dtype=torch.float64) + (1 - lam) * (pi / pi.sum()))
 
 
-def ring(n_states, correlation_length):
+def ring(n_states: int, correlation_length: float) -> MarkovChain:
     """Lazy walk on a ring, mixed with the uniform chain or made lazier: eigenvalues are cosines."""
     n = checks.integer("n_states", n_states, 3)
     lam = _second_eigenvalue(correlation_length)
@@ -290,18 +247,18 @@ def ring(n_states, correlation_length):
     return _reach((eye + step) / 2, (1 + math.cos(2 * math.pi / n)) / 2, lam)
 
 
-def cycle(n_states, correlation_length):
+def cycle(n_states: int, correlation_length: float) -> MarkovChain:
     """`lam * (cyclic shift) + (1 - lam) / V`: complex eigenvalues of modulus `lam`; not reversible."""
     n = checks.integer("n_states", n_states, 3)
     lam = _second_eigenvalue(correlation_length)
     return MarkovChain(lam * torch.eye(n, dtype=torch.float64).roll(1, 1) + (1 - lam) / n)
 
 
-def _block_average(n, blocks):
+def _block_average(n: int, blocks: int) -> Tensor:
     return torch.block_diag(*[torch.full((n // blocks,) * 2, blocks / n, dtype=torch.float64)] * blocks)
 
 
-def block(n_states, correlation_length, n_blocks=4):
+def block(n_states: int, correlation_length: float, n_blocks: int = 4) -> MarkovChain:
     """`lam * (average within blocks) + (1 - lam) / V`: `n_blocks - 1` slow modes at `lam`, the rest 0."""
     n = _states(n_states)
     m = checks.integer("n_blocks", n_blocks, 2)
@@ -311,7 +268,7 @@ def block(n_states, correlation_length, n_blocks=4):
     return MarkovChain(lam * _block_average(n, m) + (1 - lam) / n)
 
 
-def hierarchical(n_states, correlation_length, ratio=2.0):
+def hierarchical(n_states: int, correlation_length: float, ratio: float = 2.0) -> MarkovChain:
     """A correlation length at every scale, as in Dyson's hierarchical model.
 
     `P = Pi_0 + sum_j lam_j (Pi_j - Pi_{j-1})` with `Pi_j` the average within the `2^j` blocks of size
@@ -340,8 +297,8 @@ def hierarchical(n_states, correlation_length, ratio=2.0):
     return MarkovChain(P.clamp(min=0))  # rounding leaves about -1e-18 where a difference is zero
 
 
-def reversible(n_states, correlation_length, seed=0):
-    """A random symmetric chain (one draw a seed) with uniform stationary law and lambda_2 as asked.
+def reversible(n_states: int, correlation_length: float, seed: int = 0) -> MarkovChain:
+    """A random symmetric chain, one draw per seed, with uniform stationary law and lambda_2 as asked.
 
     The average of three random permutation matrices and their transposes, made lazy, then mixed with
     the uniform chain or with the identity until the second eigenvalue is `exp(-1 / xi)`.
@@ -350,12 +307,12 @@ def reversible(n_states, correlation_length, seed=0):
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     lam = _second_eigenvalue(correlation_length)
     eye = torch.eye(n, dtype=torch.float64)
-    mean = sum(eye[torch.from_numpy(rng.permutation(n))] for _ in range(3)) / 3
+    mean = torch.stack([eye[torch.from_numpy(rng.permutation(n))] for _ in range(3)]).sum(0) / 3
     R = (eye + (mean + mean.T) / 2) / 2
     return _reach(R, torch.linalg.eigvalsh(R)[-2].item(), lam)
 
 
-def dirichlet(n_states, alpha, seed=0):
+def dirichlet(n_states: int, alpha: float, seed: int = 0) -> MarkovChain:
     """Rows drawn from a Dirichlet(alpha) law: the spectrum is only measured, pi is far from uniform."""
     n = _states(n_states)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
@@ -368,28 +325,32 @@ def dirichlet(n_states, alpha, seed=0):
         ) from None
 
 
-def estimate(sequences, n_states=None, pseudocount=0.0):
-    """The chain of maximum likelihood for sequences of tokens: how often each state follows each other one.
+def estimate(
+    sequences: Tensor | ArrayLike | Iterable, n_states: int | None = None, pseudocount: float = 0.0
+) -> MarkovChain:
+    """The maximum-likelihood chain of sequences of tokens, from how often each state follows each other one.
 
-    The stationary law is that of the estimated matrix; beginnings of sequences are not used.
+    The stationary law is that of the estimated matrix; where sequences begin is not used.
 
     Args:
-        sequences: (batch, length) integers, or a list of sequences of any lengths; states 0, 1, ..., n_states - 1.
+        sequences: (batch, length) integers, or a list of sequences of any lengths; states are
+            0, 1, ..., n_states - 1.
         n_states: number of states; None: one more than the largest token, and each of them must occur.
         pseudocount: added to every transition's count; above 0 also states that were never left get a row,
             and with n_states those that never occur.
 
     Raises:
         TypeError: tokens are not integers.
-        ValueError: masked (missing) tokens, out of range or with gaps, no transition, or counts that give no usable chain.
+        ValueError: masked (missing) tokens, out of range or with gaps, no transition, or counts that give no
+            usable chain.
     """
-    sequences = checks.sequence("sequences", sequences)
-    tokens = [checks.tensor(f"sequences[{i}]", s) for i, s in enumerate(sequences)]
-    for i, s in enumerate(tokens):
-        if s.ndim != 1 or (len(s) and (s.is_floating_point() or s.dtype == torch.bool)):
-            kind = f"{s.dtype} of shape {tuple(s.shape)}"
+    several = checks.sequence("sequences", sequences)
+    given = [checks.tensor(f"sequences[{i}]", s) for i, s in enumerate(several)]
+    for i, x in enumerate(given):
+        if x.ndim != 1 or (len(x) and (x.is_floating_point() or x.dtype == torch.bool)):
+            kind = f"{x.dtype} of shape {tuple(x.shape)}"
             raise checks.BadType(f"sequences[{i}] must be one sequence of integers, got {kind}")
-    tokens = [s.cpu().numpy() for s in tokens if len(s)]
+    tokens = [x.cpu().numpy().astype(int) for x in given if len(x)]
     found = sorted({int(state) for s in tokens for state in np.unique(s)})
     n = max([*found, 1]) + 1 if n_states is None else _states(n_states)
     if found and not 0 <= found[0] <= found[-1] < n:
@@ -403,28 +364,28 @@ def estimate(sequences, n_states=None, pseudocount=0.0):
         gap = next((i for i, state in enumerate(found) if i != state), len(found))
         raise checks.BadValue(
             f"state {gap} of 0, ..., {n - 1} never occurs in the sequences; relabel the {len(found)} that do "
-            f"0, ..., {len(found) - 1}, as numpy.unique(sequences, return_inverse=True)[1] does; if the others "
-            "are states too, give n_states and a pseudocount"
+            f"0, ..., {len(found) - 1}, as numpy.unique(sequences, return_inverse=True)[1] does; if the "
+            "others are states too, give n_states and a pseudocount"
         )
-    n = _states(n)
-    counts = np.zeros((n, n))
+    counts = np.zeros((_states(n), n))
     for s in tokens:
-        np.add.at(counts, (s[:-1].astype(int), s[1:].astype(int)), 1.0)
-    counts += checks.positive("pseudocount", pseudocount) if pseudocount else 0.0
+        np.add.at(counts, (s[:-1], s[1:]), 1.0)
+    if pseudocount:
+        counts += checks.positive("pseudocount", pseudocount)
     total = counts.sum(1, keepdims=True)
+    advice = "set pseudocount, such as 0.5"
     if not total.all():
-        raise checks.BadValue(
-            f"state {int(np.flatnonzero(total == 0)[0])} is never left in the sequences; set pseudocount, "
-            "such as 0.5"
-        )
+        never = int(np.flatnonzero(total == 0)[0])
+        raise checks.BadValue(f"state {never} is never left in the sequences; {advice}")
     try:
         return MarkovChain(counts / total)
     except ValueError as error:
         raise checks.BadValue(
-            f"these sequences give no usable chain ({error}); set pseudocount, such as 0.5, "
-            "or use more of them"
+            f"these sequences give no usable chain ({error}); {advice}, or use more of them"
         ) from None
 
 
-FAMILIES = {f.__name__: f for f in (sticky, ring, cycle, block, hierarchical, reversible)}
+FAMILIES: dict[str, Callable[..., MarkovChain]] = {
+    f.__name__: f for f in (sticky, ring, cycle, block, hierarchical, reversible)
+}
 """The families that are built from `(n_states, correlation_length)`."""

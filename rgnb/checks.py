@@ -1,17 +1,25 @@
-"""Argument checks shared by every room: one clear error before any long work starts."""
+"""Checks of what a caller passes in: one clear error, before any long work starts."""
 
 import difflib
 import math
 import numbers
 import os
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:  # imported where they are needed: the command line checks arguments without them
+    import numpy as np
+    import torch
+    import xarray as xr
+
+T = TypeVar("T")
 
 
 class BadInput(Exception):
     """What was passed in cannot be used; the message says what to pass instead.
 
-    Only its two subclasses are raised. Any other error is a fault of the package or the machine's.
+    Only its two subclasses are raised. Any other error is a fault of the package or of the machine.
     """
 
 
@@ -27,38 +35,37 @@ class Failed(RuntimeError):
     """Work that could not be done, for a reason that the message gives in full: no traceback adds to it."""
 
 
-def instance(name, value, kind, where=""):
-    """Return `value` if it is of a class. TypeError that says what else it is, and `where` one comes from."""
+def instance(name: str, value: object, kind: type[T], where: str = "") -> T:
+    """Return `value` if it is of this class; else a TypeError that says what it is and `where` to get one."""
     if not isinstance(value, kind):
-        raise BadType(
-            f"{name} must be a {kind.__module__.partition('.')[0]} {kind.__name__}, "
-            f"got {type(value).__name__}{where and f'; {where}'}"
-        )
+        wanted = f"{kind.__module__.partition('.')[0]} {kind.__name__}"
+        raise BadType(f"{name} must be a {wanted}, got {type(value).__name__}{where and f'; {where}'}")
     return value
 
 
-def path(name, value):
+def path(name: str, value: str | os.PathLike) -> Path:
     """Return `value` as a Path. TypeError if it is none, ValueError if no file can have such a name."""
-    if not isinstance(value, str | os.PathLike) or (isinstance(value, str) and not value):
+    if not isinstance(value, str | os.PathLike) or value == "":
         raise BadType(f"{name} must be a path, got {value!r}")
-    if "\0" in os.fspath(value):
+    if "\0" in str(os.fspath(value)):
         raise BadValue(f"{name} must not hold a null character, got {value!r}")
     return Path(value)
 
 
-def integer(name, value, minimum, maximum=2**63 - 1):
-    """Return `value` as an int. TypeError if it is not an integer, ValueError if it is below `minimum` or above `maximum`."""
+def integer(name: str, value: object, minimum: int, maximum: int = 2**63 - 1) -> int:
+    """Return `value` as an int. TypeError if it is no integer, ValueError if it is out of range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise BadType(f"{name} must be an integer, got {value!r}; pass a whole number >= {minimum}")
-    if value < minimum:
+    found = int(value)
+    if found < minimum:
         raise BadValue(f"{name} must be at least {minimum}, got {value}")
-    if value > maximum:
+    if found > maximum:
         raise BadValue(f"{name} must be at most {maximum}, got {value}")
-    return int(value)
+    return found
 
 
-def number(name, value, above=-math.inf):
-    """Return `value` as a float. TypeError if it is not a real number, ValueError unless it is finite and greater than `above`."""
+def number(name: str, value: object, above: float = -math.inf) -> float:
+    """Return `value` as a float. TypeError if it is no number, ValueError unless finite and > `above`."""
     wanted = "finite" if above == -math.inf else f"finite and greater than {above:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise BadType(f"{name} must be a number, got {value!r}; pass one that is {wanted}")
@@ -71,25 +78,23 @@ def number(name, value, above=-math.inf):
     return found
 
 
-def positive(name, value):
-    """Return `value` as a float. TypeError if it is not a real number, ValueError unless finite and > 0."""
+def positive(name: str, value: object) -> float:
+    """Return `value` as a float. TypeError if it is no real number, ValueError unless finite and > 0."""
     return number(name, value, above=0)
 
 
-def fraction(name, value):
+def fraction(name: str, value: object) -> float:
     """Return `value` as a float. ValueError unless it lies strictly between 0 and 1."""
-    if positive(name, value) >= 1:
+    found = positive(name, value)
+    if found >= 1:
         raise BadValue(f"{name} must lie strictly between 0 and 1, got {value}")
-    return float(value)
+    return found
 
 
-def sequence(name, values, minimum=1):
-    """Return `values` as a tuple. TypeError if they cannot be iterated, ValueError if there are fewer than `minimum`."""
-    if (
-        isinstance(values, str | bytes | dict)
-        or not hasattr(values, "__iter__")
-        or getattr(values, "ndim", 1) == 0
-    ):
+def sequence(name: str, values: Any, minimum: int = 1) -> tuple:
+    """Return `values` as a tuple. TypeError if it is no sequence, ValueError if shorter than `minimum`."""
+    scalar = isinstance(values, str | bytes | dict) or getattr(values, "ndim", 1) == 0
+    if scalar or not hasattr(values, "__iter__"):
         raise BadType(f"{name} must be a sequence, got {values!r}; pass a list such as [{values!r}]")
     if hasattr(values, "is_nested"):  # a torch tensor: only a dense one can be taken apart into its rows
         tensor(name, values)
@@ -99,7 +104,7 @@ def sequence(name, values, minimum=1):
     return values
 
 
-def choice(name, value, options):
+def choice(name: str, value: T, options: Iterable) -> T:
     """Return `value` if it is one of `options`; else a ValueError that names the closest."""
     options = list(options)
     several = getattr(value, "ndim", 0) or not isinstance(value, Hashable)  # an array or a list equals none
@@ -113,8 +118,17 @@ def choice(name, value, options):
     return value
 
 
-def unmasked(name, values):
-    """ValueError if `values` are a numpy masked array, or lists that hold one, with masked entries."""
+def mapping(name: str, values: object, kind: type) -> None:
+    """TypeError unless `values` is a dict whose values are all of one class."""
+    if not isinstance(values, dict):
+        raise BadType(f"{name} must be a dict, got {type(values).__name__}")
+    for key, value in values.items():
+        if not isinstance(value, kind):
+            raise BadType(f"{name}[{key!r}] must be a {kind.__name__}, got {type(value).__name__}")
+
+
+def _unmasked(name: str, values: object) -> None:
+    # ValueError if `values` are a numpy masked array, or lists that hold one, with masked entries.
     import numpy as np
 
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
@@ -123,36 +137,10 @@ def unmasked(name, values):
     if isinstance(values, list | tuple):
         for i, value in enumerate(values):
             if isinstance(value, list | tuple | np.ma.MaskedArray):
-                unmasked(f"{name}[{i}]", value)
+                _unmasked(f"{name}[{i}]", value)
 
 
-def tensor(name, values):
-    """Return `values` as a dense tensor of real numbers, one that is such a tensor already as it is.
-
-    Raises:
-        TypeError: something else, or a sparse, nested or quantized tensor, or one on the meta device.
-        ValueError: a masked array with masked entries.
-    """
-    import numpy as np
-    import torch
-
-    if isinstance(values, torch.Tensor):
-        _dense(name, values)
-    else:
-        unmasked(name, values)
-        try:
-            values = np.asarray(values)
-            values = torch.from_numpy(
-                np.array(values, dtype=values.dtype.newbyteorder("="))
-            )  # any layout and byte order
-        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-            raise BadType(f"{name} must be a tensor or array of numbers: {error}") from None
-    if values.is_complex():
-        raise BadType(f"{name} must be real, got {values.dtype}")
-    return values
-
-
-def _dense(name, x):
+def _dense(name: str, x: "torch.Tensor") -> None:
     import torch
 
     if x.is_nested:
@@ -168,20 +156,58 @@ def _dense(name, x):
     raise BadType(f"{name} must be a dense tensor, got {found}; pass {instead}")
 
 
-def matrix(name, values):
-    """Return `values` as an (n, k) float64 tensor. ValueError unless it has that shape, n and k >= 1, and is finite."""
+def tensor(name: str, values: Any) -> "torch.Tensor":
+    """Return `values` as a dense tensor of real numbers; one that is such a tensor already, as it is.
+
+    Raises:
+        TypeError: something else, or a sparse, nested or quantized tensor, or one on the meta device.
+        ValueError: a masked array with masked entries.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        _dense(name, values)
+        found = values
+    else:
+        _unmasked(name, values)
+        try:
+            given = np.asarray(values)
+            native = np.array(given, dtype=given.dtype.newbyteorder("="))  # of any layout and byte order
+            found = torch.from_numpy(native)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise BadType(f"{name} must be a tensor or array of numbers: {error}") from None
+    if found.is_complex():
+        raise BadType(f"{name} must be real, got {found.dtype}")
+    return found
+
+
+def states(name: str, values: Any, n_states: int, mask: bool = False) -> "torch.Tensor":
+    """Return `values` as an int64 tensor of states 0..n_states-1, and [MASK] = n_states if `mask`."""
+    given, last = tensor(name, values), n_states if mask else n_states - 1
+    found = given.long()
+    if given.dtype.is_floating_point or (found.numel() and not 0 <= found.min() <= found.max() <= last):
+        raise BadValue(
+            f"{name} must be integers in 0..{last}{f' ([MASK] is {last})' * mask}, "
+            f"got {given.dtype} {found.unique().tolist()[:20]}"
+        )
+    return found
+
+
+def matrix(name: str, values: Any) -> "torch.Tensor":
+    """Return `values` as an (n, k) float64 tensor. ValueError unless finite, n and k >= 1."""
     found = tensor(name, values).double()
     if found.ndim != 2 or 0 in found.shape or not found.isfinite().all():
         raise BadValue(f"{name} must be (n, k) finite numbers, n and k >= 1, got shape {tuple(found.shape)}")
     return found
 
 
-def array(name, values):
+def array(name: str, values: Any) -> "np.ndarray":
     """Return `values` as a float64 numpy array of any shape."""
     return tensor(name, values).detach().cpu().double().numpy()
 
 
-def vector(name, values):
+def vector(name: str, values: Any) -> "np.ndarray":
     """Return `values` as an (n,) float64 array. ValueError unless it has that shape, n >= 1."""
     found = array(name, values)
     if found.ndim != 1 or not len(found):
@@ -189,7 +215,7 @@ def vector(name, values):
     return found
 
 
-def positives(name, values):
+def positives(name: str, values: Any) -> "np.ndarray":
     """Return `values` as a `vector`. ValueError unless they are finite and > 0."""
     found = vector(name, values)
     if not ((found > 0) & (found < math.inf)).all():
@@ -197,76 +223,56 @@ def positives(name, values):
     return found
 
 
-def paired(check, **values):
-    """Return several arguments that pass `check`, such as `vector` or `matrix`. ValueError unless they are of one length."""
+def paired(check: Callable[[str, Any], Any], **values: Any) -> list:
+    """Return arguments that each pass `check`, such as `vector`. ValueError unless they are of one length."""
     found = [check(name, v) for name, v in values.items()]
     if len({len(v) for v in found}) > 1:
         raise BadValue(f"{' and '.join(values)} must be of one length, got {[len(v) for v in found]}")
     return found
 
 
-WORDS = ("family", "mixing", "scheme")  # labels of a sweep's rows
-LABELLED = (
-    "state",
-    "view",
-    "centring",
-    "spectrum",
-    "correlation_length",
-    "target",
-    "direction",
-    "perturbation",
-    "scale",
-)
+WORDS = ("family", "mixing", "scheme")  # variables that hold labels of a sweep's rows
+CHOSEN_BY = "state view centring spectrum correlation_length target direction perturbation scale".split()
 
 
-def results(name, ds, **variables):
-    """TypeError unless `ds` is a Dataset; ValueError unless it holds these variables, of real numbers or `WORDS`, with (at least) these dims.
+def results(name: str, ds: object, **variables: str) -> None:
+    """TypeError unless `ds` is a Dataset, ValueError unless it holds these variables with these dims.
 
     Args:
-        variables: name of a variable -> its dims, separated by spaces. Dims of `LABELLED` need their coordinate, since values are chosen by it.
+        variables: name of a variable -> its dims, separated by spaces. Dims in `CHOSEN_BY` need their
+            coordinate, since values are chosen by it. Values are real numbers, or words for `WORDS`.
     """
     import xarray as xr
 
     if not isinstance(ds, xr.Dataset):
+        found = type(ds).__name__
         raise BadType(
-            f"{name} must be an xarray Dataset such as Experiment.run or sweep returns, "
-            f"got {type(ds).__name__}"
+            f"{name} must be an xarray Dataset such as Experiment.run or sweep returns, got {found}"
         )
     for variable, dims in variables.items():
         if variable not in ds:
-            raise BadValue(
-                f"{name} lacks the variable {variable!r}; it holds {sorted(map(str, ds.data_vars))}"
-            )
-        values = ds[variable]
-        if values.dtype.kind not in ("UTO" if variable in WORDS else "fiub"):
-            raise BadType(
-                f"{name}: {variable} must hold {'words' if variable in WORDS else 'real numbers'}, "
-                f"got {values.dtype}"
-            )
+            held = sorted(map(str, ds.data_vars))
+            raise BadValue(f"{name} lacks the variable {variable!r}; it holds {held}")
+        values, what = ds[variable], f"{name}: {variable}"
+        kinds, wanted = ("UTO", "words") if variable in WORDS else ("fiub", "real numbers")
+        if values.dtype.kind not in kinds:
+            raise BadType(f"{what} must hold {wanted}, got {values.dtype}")
         for dim in (*dims.split(), *map(str, values.dims)):
             if not values.sizes.get(dim):
-                raise BadValue(
-                    f"{name}: {variable} must have the dimension {dim!r}, of size 1 or more, "
-                    f"got {dict(values.sizes)}"
-                )
-            if dim in LABELLED and dim not in values.indexes:
-                raise BadValue(
-                    f"{name}: {variable} needs the coordinate {dim!r}, by which its values are chosen"
-                )
+                sizes = dict(values.sizes)
+                raise BadValue(f"{what} must have the dimension {dim!r}, of size 1 or more, got {sizes}")
+            if dim in CHOSEN_BY and dim not in values.indexes:
+                raise BadValue(f"{what} needs the coordinate {dim!r}, by which its values are chosen")
 
 
-def complete(name, values):
-    """Return `values`, a DataArray chosen from the results `name`.
-
-    Raises:
-        ValueError: an entry has no value (NaN); says which one, and what to do.
-    """
+def complete(name: str, values: "xr.DataArray") -> "xr.DataArray":
+    """Return `values`, chosen from the results `name`; ValueError that says where one is missing (NaN)."""
     import numpy as np
 
     missing = values.isnull().values
     if not missing.any():
         return values
-    place = dict(zip(values.dims, np.argwhere(missing)[0].tolist()))
+    place = dict(zip(values.dims, np.argwhere(missing)[0].tolist(), strict=True))
     one = values.isel(place)
     labels = place | {label: one[label].item() for label in one.coords if label != "provenance"}
     where = ", ".join(f"{label} {value}" for label, value in labels.items()) or "all"
@@ -283,24 +289,3 @@ def complete(name, values):
         f"{what} has no value (NaN) at {where}; {missing.sum()} of {missing.size} are missing, and nothing "
         f"is judged without them: {advice}"
     )
-
-
-def mapping(name, values, kind):
-    """TypeError unless `values` is a dict whose values are all of one class."""
-    if not isinstance(values, dict):
-        raise BadType(f"{name} must be a dict, got {type(values).__name__}")
-    for key, value in values.items():
-        if not isinstance(value, kind):
-            raise BadType(f"{name}[{key!r}] must be a {kind.__name__}, got {type(value).__name__}")
-
-
-def states(name, values, n_states, mask=False):
-    """Return `values` as an int64 tensor of states 0..n_states-1, and n_states, which stands for [MASK], if `mask`."""
-    given, last = tensor(name, values), n_states if mask else n_states - 1
-    found = given.long()
-    if given.dtype.is_floating_point or (found.numel() and not 0 <= found.min() <= found.max() <= last):
-        raise BadValue(
-            f"{name} must be integers in 0..{last}{f' ([MASK] is {last})' * mask}, "
-            f"got {given.dtype} {found.unique().tolist()[:20]}"
-        )
-    return found

@@ -1,6 +1,7 @@
 """Work side by side on a processor's cores."""
 
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time in a period, or "max"
 
 
-def available():
+def available() -> int:
     """How many cores this process may use: those of its affinity, fewer where a container's quota says so."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -19,10 +20,11 @@ def available():
 
 
 @contextmanager
-def workers(tasks):
-    """A `map` that runs up to `tasks` calls side by side, each in its share of the threads that torch may use.
+def workers(tasks: int) -> Iterator[Callable]:
+    """A `map` that runs up to `tasks` calls side by side, each with its share of torch's threads.
 
-    Worth it for calls that use one core however many there are, such as torch's decompositions of many small matrices.
+    Worth it for calls that use one core however many there are, such as torch's decompositions of many
+    small matrices.
     """
     import torch  # here, so that cores can be counted without it
 
@@ -32,7 +34,7 @@ def workers(tasks):
         yield map
         return
 
-    def share():  # both are settings of each thread by itself
+    def share() -> None:  # both settings belong to a thread
         torch.set_num_threads(threads // count)
         torch.set_grad_enabled(grad)
 

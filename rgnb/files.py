@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside and moved into place, checked when read, set aside where damaged."""
+"""Files that are whole or not there: moved into place when written, checked when read, or set aside."""
 
 import errno
 import hashlib
@@ -7,13 +7,15 @@ import os
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rgnb import checks
 
 
-def checkout():
+def checkout() -> Path | None:
     """The root of the checkout of rgnb that this package lies in; None where it is installed without one."""
     root = Path(__file__).resolve().parent.parent
     try:
@@ -23,8 +25,8 @@ def checkout():
     return root if project.get("name") == "rgnb" else None
 
 
-def make_writable(folder, what, advice):
-    """Make a folder where there is none, and see that files can be written there, before any work.
+def make_writable(folder: Path, what: str, advice: str) -> None:
+    """Make a folder where there is none, and make sure that files can be written there, before any work.
 
     Args:
         what, advice: what the folder is for, and what to do where it cannot be written, for the message.
@@ -42,7 +44,7 @@ def make_writable(folder, what, advice):
 
 
 @contextmanager
-def replacing(path):
+def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a path to write to; what was written there takes the place of `path` at once, or not at all.
 
     Raises:
@@ -62,13 +64,13 @@ def replacing(path):
         partial.unlink(missing_ok=True)
 
 
-def remove_partial(folder, name="*"):
-    """Remove what processes that were killed left half written beside `folder/name`; only for who holds the lock on those files."""
+def remove_partial(folder: str | Path, name: str = "*") -> None:
+    """Remove what killed processes left half written beside `folder/name`; hold the lock on those files."""
     for partial in Path(folder).glob(f".{name}.[0-9]*"):
         partial.unlink(missing_ok=True)
 
 
-READING = {  # what to do about an error in reading a file
+READING: dict[Any, str] = {  # what to do about an error in reading a file
     errno.EACCES: "get the right to read it",
     errno.EPERM: "get the right to read it",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
@@ -79,8 +81,8 @@ READING = {  # what to do about an error in reading a file
 
 
 @contextmanager
-def reading(path):
-    """Add to an error in reading a file that it was left alone and what to do."""
+def reading(path: str | Path) -> Iterator[None]:
+    """Note on an error in reading a file that the file was left as it is, and what to do."""
     try:
         yield
     except (OSError, MemoryError, ImportError) as error:
@@ -91,7 +93,7 @@ def reading(path):
         raise
 
 
-def content(path):
+def content(path: str | Path) -> bytes | None:
     """The bytes of a file, None where there is no such file; other errors as in `reading`."""
     with reading(path):
         try:
@@ -100,7 +102,7 @@ def content(path):
             return None
 
 
-def set_aside(path, why):
+def set_aside(path: str | Path, why: str) -> None:
     """Rename a damaged file, so that it can be looked at and made again, and say so on stderr.
 
     Raises:
@@ -112,15 +114,13 @@ def set_aside(path, why):
     try:
         os.replace(path, aside)
     except OSError as error:
-        raise OSError(
-            f"{path} is damaged ({why}) and cannot be set aside ({error.strerror}); move it away and run again"
-        ) from None
-    print(
-        f"{path} is damaged ({why}); it is kept as {aside.name} and made again", file=sys.stderr, flush=True
-    )
+        problem = f"cannot be set aside ({error.strerror}); move it away and run again"
+        raise OSError(f"{path} is damaged ({why}) and {problem}") from None
+    done = f"it is kept as {aside.name} and made again"
+    print(f"{path} is damaged ({why}); {done}", file=sys.stderr, flush=True)
 
 
-def digest(arrays):
+def digest(arrays: Mapping[str, Any]) -> str:
     """SHA-256 of named arrays of numbers or strings: {name: array} -> hex digits."""
     import numpy as np
 
@@ -129,7 +129,6 @@ def digest(arrays):
         array = np.asarray(array)
         numbers = array.dtype.kind in "biuf"
         found.update(json.dumps([name, array.shape, array.dtype.str if numbers else "text"]).encode())
-        found.update(
-            np.ascontiguousarray(array).data if numbers else json.dumps(array.tolist(), default=str).encode()
-        )
+        text = None if numbers else json.dumps(array.tolist(), default=str).encode()
+        found.update(np.ascontiguousarray(array).data if text is None else text)
     return found.hexdigest()

@@ -2,10 +2,14 @@
 
 Each position is selected independently with probability `rate`. Scheme "mask" shows [MASK] (id
 `n_states`) there; scheme "bert" (Devlin et al., arXiv:1810.04805) shows [MASK] in 80 %, a uniform random
-state in 10 % and the true state in 10 % of the cases. The task is to predict the true state at selected positions.
+state in 10 % and the true state in 10 % of the cases. The task is to predict the true state at selected
+positions.
 """
 
+from typing import Any
+
 import torch
+from torch import Generator, Tensor
 
 from rgnb import checks
 from rgnb.chains import MarkovChain
@@ -13,7 +17,13 @@ from rgnb.chains import MarkovChain
 SCHEMES = ("mask", "bert")
 
 
-def corrupt(tokens, n_states, rate=0.15, scheme="mask", generator=None):
+def corrupt(
+    tokens: Tensor,
+    n_states: int,
+    rate: float = 0.15,
+    scheme: str = "mask",
+    generator: Generator | None = None,
+) -> tuple[Tensor, Tensor]:
     """Select positions and corrupt them.
 
     Args:
@@ -37,7 +47,7 @@ def corrupt(tokens, n_states, rate=0.15, scheme="mask", generator=None):
     return torch.where(selected & (draw >= 0.9 * rate), random, inputs), selected
 
 
-def expected_counts(chain, scheme="mask"):
+def expected_counts(chain: MarkovChain, scheme: str = "mask") -> Tensor:
     """Shares of (shown, true) tokens among selected positions, in expectation over sequences and corruption.
 
     Args:
@@ -46,18 +56,14 @@ def expected_counts(chain, scheme="mask"):
     Returns:
         (V + 1, V) float64, summing to 1: rows are shown tokens, the last [MASK]; columns true states.
     """
-    pi, n = (
-        checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").stationary_distribution,
-        chain.n_states,
-    )
-    masked = 1.0 if checks.choice("scheme", scheme, SCHEMES) == "mask" else 0.8
-    seen = (
-        (torch.eye(n, dtype=pi.dtype) + 1 / n) * (1 - masked) / 2
-    )  # half of the rest is shown as it is, half a random state
+    pi = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").stationary_distribution
+    n, masked = len(pi), 1.0 if checks.choice("scheme", scheme, SCHEMES) == "mask" else 0.8
+    # Half of the rest is shown as it is, half as a random state.
+    seen = (torch.eye(n, dtype=pi.dtype) + 1 / n) * (1 - masked) / 2
     return torch.cat([seen, torch.full((1, n), masked, dtype=pi.dtype)]) * pi
 
 
-def _likelihoods(observed, n, scheme, rate):
+def _likelihoods(observed: Tensor, n: int, scheme: str, rate: float) -> tuple[Tensor, Tensor]:
     # Evidence about the true state x from the shown token o: at a position known to be selected
     # (target) and at any other position (context). Both (..., V), flat where o is [MASK].
     masked = (observed == n)[..., None]
@@ -70,7 +76,7 @@ def _likelihoods(observed, n, scheme, rate):
     return torch.where(masked, 1.0, target), torch.where(masked, 1.0, context)
 
 
-def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
+def bayes_posterior(chain: MarkovChain, observed: Tensor, scheme: str = "mask", rate: float = 0.15) -> Tensor:
     """Exact law of the true token at each position, were that position selected, given all that is shown.
 
     Forward-backward with normalised messages; under "mask" this is the posterior of a
@@ -91,9 +97,8 @@ def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
     n = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states
     observed = checks.states("observed", observed, n, mask=True)
     if observed.ndim != 2 or observed.numel() == 0:
-        raise checks.BadValue(
-            f"observed must be (batch, length), neither of them 0, got shape {tuple(observed.shape)}"
-        )
+        shape = tuple(observed.shape)
+        raise checks.BadValue(f"observed must be (batch, length), neither of them 0, got shape {shape}")
     P = chain.transition_matrix.to(observed.device)
     target, context = _likelihoods(observed, n, scheme, rate)
     length = observed.shape[1]
@@ -118,7 +123,7 @@ def bayes_posterior(chain, observed, scheme="mask", rate=0.15):
     return posterior / total
 
 
-def entropy(p):
+def entropy(p: Any) -> Tensor:
     """Shannon entropy in nats over the last axis, with 0 ln 0 = 0: (..., V) -> (...)."""
     p = checks.tensor("p", p).double()
     if p.ndim < 1 or not ((p >= 0) & (p <= 1 + 1e-6)).all():
@@ -126,7 +131,7 @@ def entropy(p):
     return torch.special.entr(p).sum(-1)
 
 
-def loss_floor(posterior, selected):
+def loss_floor(posterior: Tensor, selected: Tensor) -> float:
     """Smallest reachable mean cross-entropy (nats): the posterior's mean entropy at selected positions.
 
     Args:
@@ -134,7 +139,8 @@ def loss_floor(posterior, selected):
     """
     posterior, selected = checks.tensor("posterior", posterior), checks.tensor("selected", selected)
     if selected.dtype != torch.bool or posterior.shape[:-1] != selected.shape or not selected.any():
+        wanted, found = tuple(posterior.shape[:-1]), f"{selected.dtype} {tuple(selected.shape)}"
         raise checks.BadValue(
-            f"selected must be booleans of shape {tuple(posterior.shape[:-1])}, one of them True at least, got {selected.dtype} {tuple(selected.shape)}"
+            f"selected must be booleans of shape {wanted}, one of them True at least, got {found}"
         )
     return entropy(posterior[selected]).mean().item()

@@ -6,7 +6,7 @@ import torch
 from rgnb import checks
 
 
-def generator(*entropy, device="cpu"):
+def generator(*entropy: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch.Generator on `device` seeded from several integers, such as (seed, stream, block).
 
     Trailing zeros do not count (numpy's SeedSequence): give uses of one seed different leading streams.
@@ -15,7 +15,7 @@ def generator(*entropy, device="cpu"):
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
 
 
-def resolve_device(device="auto"):
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """`torch.device` for "auto" (CUDA, then MPS, then CPU) or for a named device that is there.
 
     Raises:
@@ -27,13 +27,9 @@ def resolve_device(device="auto"):
     kind = checks.choice("device", str(device).split(":")[0], available)
     try:
         found = torch.device(device)
-    except RuntimeError:
+    except RuntimeError:  # not the name of a device
         found = None
-    if (
-        not available[kind]
-        or found is None
-        or (kind == "cuda"
-        and (found.index or 0) >= torch.cuda.device_count())
-    ):
+    beyond = kind == "cuda" and found is not None and (found.index or 0) >= torch.cuda.device_count()
+    if found is None or beyond or not available[kind]:
         raise checks.BadValue(f"device {device!r} is not on this machine; use device='auto' or 'cpu'")
     return found

@@ -2,19 +2,24 @@
 
 What a member sees depends on its own seed and the step alone: the tokens of block k of seed s come from
 a generator seeded with (s, k). So a run resumes from its weights and the step number, and the members
-beside it change a result only through rounding: that of batched products, or of products shared out among threads.
+beside it change a result only through rounding: that of batched products, or of products shared out among
+threads.
 """
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from rgnb import _checkpoints as checkpoints
-from rgnb import checks, cores, files
+from rgnb import checks, cores
+from rgnb._checkpoints import Checkpoints, Group, Part, Progress
 from rgnb.chains import MarkovChain
 from rgnb.masking import SCHEMES, corrupt, expected_counts
 from rgnb.model import ModelConfig, ResidualMLP
@@ -27,19 +32,19 @@ GRADIENTS = ("sampled", "expected")
 SAVE_SECONDS = 60  # how often a running training writes its checkpoint
 
 
-def added(default):
-    """A field of a configuration that came later: results stored before it are found as long as it has its default."""
+def added(default: Any) -> Any:
+    """A field that came later: results stored before it are found as long as it has its default."""
     return field(default=default, metadata={"added": True})
 
 
-def plain(config):
-    """A configuration as plain data, the part of a result's key that it makes: fields that were `added` are left out at their default."""
-    values = {f.name: getattr(config, f.name) for f in fields(config)}
-    return {
-        f.name: values[f.name]
-        for f in fields(config)
-        if not ("added" in f.metadata and values[f.name] == f.default)
-    }
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as plain data, as it enters a result's key: without `added` fields at their default."""
+    found = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if "added" not in f.metadata or value != f.default:
+            found[f.name] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -48,26 +53,19 @@ class TrainConfig:
 
     scheme: str = "mask"  # corruption, see rgnb.masking
     rate: float = 0.15  # probability that a position is selected
-    batch: int = 32  # sequences a step
+    batch: int = 32  # sequences per step
     steps: int = 10_000
     learning_rate: float = 3e-4  # Adam, other settings at PyTorch's defaults
-    snapshots: tuple = (
-        100,
-        300,
-        1000,
-        3000,
-    )  # steps (multiples of 50) whose weights are kept, beside the last
+    # Steps (multiples of 50) whose weights are kept, beside the last.
+    snapshots: tuple[int, ...] = (100, 300, 1000, 3000)
     schedule: str = added("constant")  # of the learning rate, see `learning_rate_at`
-    weight_decay: float = added(
-        0.0
-    )  # decoupled (AdamW), of weight matrices alone, not of biases or LayerNorms
-    gradient: str = added(
-        "sampled"
-    )  # "expected": the exact expected gradient, without mixing alone; `batch` then has no effect
+    weight_decay: float = added(0.0)  # decoupled (AdamW), of weight matrices, not of biases or LayerNorms
+    # "expected": the exact expected gradient, without mixing alone; `batch` then has no effect.
+    gradient: str = added("sampled")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         snapshots = checks.sequence("snapshots", self.snapshots, 0)
-        values = {
+        values: dict[str, Any] = {
             "scheme": checks.choice("scheme", self.scheme, SCHEMES),
             "rate": checks.fraction("rate", self.rate),
             "batch": checks.integer("batch", self.batch, 1),
@@ -86,19 +84,21 @@ class TrainConfig:
             if step % BLOCK:
                 raise checks.BadValue(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
         if self.schedule == "cosine" and self.steps <= WARM_UP:
-            raise checks.BadValue(
-                f"steps must exceed the {WARM_UP} of the cosine schedule's warm-up, got {self.steps}"
-            )
+            warm_up = f"the {WARM_UP} of the cosine schedule's warm-up"
+            raise checks.BadValue(f"steps must exceed {warm_up}, got {self.steps}")
 
-    def learning_rate_at(self, step):
-        """The learning rate of a step (0, 1, ...): constant, or raised linearly over `WARM_UP` steps, then along a half cosine to 0."""
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step (0, 1, ...).
+
+        Constant, or raised linearly over `WARM_UP` steps, then lowered along a half cosine to 0.
+        """
         if self.schedule == "constant":
             return self.learning_rate
         rising, falling = (step + 1) / WARM_UP, (step - WARM_UP) / (self.steps - WARM_UP)
         return self.learning_rate * (rising if step < WARM_UP else (1 + math.cos(math.pi * falling)) / 2)
 
 
-def masked_loss(logits, tokens, selected):
+def masked_loss(logits: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
     """Cross-entropy (nats) averaged over each member's selected positions; 0 where none is selected.
 
     Args:
@@ -111,24 +111,25 @@ def masked_loss(logits, tokens, selected):
     return (losses * selected).sum((-1, -2)) / selected.sum((-1, -2)).clamp(min=1)
 
 
-def mixed_loss(model, inputs, tokens, selected):
+def mixed_loss(model: ResidualMLP, inputs: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
     """`masked_loss` of a stack with `mixing="tokens"`, its last channel MLP run at selected positions alone.
 
     Args:
         model: stack; inputs, tokens, selected: (members, batch, length).
     """
     flat = selected.flatten(1)
-    # The members differ in how many they selected: the shorter lists are filled up with positions that do not count.
+    # Members differ in how many they selected: shorter lists are filled up with positions that do not count.
     keep = flat.byte().sort(dim=1, descending=True, stable=True).indices[:, : flat.sum(1).max().clamp(min=1)]
     kept = (x.flatten(1).gather(1, keep).unsqueeze(1) for x in (tokens, selected))
     return masked_loss(model(inputs, keep), *kept)
 
 
-def count_loss(model, inputs, tokens, selected):
-    """`masked_loss` of a network without mixing, from counts: it has V + 1 distinct inputs, under the scheme "mask" a single one.
+def count_loss(model: ResidualMLP, inputs: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
+    """`masked_loss` of a network without mixing, from counts.
 
-    The loss is `sum_{o,x} N(o, x) * nll(x | o) / sum N`, with N the (V+1, V) counts of (shown, true)
-    pairs at selected positions; value and gradient equal the dense form's.
+    Such a network has V + 1 distinct inputs, under the scheme "mask" a single one. The loss is
+    `sum_{o,x} N(o, x) * nll(x | o) / sum N`, with N the (V+1, V) counts of (shown, true) pairs at selected
+    positions; value and gradient equal the dense form's.
 
     Args:
         model: stack with `mixing="none"`; inputs, tokens, selected: (members, batch, length).
@@ -139,7 +140,7 @@ def count_loss(model, inputs, tokens, selected):
     return _count_loss(model, counts)
 
 
-def _count_loss(model, counts):
+def _count_loss(model: ResidualMLP, counts: Tensor) -> Tensor:
     # The loss of each member from counts (members, V + 1, V) of (shown, true) pairs.
     n = model.config.n_states
     shown = counts.sum((0, 2)) > 0
@@ -149,34 +150,34 @@ def _count_loss(model, counts):
     return (counts * nll).sum((-1, -2)) / counts.sum((-1, -2)).clamp(min=1)
 
 
-def _batches(chain, config, stack, block, device):
-    # What the loss of each step of a block is taken from: BLOCK tuples of tokens, inputs, selected, each (members, batch, length),
-    # or of expected counts.
+def _batches(
+    chain: MarkovChain, config: TrainConfig, stack: ResidualMLP, block: int, device: torch.device
+) -> list[tuple[Tensor, ...]]:
+    # What the loss of each step of a block is taken from: BLOCK tuples of tokens, inputs, selected, each
+    # (members, batch, length), or of expected counts.
     if config.gradient == "expected":
         counts = expected_counts(chain, config.scheme).to(device, torch.float32)
         return [(counts.expand(len(stack.seeds), -1, -1),)] * BLOCK
     drawn = []
-    source = "cpu" if device.type == "mps" else device  # MPS has no float64, which sampling needs
+    source = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64 to sample with
     for seed in stack.seeds:
         g = generator(seed, 1, block, device=source)
         tokens = chain.sample(BLOCK * config.batch, stack.config.length, g)
         drawn.append((tokens, *corrupt(tokens, chain.n_states, config.rate, config.scheme, g)))
-    whole = [
-        torch.stack(x).unflatten(1, (BLOCK, config.batch)).transpose(0, 1).to(device) for x in zip(*drawn)
-    ]
-    return list(zip(*whole))
+    members = (torch.stack(x).unflatten(1, (BLOCK, config.batch)) for x in zip(*drawn, strict=True))
+    return list(zip(*(x.transpose(0, 1).to(device) for x in members), strict=True))
 
 
 class Diverged(FloatingPointError):
     """The loss of some seeds is not finite; the others were trained to the end and kept."""
 
-    def __init__(self, message, seeds):
+    def __init__(self, message: str, seeds: Sequence[int]):
         super().__init__(message)
         self.seeds = tuple(seeds)
 
 
-def check_gradient(model_config, train_config):
-    """ValueError where the exact expected gradient is asked for of a network for which there is no closed form."""
+def check_gradient(model_config: ModelConfig, train_config: TrainConfig) -> None:
+    """ValueError where the exact expected gradient is asked for, but has no closed form for the network."""
     if train_config.gradient == "expected" and model_config.mixing != "none":
         raise checks.BadValue(
             f'gradient "expected" is exact without mixing alone, got mixing {model_config.mixing!r}; '
@@ -184,36 +185,21 @@ def check_gradient(model_config, train_config):
         )
 
 
-def _parts(model_config, config, seeds, device):
-    # The members as stacks, each with its optimiser: [(stack, Adam)]. A CPU is fastest at single networks, one a core, once their
-    # products are large enough; a GPU, and small products, want all members in one batched operation.
-    apart = device.type == "cpu" and model_config.mixing == "tokens" and model_config.width >= 48
-    stacks = [
-        ResidualMLP(model_config, part).to(device)
-        for part in ([[seed] for seed in seeds] if apart else [seeds])
-    ]
-    return [(stack, _optimizer(stack, config, device)) for stack in stacks]
+def train(
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    chain: MarkovChain,
+    seeds: Sequence[int],
+    folder: str | Path,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> dict[int, dict[int, dict[str, Tensor]]]:
+    """Train one network per seed, together, and keep each member's weights in `folder/seed-<seed>/`.
 
-
-def _optimizer(stack, config, device):
-    # Adam where nothing decays.
-    matrices = {
-        name: p for name, p in stack.named_parameters() if name.endswith("weight") and "norm" not in name
-    }
-    others = [p for name, p in stack.named_parameters() if name not in matrices]
-    groups = [
-        {"params": list(matrices.values()), "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=device.type != "mps")
-
-
-def train(model_config, train_config, chain, seeds, folder, device="auto", progress=True):
-    """Train one network a seed, together, and keep each member's weights in `folder/seed-<seed>/`.
-
-    Goes on from the last checkpoint, to the same result bit by bit on the same CPU. Snapshots are safetensors files `step-<step>.safetensors`
-    that hold `weight.<parameter>`, `history` (the training loss in nats, averaged over each block of
-    50 steps) and `seconds` (wall time so far, shared out among the members trained together).
+    Goes on from the last checkpoint, to the same result bit by bit on the same CPU. Snapshots are safetensors
+    files `step-<step>.safetensors` that hold `weight.<parameter>`, `history` (the training loss in nats,
+    averaged over each block of 50 steps) and `seconds` (wall time so far, shared out among the members
+    trained together).
 
     Args:
         model_config: ModelConfig; train_config: TrainConfig; chain: MarkovChain with config.n_states states.
@@ -225,55 +211,77 @@ def train(model_config, train_config, chain, seeds, folder, device="auto", progr
 
     Raises:
         ValueError: chain and model disagree on the number of states.
-        FloatingPointError: the loss of some seeds is not finite (a `Diverged` that names them); the others are trained and kept.
+        FloatingPointError: the loss of some seeds is not finite (a `Diverged` that names them); the others
+            are trained and kept.
         OSError: a checkpoint cannot be written.
     """
     checks.instance("model_config", model_config, ModelConfig)
     checks.instance("train_config", train_config, TrainConfig)
-    if (
-        checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states
-        != model_config.n_states
-    ):
-        raise checks.BadValue(
-            f"the chain has {chain.n_states} states, the model {model_config.n_states}; make them equal"
-        )
+    n = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states
+    if n != model_config.n_states:
+        theirs = f"the model {model_config.n_states}"
+        raise checks.BadValue(f"the chain has {n} states, {theirs}; make them equal")
     check_gradient(model_config, train_config)
-    device, folder = resolve_device(device), checks.path("folder", folder)
-    setting = {
-        "chain": chain.transition_matrix.tolist(),
-        "model": plain(model_config),
-        "train": {k: v for k, v in plain(train_config).items() if k not in ("steps", "snapshots")},
-    }
-    if train_config.schedule != "constant":  # a longer training is then another one from the start
-        setting["train"]["steps"] = train_config.steps
+    run = _Run(model_config, train_config, chain, resolve_device(device))
+    folder = checks.path("folder", folder)
     seeds = [checks.integer("seeds", seed, 0) for seed in checks.sequence("seeds", seeds)]
     steps = sorted({*(s for s in train_config.snapshots if s < train_config.steps), train_config.steps})
-    stores = {seed: checkpoints.Store(folder / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
+    checkpoints = Checkpoints(folder, run.setting(), seeds, steps)
 
-    group_store, diverged = checkpoints.Store(folder, setting), {}
-    for done, members, state in checkpoints.groups(stores, group_store, steps, BLOCK):
-        path = group_store.folder / f"resume-{files.digest({'seeds': members})[:12]}.safetensors"
-        save = partial(group_store.save, path)
-        diverged |= _train_group(
-            model_config, train_config, chain, members, stores, done, state, steps, save, device, progress
-        )
-    for path in group_store.folder.glob("resume-*.safetensors"):
-        state = group_store.load(path)
-        if state and set(state["seeds"].tolist()) <= set(seeds):
-            path.unlink()
+    diverged: dict[int, int] = {}
+    for group in checkpoints.groups(BLOCK):
+        diverged |= _train_group(run, group, checkpoints, progress)
+    checkpoints.clear()
     if diverged:
-        where = " and ".join(
-            f"of seed {seed} between steps {step} and {step + BLOCK}"
-            for seed, step in sorted(diverged.items())
-        )
-        raise Diverged(
-            f"the loss {where} is not finite; use a learning_rate below {train_config.learning_rate:g}",
-            diverged,
-        )
-    return {seed: {step: store.load(store.path(step)) for step in steps} for seed, store in stores.items()}
+        lost = [
+            f"of seed {s} between steps {step} and {step + BLOCK}" for s, step in sorted(diverged.items())
+        ]
+        advice = f"use a learning_rate below {train_config.learning_rate:g}"
+        raise Diverged(f"the loss {' and '.join(lost)} is not finite; {advice}", list(diverged))
+    return checkpoints.snapshots()
 
 
-def _step(stack, optimizer, config, step, batch):
+@dataclass(frozen=True)
+class _Run:
+    # What the members of one training share.
+    model: ModelConfig
+    config: TrainConfig
+    chain: MarkovChain
+    device: torch.device
+
+    def setting(self) -> dict[str, Any]:
+        # What decides a member's weights beside its seed.
+        # A longer training goes on from a shorter one; with a schedule it is another one from the start.
+        left_out = ("steps", "snapshots") if self.config.schedule == "constant" else ("snapshots",)
+        return {
+            "chain": self.chain.transition_matrix.tolist(),
+            "model": plain(self.model),
+            "train": {k: v for k, v in plain(self.config).items() if k not in left_out},
+        }
+
+    def parts(self, seeds: Sequence[int]) -> list[Part]:
+        # A CPU is fastest at single networks, one per core, once their products are large enough; a GPU, and
+        # small products, want all members in one batched operation.
+        apart = self.device.type == "cpu" and self.model.mixing == "tokens" and self.model.width >= 48
+        split = [[seed] for seed in seeds] if apart else [seeds]
+        stacks = [ResidualMLP(self.model, part).to(self.device) for part in split]
+        return [Part(stack, _optimizer(stack, self.config, self.device)) for stack in stacks]
+
+
+def _optimizer(stack: ResidualMLP, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+    # Adam where nothing decays.
+    named = dict(stack.named_parameters())
+    matrices = [name for name in named if name.endswith("weight") and "norm" not in name]
+    groups = [
+        {"params": [named[name] for name in matrices], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in named.items() if name not in matrices], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=device.type != "mps")
+
+
+def _step(
+    stack: ResidualMLP, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, batch: tuple
+) -> Tensor:
     # One step of a stack, numbered from 0; its members' losses before it.
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate_at(step)
@@ -288,68 +296,70 @@ def _step(stack, optimizer, config, step, batch):
     return loss.detach()
 
 
-def _block(part, chain, config, block, device):
+def _block(part: Part, run: _Run, block: int) -> Tensor:
     # One block of steps of a stack; its members' mean losses.
-    stack, optimizer = part
-    batches = _batches(chain, config, stack, block, device)
-    return (
-        sum(_step(stack, optimizer, config, block * BLOCK + i, batch) for i, batch in enumerate(batches))
-        / BLOCK
-    ).cpu()
+    batches = _batches(run.chain, run.config, part.stack, block, run.device)
+    steps = range(block * BLOCK, (block + 1) * BLOCK)
+    losses = [_step(*part, run.config, step, batch) for step, batch in zip(steps, batches, strict=True)]
+    return (sum(losses[1:], losses[0]) / BLOCK).cpu()
 
 
-def _train_group(model_config, config, chain, seeds, stores, done, state, steps, save, device, progress):
+def _train_group(run: _Run, group: Group, checkpoints: Checkpoints, show: bool) -> dict[int, int]:
     # Returns {seed: step after which its loss was not finite}; the others' snapshots are stored.
-    parts = _parts(model_config, config, seeds, device)
-    history, seconds, diverged = torch.zeros(0, len(seeds)), 0.0, {}
+    from tqdm import tqdm  # needed for training alone
 
-    def keep(step):
+    seeds, done, last = group.seeds, group.done, run.config.steps
+    progress = Progress(run.parts(seeds), seeds, torch.zeros(0, len(seeds)))
+    diverged: dict[int, int] = {}
+
+    def keep(step: int) -> None:
         for i, seed in enumerate(seeds):
             if seed not in diverged:
-                stores[seed].save(stores[seed].path(step), checkpoints.weights(parts, history, seconds, i))
+                checkpoints.keep(progress, i, step)
 
-    if state:
-        history, seconds = state["history"], state["seconds"].item()
-        checkpoints.resume(parts, state, done)
-        if done in steps:  # stopped after the checkpoint, before the last of its snapshots
+    if group.state:
+        progress.resume(group.state, done)
+        if done in checkpoints.steps:  # stopped after the checkpoint, before the last of its snapshots
             keep(done)
 
     saved = now = time.monotonic()
     label = f"training {len(seeds)} seed{'s' * (len(seeds) > 1)}"
-    from tqdm import tqdm  # only who trains needs it
-
-    bar = tqdm(total=config.steps, initial=done, desc=label, unit="step", disable=not progress)
-    with bar, cores.workers(len(parts)) as each:
-        for block in range(done // BLOCK, config.steps // BLOCK):
-            losses = torch.cat(
-                list(each(partial(_block, chain=chain, config=config, block=block, device=device), parts))
-            )
-            diverged = {
-                s: block * BLOCK for s, finite in zip(seeds, torch.isfinite(losses)) if not finite
-            } | diverged
+    bar = tqdm(total=last, initial=done, desc=label, unit="step", disable=not show)
+    with bar, cores.workers(len(progress.parts)) as each:
+        for block in range(done // BLOCK, last // BLOCK):
+            losses = torch.cat(list(each(partial(_block, run=run, block=block), progress.parts)))
+            for seed, finite in zip(seeds, torch.isfinite(losses).tolist(), strict=True):
+                if not finite:
+                    diverged.setdefault(seed, block * BLOCK)
             if len(diverged) == len(seeds):
                 break
-            history = torch.cat([history, losses[None]])
+            progress.history = torch.cat([progress.history, losses[None]])
             started, now = now, time.monotonic()
-            seconds += (now - started) / len(seeds)
+            progress.seconds += (now - started) / len(seeds)
             step = (block + 1) * BLOCK
             bar.update(BLOCK)
             bar.set_postfix(loss=f"{losses.nanmean():.4f}", refresh=False)
-            if step in steps or now - saved > SAVE_SECONDS:
-                save(checkpoints.resume_state(parts, history, seconds, seeds))
+            if step in checkpoints.steps or now - saved > SAVE_SECONDS:
+                checkpoints.save(progress)
                 saved = now
-            if step in steps:
+            if step in checkpoints.steps:
                 keep(step)
     return diverged
 
 
-def seconds_a_step(model_config, train_config, chain, seeds, device="auto"):
+def seconds_a_step(
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    chain: MarkovChain,
+    seeds: Sequence[int],
+    device: str | torch.device = "auto",
+) -> float:
     """Wall time of one training step of these members together (seconds): the mean of a few, timed now."""
-    device = resolve_device(device)
-    parts = _parts(model_config, train_config, seeds, device)
-    batches = [_batches(chain, train_config, stack, 0, device) for stack, _ in parts]
+    run = _Run(model_config, train_config, chain, resolve_device(device))
+    parts = run.parts(seeds)
+    batches = [_batches(chain, train_config, part.stack, 0, run.device) for part in parts]
 
-    def steps(k):
+    def steps(k: int) -> None:
         for loss in each(lambda i: _step(*parts[i], train_config, k, batches[i][k]), range(len(parts))):
             loss.sum().item()  # waits for the device
 
@@ -362,14 +372,13 @@ def seconds_a_step(model_config, train_config, chain, seeds, device="auto"):
     return (time.monotonic() - started) / done
 
 
-def load_model(config, snapshot):
-    """A single network with the weights of one snapshot, as `train` returns it; ValueError where they are another network's."""
-    checks.mapping("snapshot", snapshot, torch.Tensor)
+def load_model(config: ModelConfig, snapshot: Mapping[str, Tensor]) -> ResidualMLP:
+    """A single network with the weights of a snapshot from `train`; ValueError if they do not fit."""
+    checks.mapping("snapshot", snapshot, Tensor)
     model, prefix = ResidualMLP(config), "weight."
+    weights = {k.removeprefix(prefix): v[None] for k, v in snapshot.items() if str(k).startswith(prefix)}
     try:
-        model.load_state_dict(
-            {k.removeprefix(prefix): v[None] for k, v in snapshot.items() if str(k).startswith(prefix)}
-        )
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise checks.BadValue(f"snapshot holds the weights of another network than config: {error}") from None
     return model

@@ -55,7 +55,7 @@ training.SAVE_SECONDS = -1
 train = training._train_group
 
 def spy(*arguments):
-    print("from step", arguments[5], flush=True)
+    print("from step", arguments[1].done, flush=True)
     return train(*arguments)
 
 training._train_group = spy

@@ -1,49 +1,58 @@
 """Sums over rows that arrive in batches, from which ranks, CKA and drift follow exactly."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from rgnb import checks, metrics
+from rgnb import checks
+from rgnb.metrics._rows import NOT_FINITE
+from rgnb.metrics.similarity import cka_from_hsic, unbiased_hsic
 
 LIMIT = 2**29  # entries of the largest sum over rows: 4 GiB, of which a result takes a few
 
 
 class Moments:
-    """Sums over rows from which ranks, CKA and kernel drift of L layers follow, exactly, in whatever batches the rows arrive.
+    """Sums over rows from which ranks, CKA and kernel drift of L layers follow exactly.
 
-    Memory, and time for one row, are O(D^2), D the layers' widths added up, at most 23170 (4 GiB). Works in
-    float64; a spectrum comes from the eigenvalues of a covariance matrix, so that singular values below
-    about 1e-8 of the largest count as 0.
+    Rows may arrive in any batches. Memory, and time for one row, are O(D^2), D the layers' widths added up,
+    at most 23170 (4 GiB). Works in float64; a spectrum comes from the eigenvalues of a covariance matrix, so
+    that singular values below about 1e-8 of the largest count as 0.
+
+    Attributes:
+        rows: how many were added; widths: of the layers, empty before the first rows.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rows = 0
+        self.widths: list[int] = []
 
-    def update(self, layers):
-        """Add rows: sequence of L tensors (..., n, d_l) that share all but d_l, leading dimensions and widths as in earlier calls.
+    def update(self, layers: Sequence[Tensor]) -> None:
+        """Add rows: sequence of L tensors (..., n, d_l) that share all but d_l.
+
+        Leading dimensions and widths are as in earlier calls.
 
         Raises:
             ValueError: NaN or infinite values, shapes that do not fit, or rows that are too wide; nothing is
                 added then.
         """
-        layers = [
-            self._checked(f"layers[{i}]", x) for i, x in enumerate(checks.sequence("layers", layers, 1))
-        ]
-        shapes = {tuple(x.shape[:-1]) for x in layers}
+        given = checks.sequence("layers", layers, 1)
+        found = [_checked(f"layers[{i}]", x) for i, x in enumerate(given)]
+        shapes = {tuple(x.shape[:-1]) for x in found}
         if len(shapes) > 1:
-            raise checks.BadValue(
-                f"layers must share their leading dimensions and rows, got {sorted(shapes)}"
-            )
-        shape, widths = layers[0].shape[:-2], [x.shape[-1] for x in layers]
+            shared = "layers must share their leading dimensions and rows"
+            raise checks.BadValue(f"{shared}, got {sorted(shapes)}")
+        shape, widths = found[0].shape[:-2], [x.shape[-1] for x in found]
         if not self.rows:
-            self._begin(layers, shape, widths)
-        elif (shape, widths) != (self._shape, self._widths):
+            self._begin(found, shape, widths)
+        elif (shape, widths) != (self._shape, self.widths):
             raise checks.BadValue(
-                f"layers must have leading dimensions {tuple(self._shape)} and widths {self._widths} as before, "
-                f"got {tuple(shape)} and {widths}; start new Moments for another network or view"
+                f"layers must have leading dimensions {tuple(self._shape)} and widths {self.widths} as "
+                f"before, got {tuple(shape)} and {widths}; start new Moments for another network or view"
             )
-        x = (torch.cat(layers, -1) - self._shift[..., None, :]) / self._scale[..., None, :]
+        x = (torch.cat(found, -1) - self._shift[..., None, :]) / self._scale[..., None, :]
         squares = x**2 @ self._member
         self._gram += x.mT @ x
         self._sum += x.sum(-2)
@@ -51,21 +60,7 @@ class Moments:
         self._square_times_square += squares.mT @ squares
         self.rows += x.shape[-2]
 
-    @staticmethod
-    def _checked(name, x):
-        x = checks.tensor(name, x).detach()
-        if x.ndim < 2 or 0 in x.shape:
-            raise checks.BadValue(
-                f"{name} must be real numbers (..., n, d) with n, d >= 1, got {x.dtype} of shape {tuple(x.shape)}"
-            )
-        x = (x.cpu() if x.device.type == "mps" else x).double()  # MPS has no float64
-        if not torch.isfinite(x).all():
-            raise checks.BadValue(
-                f"{name} holds NaN or infinite values; drop those rows or fix the network first"
-            )
-        return x
-
-    def _begin(self, layers, shape, widths):
+    def _begin(self, layers: list[Tensor], shape: torch.Size, widths: list[int]) -> None:
         total = sum(widths)
         entries = math.prod(shape) * total**2
         if entries > LIMIT:
@@ -75,48 +70,43 @@ class Moments:
                 "fewer layers at a time, pool features (feature maps: view=lambda x: x.mean((-2, -1))), or "
                 "give metrics.kernel_drift a sample of rows, whose memory grows with the rows"
             )
-        # Sums of fourth powers cancel badly far from the mean and overflow at large sizes: rows are counted from the
-        # first batch's mean, in units of its spread.
-        self._shape, self._widths = shape, widths
-        shift, scale, self._size = [], [], []
+        # Sums of fourth powers cancel badly far from the mean and overflow at large sizes: rows are counted
+        # from the first batch's mean, in units of its spread.
+        self._shape, self.widths = shape, widths
+        shifts, scales, sizes = [], [], []
         for x in layers:
             mean = x.mean(-2)
             size, spread = (y.square().mean((-2, -1)).sqrt() for y in (x, x - mean[..., None, :]))
             spread = torch.where(spread > 1e-12 * size, spread, torch.where(size > 0, size, 1.0))
-            shift.append(mean)
-            scale.append(spread[..., None].expand_as(mean))
-            self._size.append(size / spread)
-        self._shift, self._scale, self._size = (
-            torch.cat(shift, -1),
-            torch.cat(scale, -1),
-            torch.stack(self._size, -1),
-        )
+            shifts.append(mean)
+            scales.append(spread[..., None].expand_as(mean))
+            sizes.append(size / spread)
+        self._shift, self._scale = torch.cat(shifts, -1), torch.cat(scales, -1)
+        self._size = torch.stack(sizes, -1)
+        # (D, L): which layer a column is of.
+        self._member = torch.block_diag(*(torch.ones(d, 1) for d in widths)).to(self._shift)
         new = self._shift.new_zeros
-        self._member = torch.block_diag(*(torch.ones(d, 1) for d in widths)).to(
-            self._shift
-        )  # (D, L): which layer a column is of
         self._gram, self._sum = new(*shape, total, total), new(*shape, total)
         self._square_times_x = new(*shape, len(widths), total)
         self._square_times_square = new(*shape, len(widths), len(widths))
 
-    def singular_values(self, center=True):
-        """Singular values of each layer's rows: list of L tensors (..., d_l); see `metrics.singular_values`."""
+    def singular_values(self, center: bool = True) -> list[Tensor]:
+        """Singular values of each layer: list of L tensors (..., d_l); see `metrics.singular_values`."""
         self._enough(1)
         gram = self._centred()[0] if center else self._uncentred()
-        spectra, start = [], 0
-        for d in self._widths:
+        constant, spectra, start = self._constant(), [], 0
+        for i, d in enumerate(self.widths):
             block = gram[..., start : start + d, start : start + d]
             s = torch.linalg.eigvalsh(block).flip(-1)
             floor = max(d, 16) * torch.finfo(s.dtype).eps * s[..., :1]
-            unit = 1.0 if not center else self._scale[..., start, None]
-            spectra.append(torch.where(s > floor, s.clamp(min=0), 0.0).sqrt() * unit)
+            s = torch.where(s > floor, s.clamp(min=0), 0.0).sqrt()
+            if center:
+                s = torch.where(constant[..., i, None], 0.0, s * self._scale[..., start, None])
+            spectra.append(s)
             start += d
-        if center:
-            constant = self._constant()
-            spectra = [torch.where(constant[..., i, None], 0.0, s) for i, s in enumerate(spectra)]
         return spectra
 
-    def cka_matrix(self, debiased=True):
+    def cka_matrix(self, debiased: bool = True) -> Tensor:
         """CKA between every two layers: (..., L, L); see `metrics.cka_matrix`."""
         self._enough(4)
         n, member = self.rows, self._member
@@ -128,39 +118,41 @@ class Moments:
             m2 = mean**2 @ member
             w = (self._square_times_x * mean[..., None, :]) @ member
             k = member.T @ (mean[..., :, None] * self._gram * mean[..., None, :]) @ member
-            outer = q[..., :, None] * m2[..., None, :]
-            qr = (
-                self._square_times_square
-                - 2 * (w + w.mT)
-                + outer
-                + outer.mT
-                + 4 * k
-                - 3 * n * m2[..., :, None] * m2[..., None, :]
-            )
+            qm, mm = q[..., :, None] * m2[..., None, :], 3 * n * m2[..., :, None] * m2[..., None, :]
+            qr = self._square_times_square - 2 * (w + w.mT) + qm + qm.mT + 4 * k - mm
             q = q - n * m2
-            cross = metrics.unbiased_hsic(cross, q[..., :, None], q[..., None, :], qr, n)
-        return metrics.cka_from_hsic(cross, self._constant())
+            cross = unbiased_hsic(cross, q[..., :, None], q[..., None, :], qr, n)
+        return cka_from_hsic(cross, self._constant())
 
-    def kernel_drift(self, debiased=True):
+    def kernel_drift(self, debiased: bool = True) -> Tensor:
         """`1 - CKA` between consecutive layers: (..., L - 1); see `metrics.kernel_drift`."""
         return 1 - self.cka_matrix(debiased).diagonal(1, -2, -1)
 
-    def _enough(self, rows):
+    def _enough(self, rows: int) -> None:
         if self.rows < rows:
             raise checks.BadValue(f"at least {rows} rows are needed, got {self.rows}; update() with more")
 
-    def _centred(self):
+    def _centred(self) -> tuple[Tensor, Tensor]:
         mean = self._sum / self.rows
         return self._gram - self.rows * mean[..., :, None] * mean[..., None, :], mean
 
-    def _uncentred(self):
+    def _uncentred(self) -> Tensor:
         scaled = self._gram * self._scale[..., :, None] * self._scale[..., None, :]
         cross = (self._sum * self._scale)[..., :, None] * self._shift[..., None, :]
         return scaled + cross + cross.mT + self.rows * self._shift[..., :, None] * self._shift[..., None, :]
 
-    def _constant(self):
+    def _constant(self) -> Tensor:
         spread = self._centred()[0].diagonal(dim1=-2, dim2=-1) @ self._member
-        return (
-            spread.clamp(min=0).sqrt()
-            <= self.rows * torch.finfo(spread.dtype).eps * self._size * self.rows**0.5
-        )
+        noise = self.rows * torch.finfo(spread.dtype).eps * self._size * self.rows**0.5
+        return spread.clamp(min=0).sqrt() <= noise
+
+
+def _checked(name: str, x: Any) -> Tensor:
+    x = checks.tensor(name, x).detach()
+    if x.ndim < 2 or 0 in x.shape:
+        found = f"{x.dtype} of shape {tuple(x.shape)}"
+        raise checks.BadValue(f"{name} must be real numbers (..., n, d) with n, d >= 1, got {found}")
+    x = (x.cpu() if x.device.type == "mps" else x).double()  # MPS has no float64
+    if not torch.isfinite(x).all():
+        raise checks.BadValue(f"{name} {NOT_FINITE}")
+    return x
