@@ -517,7 +517,7 @@ def test_analyses_of_any_setting(ends_well, analysis, setting):
     untrained = {f"weight.{k}": v[0] for k, v in ResidualMLP(setting.model).state_dict().items()} | {
         "history": torch.zeros(1)
     }
-    task = ends_well(["rate"], evaluation, setting.chain, setting)
+    task = ends_well(["rate"], evaluation, setting)
     found = task and ends_well(
         ["rate", "length", "sequences"], analysis, task, setting, 0, {50: untrained}, torch.device("cpu")
     )

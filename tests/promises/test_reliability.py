@@ -26,7 +26,7 @@ from rgnb import _checkpoints as checkpoints
 from rgnb.press import notebooks
 from rgnb.randomness import resolve_device
 from rgnb.study import Experiment, store
-from rgnb.study import sweep as module
+from rgnb.study import cluster as cluster_module
 from rgnb.study.sweep import grid, plan, sweep
 
 pytestmark = pytest.mark.slow  # processes are killed in training, disks filled
@@ -183,15 +183,13 @@ def test_the_sweep_completes_when_a_worker_is_killed(tmp_path, cluster):
 
 @pytest.mark.promise("a cluster's worker killed")
 def test_results_come_back_from_workers_that_see_another_disk(tmp_path, monkeypatch):
-
     setting = small().settings()[0]
     monkeypatch.setenv("RGNB_RESULTS", str(tmp_path / "theirs"))
     threads = torch.get_num_threads()
     torch.set_num_threads(2)  # as on a worker whose environment does not say otherwise
     try:
-        error, sent = module._settled_there(
-            setting, [0, 1], tmp_path / "mine" / ".shared-x", resolve_device("cpu"), None
-        )
+        there = store.Store(tmp_path / "mine"), tmp_path / "mine" / ".shared-x"
+        error, sent = cluster_module._settled_there(setting, [0, 1], *there, resolve_device("cpu"))
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
