@@ -264,7 +264,7 @@ def test_no_mixing_equals_the_dense_forward_pass(folder):
 WORKER = """
 import sys, time
 from rgnb.study import runner
-from tests.test_experiment import small
+from tests.study.test_experiment import small
 
 folder, log, *lengths = sys.argv[1:]
 train = runner.train
@@ -286,7 +286,7 @@ def test_processes_share_the_settings_out(tmp_path):
     command = [sys.executable, "-c", WORKER, tmp_path / "results", tmp_path / "log"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     workers = [
-        subprocess.Popen([*command, *order], cwd=Path(__file__).parent.parent, env=environment)
+        subprocess.Popen([*command, *order], cwd=Path(__file__).parents[2], env=environment)
         for order in (lengths, lengths, lengths[::-1])
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0, 0]

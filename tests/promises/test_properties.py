@@ -758,14 +758,19 @@ WHOLE = whole()
 drifts = xr.DataArray(np.ones((2, 3)), dims=("seed", "transition"))
 READERS = {
     "results": [
-        first_round.judge_rank_collapse, first_round.judge_selectivity, first_round.judge_kernel_drift, lambda ds: first_round.by_definition(first_round.judge_selectivity, ds),
-        lambda ds: first_round.by_step(first_round.judge_kernel_drift, ds), lambda ds: first_round.gate(ds, 1.0), lambda ds: first_round.gate_limit(ds, 1.0), lambda ds: hypotheses.judge_no_selectivity({"quick": ds}),
+        first_round.judge_rank_collapse, first_round.judge_selectivity, first_round.judge_kernel_drift,
+        lambda ds: first_round.by_definition(first_round.judge_selectivity, ds),
+        lambda ds: first_round.by_step(first_round.judge_kernel_drift, ds),
+        lambda ds: first_round.gate(ds, 1.0), lambda ds: first_round.gate_limit(ds, 1.0),
+        lambda ds: hypotheses.judge_no_selectivity({"quick": ds}),
         lambda ds: tables.modes_table({("ring", "quick"): ds}), lambda ds: tables.stack_table({3: ds}),
         lambda ds: measures.defined_drift(ds, correlation_length=1.0, view="position", state="trained"),
     ],
     "rows": [
-        hypotheses.trained, hypotheses.all_trained, hypotheses.row_collapses, hypotheses.judge_blind, lambda ds: hypotheses.judge_embedding_artifact(ds, 1.0, 7.0),
-        hypotheses.settings_table, hypotheses.judge_relevant_modes, lambda ds: robustness.judge_robustness(ds, ["as it is"], 1.0, 7.0),
+        hypotheses.trained, hypotheses.all_trained, hypotheses.row_collapses, hypotheses.judge_blind,
+        lambda ds: hypotheses.judge_embedding_artifact(ds, 1.0, 7.0),
+        hypotheses.settings_table, hypotheses.judge_relevant_modes,
+        lambda ds: robustness.judge_robustness(ds, ["as it is"], 1.0, 7.0),
     ],
     "retention": [
         lambda ds: hypotheses.judge_kept_modes(ds, 7.0),
@@ -1137,8 +1142,10 @@ def test_arrays_are_never_one_of_the_choices(value):
 
 # What only the package itself calls or makes, with arguments that it has checked; and what takes none.
 OWN = {
-    Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic, metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
-    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient, measures.one_chain, measures.chosen, hypotheses.last, figures.use_style,
+    Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic,
+    metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
+    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient,
+    measures.one_chain, measures.chosen, hypotheses.last, figures.use_style,
     tables.interval_table, tables.bench_table, tables.bench_notes, tables.bench_costs,
 }  # fmt: skip
 

@@ -31,7 +31,7 @@ from rgnb.study.sweep import grid, plan, sweep
 
 pytestmark = pytest.mark.slow  # processes are killed in training, disks filled
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SMALL = {
     "n_states": 4,
     "length": 6,

@@ -67,7 +67,7 @@ def book(tmp_path, monkeypatch):
     )
     (tmp_path / "book" / "notebooks" / "tiny.md").write_text(TINY)
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
-    # A book of one page is none that Sphinx would build; tests/test_book.py builds a reader's runs.
+    # A book of one page is none that Sphinx would build; tests/press/test_book.py builds a reader's runs.
     monkeypatch.setattr(
         cli, "_build_runs", lambda outputs: {path: path.with_suffix(".html") for path in outputs}
     )
