@@ -1,9 +1,11 @@
 """Stored experiments, at sizes that train in a second or two."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,10 +14,12 @@ import pytest
 import torch
 import xarray as xr
 
-from rgnb import chains, checks, metrics
+from rgnb import chains, checks, metrics, training
 from rgnb.masking import bayes_posterior
 from rgnb.model import ModelConfig, ResidualMLP
-from rgnb.study import Experiment, measurement, runner, store
+from rgnb.study import Experiment, measurement, runner, settings, store
+from rgnb.study.probes import mode_retention
+from rgnb.study.sweep import sweep
 from rgnb.training import TrainConfig, train
 from rgnb.verdicts import first_round
 
@@ -92,7 +96,7 @@ def test_stored_numbers_agree_with_each_other_and_with_the_metrics(dataset, fold
 
 
 def test_losses(dataset):
-    # loss = Bayes floor + KL, up to the scatter of the sampled posteriors; at the start the network knows nothing.
+    # loss = Bayes floor + KL, up to the scatter of sampled posteriors; at first the network knows nothing.
     floor, loss = dataset.bayes_loss, dataset.loss
     np.testing.assert_allclose(loss - floor, dataset.excess_loss.transpose(*loss.dims), atol=1e-6)
     assert (dataset.excess_loss > 0).all()
@@ -104,7 +108,7 @@ def test_measured_at_depth_0_by_hand(dataset, folder):
     # The embedding of the evaluation tokens, rank computed here from scratch.
     e = small()
     setting = e.settings()[0]
-    task = measurement.evaluation(setting.chain, setting)
+    task = measurement.evaluation(setting)
     weights = train(
         setting.model, setting.training, setting.chain, [0], setting.weights(folder), "cpu", False
     )
@@ -165,6 +169,71 @@ def test_every_part_of_a_setting_is_in_its_key(change, folder):
     assert changed.path(folder, 0) != changed.path(folder, 1)
 
 
+def test_what_is_measured_anew_is_not_trained_anew(tmp_path, monkeypatch):
+    one = small(seeds=1, correlation_lengths=[1.0])
+    before = one.run(tmp_path, progress=False)
+    setting = one.settings()[0]
+    result, probed, weights = (
+        setting.path(tmp_path, 0),
+        setting.path(tmp_path, 0, mode_retention),
+        setting.weights(tmp_path),
+    )
+    monkeypatch.setattr(settings, "MEASURED_VERSION", 2)
+    assert setting.path(tmp_path, 0) != result and len(one.missing(tmp_path)) == 1
+    assert (setting.path(tmp_path, 0, mode_retention), setting.weights(tmp_path)) == (probed, weights)
+    monkeypatch.setattr(training, "_train_group", lambda *a: pytest.fail("trained again"))
+    after = one.run(tmp_path, progress=False)
+    assert after.effective_rank.equals(before.effective_rank)
+    versions = [store.load(path).attrs["version"] for path in (result, setting.path(tmp_path, 0))]
+    assert versions == [1, 2]
+
+
+MINE = """
+import xarray as xr
+from rgnb.study import analysis
+
+@analysis("own.mine", {version})
+def mine(task, setting, seed, snapshots, device):
+    return xr.Dataset({{"x": {x}}})
+
+def bare(task, setting, seed, snapshots, device):
+    return xr.Dataset({{"x": {x}}})
+"""
+
+
+def test_a_changed_analysis_with_its_old_version_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    one = small(seeds=1, correlation_lengths=[1.0])
+
+    def measured(name, x, version=1):
+        (tmp_path / "own_module.py").write_text(MINE.format(x=x, version=version))
+        monkeypatch.delitem(sys.modules, "own_module", raising=False)
+        importlib.invalidate_caches()
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        function = getattr(importlib.import_module("own_module"), name)
+        swept = sweep("mine", [one], ["x"], tmp_path, progress=False, analysis=function)
+        return one.run(tmp_path / "entries", progress=False, analysis=function).x.item(), swept.x.item()
+
+    warnings.simplefilter("error")
+    assert measured("mine", 1.0) == measured("mine", 1.0) == measured("bare", 1.0) == (1, 1)
+    for name, id in (("mine", "own.mine"), ("bare", "own_module.bare")):
+        advice = rf'function {id} has changed .* give it @analysis\("{id}", version=2\)'
+        with pytest.warns(UserWarning, match=advice) as warned:
+            assert measured(name, 2.5) == (1, 1)
+        assert len(warned) == 2  # of the sweep, and of the entry
+    assert measured("mine", 2.5, version=2) == (2.5, 2.5)
+
+
+def test_an_analysis_without_a_source_is_taken_as_it_is(tmp_path):
+    one = small(seeds=1, correlation_lengths=[1.0])
+    for x in (1.0, 2.0):
+        names = {"__name__": "nowhere"}
+        exec(MINE.format(x=x, version=1), names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert one.run(tmp_path, progress=False, analysis=names["mine"]).x.item() == 1
+
+
 def test_key_is_of_content_not_of_spelling(folder):
     plain = small(correlation_lengths=[1, 7]).settings()[0].path(folder, 0)
     assert plain == small(correlation_lengths=(1.0, 7.0), device="auto").settings()[0].path(folder, 0)
@@ -175,14 +244,14 @@ def test_own_chains(folder):
     ds = small(own=own).run(folder, progress=False)
     assert list(ds.chain.values) == ["own"]
     np.testing.assert_allclose(ds.correlation_length, [0.8, 3.0])
-    assert first_round.selectivity(ds).status == "not trained"
+    assert first_round.judge_selectivity(ds).status == "not trained"
     twin = small(families=["block"], correlation_lengths=[0.8], seeds=1)
     assert own[0].transition_matrix.shape == twin.settings()[0].chain.transition_matrix.shape
 
 
 def test_no_mixing_equals_the_dense_forward_pass(folder):
     setting = small(mixing="none").settings()[0]
-    task = measurement.evaluation(setting.chain, setting)
+    task = measurement.evaluation(setting)
     model = ResidualMLP(setting.model, 3)
     stream, log_p = measurement.forward(model, task.inputs, torch.device("cpu"))
     for mine, dense in zip(stream, model.stream(task.inputs), strict=True):
@@ -211,6 +280,7 @@ small(seeds=1, correlation_lengths=[float(x) for x in lengths]).run(folder, prog
 """
 
 
+@pytest.mark.slow
 def test_processes_share_the_settings_out(tmp_path):
     lengths = ["1", "2", "3", "4"]
     command = [sys.executable, "-c", WORKER, tmp_path / "results", tmp_path / "log"]

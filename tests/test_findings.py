@@ -95,13 +95,13 @@ def test_statistics_by_hand():
     ],
 )
 def test_rank_collapse(short, status):
-    assert first_round.rank_collapse(results(short)).status == status
+    assert first_round.judge_rank_collapse(results(short)).status == status
 
 
 def test_collapse_must_be_clear_of_its_bound():
     profile = [10, 9.5, 9, 8.8, 8.4, 8.2, 7.9]  # C = 0.21
-    assert first_round.rank_collapse(results(profile, noise=0.001)).status == "supported"
-    assert first_round.rank_collapse(results(profile, noise=0.05)).status == "not supported"
+    assert first_round.judge_rank_collapse(results(profile, noise=0.001)).status == "supported"
+    assert first_round.judge_rank_collapse(results(profile, noise=0.05)).status == "not supported"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_collapse_must_be_clear_of_its_bound():
     ],
 )
 def test_selectivity(short, long, status):
-    assert first_round.selectivity(results(short, long)).status == status
+    assert first_round.judge_selectivity(results(short, long)).status == status
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,11 @@ def test_selectivity(short, long, status):
     ],
 )
 def test_kernel_drift(drift, status):
-    assert first_round.kernel_drift(results(drift=drift)).status == status
+    assert first_round.judge_kernel_drift(results(drift=drift)).status == status
 
 
 def test_drift_must_beat_the_untrained_network():
-    assert first_round.kernel_drift(results(untrained_drift=CONCENTRATED)).status == "not supported"
+    assert first_round.judge_kernel_drift(results(untrained_drift=CONCENTRATED)).status == "not supported"
 
 
 @pytest.mark.parametrize("outliers, holds", [(1, True), (2, False)])
@@ -142,21 +142,22 @@ def test_drift_must_lead_at_the_same_place_in_most_seeds(outliers, holds):
     drift = np.tile([0.5, 0.4, 0.01, 0.01, 0.01, 0.01], (SEEDS, 1))
     drift[:outliers] = [0.5, 0.01, 0.4, 0.01, 0.01, 0.01]
     ds.kernel_drift.loc[{"state": "trained"}] = drift[:, None, :]
-    condition = first_round.kernel_drift(ds).conditions[3]
+    condition = first_round.judge_kernel_drift(ds).conditions[3]
     assert f"0 → 1 and 1 → 2 lead in {SEEDS - outliers} of 8 seeds" in condition.text
     assert condition.holds == holds
 
 
 def test_five_transitions_are_needed():
     assert (
-        first_round.kernel_drift(results(), start=1).status == "not supported"
+        first_round.judge_kernel_drift(results(), start=1).status == "not supported"
     )  # what is left is spread out
-    assert not first_round.kernel_drift(results(), start=2).conditions[1].holds
-    assert first_round.kernel_drift(results(), start=1).conditions[1].holds
+    assert not first_round.judge_kernel_drift(results(), start=2).conditions[1].holds
+    assert first_round.judge_kernel_drift(results(), start=1).conditions[1].holds
 
 
 @pytest.mark.parametrize(
-    "finding", [first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift]
+    "finding",
+    [first_round.judge_rank_collapse, first_round.judge_selectivity, first_round.judge_kernel_drift],
 )
 def test_gate(finding):
     good = np.full(SEEDS, 0.049)
@@ -176,38 +177,46 @@ def test_gate_where_nothing_can_be_learned():
     ds = results(excess=np.full(SEEDS, 0.0099))
     ds["reachable_loss"] = ds.marginal_entropy
     assert first_round.gate_limit(ds, 1.0) == 0.01
-    assert first_round.rank_collapse(ds).status == "supported"
+    assert first_round.judge_rank_collapse(ds).status == "supported"
 
 
 def test_one_seed_decides_nothing():
     ds = results(seeds=1)
-    for finding in (first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift):
+    for finding in (
+        first_round.judge_rank_collapse,
+        first_round.judge_selectivity,
+        first_round.judge_kernel_drift,
+    ):
         assert finding(ds).status == "not supported"
 
 
 def test_verdicts_do_not_depend_on_the_order_of_lengths_and_seeds():
     ds = results()
     shuffled = ds.isel(correlation_length=[1, 0], seed=[5, 2, 7, 0, 1, 3, 4, 6])
-    for finding in (first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift):
+    for finding in (
+        first_round.judge_rank_collapse,
+        first_round.judge_selectivity,
+        first_round.judge_kernel_drift,
+    ):
         assert finding(shuffled).statistics.keys() == finding(ds).statistics.keys()
         for name, interval in finding(ds).statistics.items():
             assert finding(shuffled).statistics[name].low == pytest.approx(interval.low)
 
 
 def test_reason_names_what_decided():
-    verdict = first_round.rank_collapse(results([10, 13, 12, 10, 8, 6, 4]))
+    verdict = first_round.judge_rank_collapse(results([10, 13, 12, 10, 8, 6, 4]))
     assert "largest rise" in verdict.reason and "collapse C" not in verdict.reason
     assert "partly supported" in str(verdict) and "**no**: largest rise" in verdict._repr_markdown_()
 
 
 def test_by_definition_starts_with_the_primary_one():
-    verdicts = first_round.by_definition(first_round.selectivity, results())
+    verdicts = first_round.by_definition(first_round.judge_selectivity, results())
     assert next(iter(verdicts)) == ("position", "centred", "singular", 0)
     assert len(verdicts) == len(VIEWS) * len(CENTRINGS) * len(SPECTRA) * 2
 
 
 def test_tally_counts_every_definition():
-    verdicts = first_round.by_definition(first_round.selectivity, results())
+    verdicts = first_round.by_definition(first_round.judge_selectivity, results())
     statuses = [v.status for v in verdicts.values()]
     for part in first_round.tally(verdicts).split(", "):
         status, count = part.rsplit(" ", 1)
@@ -217,7 +226,9 @@ def test_tally_counts_every_definition():
 
 
 def test_by_step():
-    assert {s: v.status for s, v in first_round.by_step(first_round.rank_collapse, results()).items()} == {
+    assert {
+        s: v.status for s, v in first_round.by_step(first_round.judge_rank_collapse, results()).items()
+    } == {
         100: "not trained",
         1000: "supported",
     }
@@ -227,18 +238,20 @@ def test_by_step():
     "call, message",
     [
         (
-            lambda ds: first_round.rank_collapse(xr.concat([ds, ds.assign_coords(chain=["x"])], "chain")),
+            lambda ds: first_round.judge_rank_collapse(
+                xr.concat([ds, ds.assign_coords(chain=["x"])], "chain")
+            ),
             "choose one",
         ),
         (
-            lambda ds: first_round.selectivity(ds.isel(correlation_length=[0])),
+            lambda ds: first_round.judge_selectivity(ds.isel(correlation_length=[0])),
             "needs two correlation lengths",
         ),
-        (lambda ds: first_round.rank_collapse(ds, view="positoin"), "did you mean 'position'"),
-        (lambda ds: first_round.rank_collapse(ds, spectrum="eigne"), "did you mean 'eigen'"),
-        (lambda ds: first_round.rank_collapse(ds, start=6), "start must leave two depths"),
-        (lambda ds: first_round.rank_collapse(ds, view="pooled", step=100), "position view"),
-        (lambda ds: first_round.kernel_drift(ds, correlation_length=3.0), "unknown correlation_length"),
+        (lambda ds: first_round.judge_rank_collapse(ds, view="positoin"), "did you mean 'position'"),
+        (lambda ds: first_round.judge_rank_collapse(ds, spectrum="eigne"), "did you mean 'eigen'"),
+        (lambda ds: first_round.judge_rank_collapse(ds, start=6), "start must leave two depths"),
+        (lambda ds: first_round.judge_rank_collapse(ds, view="pooled", step=100), "position view"),
+        (lambda ds: first_round.judge_kernel_drift(ds, correlation_length=3.0), "unknown correlation_length"),
     ],
 )
 def test_errors(call, message):
@@ -250,7 +263,8 @@ def test_errors(call, message):
 
 
 @pytest.mark.parametrize(
-    "finding", [first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift]
+    "finding",
+    [first_round.judge_rank_collapse, first_round.judge_selectivity, first_round.judge_kernel_drift],
 )
 @pytest.mark.parametrize("variable", ["excess_loss", "marginal_entropy", "reachable_loss"])
 def test_a_missing_value_does_not_pass_the_gate(finding, variable):
@@ -263,7 +277,7 @@ def test_a_missing_value_does_not_pass_the_gate(finding, variable):
     assert rest.status == "supported" and rest.networks == finding(results()).networks * 7 // 8
 
 
-@pytest.mark.parametrize("finding", [first_round.rank_collapse, first_round.selectivity])
+@pytest.mark.parametrize("finding", [first_round.judge_rank_collapse, first_round.judge_selectivity])
 @pytest.mark.parametrize("step", [None, 1000])
 def test_a_missing_rank_is_not_judged(finding, step):
     ds = results().copy(deep=True)
@@ -280,10 +294,10 @@ def test_a_missing_drift_is_not_a_drift_of_0(step):
     variable, at = ("kernel_drift", {"state": "trained"}) if step is None else ("step_drift", {"step": 1000})
     ds[variable].loc[{"seed": 5, "transition": 0, "correlation_length": 1.0, **at}] = np.nan
     with pytest.raises(ValueError, match=f"{variable} has no value .*seed 5, transition 0"):
-        first_round.kernel_drift(ds, step=step)
+        first_round.judge_kernel_drift(ds, step=step)
     undecided = results().drop_vars("effective_rank")  # nothing says that a depth is constant
     with pytest.raises(ValueError, match="kernel_drift has no value"):
-        first_round.kernel_drift(undecided.assign(kernel_drift=undecided.kernel_drift * np.nan))
+        first_round.judge_kernel_drift(undecided.assign(kernel_drift=undecided.kernel_drift * np.nan))
 
 
 def test_a_network_that_is_missing_is_not_judged():
@@ -293,10 +307,14 @@ def test_a_network_that_is_missing_is_not_judged():
         "correlation_length",
         join="outer",
     )
-    for finding in (first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift):
-        with pytest.raises(ValueError, match="has no value .*seed 7"):
+    for finding in (
+        first_round.judge_rank_collapse,
+        first_round.judge_selectivity,
+        first_round.judge_kernel_drift,
+    ):
+        with pytest.raises(ValueError, match=r"has no value .*seed 7"):
             finding(there)
-    assert first_round.kernel_drift(there, correlation_length=7.0).networks == SEEDS
+    assert first_round.judge_kernel_drift(there, correlation_length=7.0).networks == SEEDS
 
 
 @pytest.mark.parametrize("step", [None, 1000])
@@ -306,7 +324,7 @@ def test_drift_beside_a_constant_depth_counts_as_0(step):
     rank, drift = ("step_rank", "step_drift") if step else ("effective_rank", "kernel_drift")
     ds[rank].loc[{"depth": 0, **at}] = 0.0  # as the embedding of [MASK] alone
     ds[drift].loc[{"transition": 0, **at}] = np.nan
-    verdict = first_round.kernel_drift(ds, step=step)
+    verdict = first_round.judge_kernel_drift(ds, step=step)
     assert verdict.statistics["total"].mean == pytest.approx(sum(CONCENTRATED[1:]))
     assert verdict.networks == SEEDS
     labels = {"view": "position", "state": "trained"} if step is None else at
@@ -319,15 +337,15 @@ def test_only_what_is_judged_has_to_be_there():
     ds.effective_rank.loc[{"correlation_length": 7.0}] = np.nan
     ds.effective_rank.loc[{"view": "pooled"}] = np.nan
     ds.excess_loss.loc[{"step": 100}] = np.nan
-    assert first_round.rank_collapse(ds).status == "supported"
-    assert first_round.rank_collapse(results(), start=1) == first_round.rank_collapse(ds, start=1)
+    assert first_round.judge_rank_collapse(ds).status == "supported"
+    assert first_round.judge_rank_collapse(results(), start=1) == first_round.judge_rank_collapse(ds, start=1)
 
 
 def test_verdicts_count_their_networks():
     ds = results().copy(deep=True)
-    judged = (first_round.rank_collapse, first_round.selectivity, first_round.kernel_drift)
+    judged = (first_round.judge_rank_collapse, first_round.judge_selectivity, first_round.judge_kernel_drift)
     assert [finding(ds).networks for finding in judged] == [8, 16, 8]
-    verdict = first_round.rank_collapse(ds)
+    verdict = first_round.judge_rank_collapse(ds)
     assert "supported, 8 networks (" in str(verdict)
     assert verdict._repr_markdown_().startswith("**Rank collapse: supported**, 8 networks\n")
-    assert ", 1 network (" in str(first_round.rank_collapse(results(seeds=1)))
+    assert ", 1 network (" in str(first_round.judge_rank_collapse(results(seeds=1)))

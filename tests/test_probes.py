@@ -183,7 +183,7 @@ def test_removing_everything_that_the_posterior_needs_leaves_the_stationary_law(
     # With all directions gone at the last depth, every masked position gives the same prediction.
     e = stored["experiment"]
     setting = e.settings()[0]
-    task = measurement.evaluation(setting.chain, setting)
+    task = measurement.evaluation(setting)
     snapshots = train(
         setting.model, setting.training, setting.chain, [0], setting.weights(stored["folder"]), "cpu", False
     )[0]
@@ -203,7 +203,7 @@ def test_growth_agrees_with_finite_differences(stored):
     assert growth.dims == ("state", "perturbation", "transition") and (growth > 0).all()
     e = stored["experiment"]
     setting = e.settings()[0]
-    inputs = measurement.evaluation(setting.chain, setting).inputs[-probes.INTERVENTIONS :]
+    inputs = measurement.evaluation(setting).inputs[-probes.INTERVENTIONS :]
     model = ResidualMLP(setting.model, 0).double().requires_grad_(False)
     stream = model.stream(inputs)
     spread = [(x - x.mean(0)).square().mean().sqrt() for x in stream]

@@ -75,7 +75,7 @@ def test_rows_are_the_experiments_own_numbers(dataset, grid, folder):
 
 
 def test_what_is_stored_is_only_read(dataset, grid, folder, monkeypatch):
-    monkeypatch.setattr("rgnb.study.sweep.entries", lambda *a: pytest.fail("read the entries again"))
+    monkeypatch.setattr("rgnb.study.store.Store.get", lambda *a: pytest.fail("read the entries again"))
     assert sweep("grid", grid, KEPT, folder, progress=False).identical(dataset)
 
 

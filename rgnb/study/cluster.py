@@ -2,51 +2,60 @@
 
 import traceback
 import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import torch
-from dask.distributed import Client, as_completed
+from dask.distributed import Client, Future, as_completed
 
 from rgnb import checks, files
-from rgnb.study.store import results_folder
+from rgnb.study.settings import Setting
+from rgnb.study.store import Store, results_folder
 from rgnb.study.sweep import settled
 
 
-def computed(scheduler, waiting, folder, device, analysis=None):
+def computed(
+    scheduler: str, waiting: dict[Setting, list[int]], store: Store, device: torch.device
+) -> Iterator[tuple[Setting, list[int], str | None]]:
     """Compute settings on a cluster; yields (setting, seeds, error or None) as each is done.
 
-    Workers write to the same folder where they see it; else to their own ($RGNB_RESULTS there), and what they computed is sent
-    back and stored here.
+    Workers write to the same folder where they see it; else to their own ($RGNB_RESULTS there), and what they
+    computed is sent back and stored here.
 
     Args:
-        scheduler: its address; waiting: {Setting: seeds}; folder: of entries; device: torch.device; analysis: as in
-            `Experiment.run`.
+        scheduler: its address.
+        waiting: {Setting: seeds}.
+        store: of entries.
 
     Raises:
-        ValueError: workers with several threads. OSError: no scheduler answers, or a file cannot be written.
+        ValueError: workers with several threads.
+        OSError: no scheduler answers, or a file cannot be written.
     """
     with Client(scheduler, timeout=10) as client:
         several = sorted(address for address, threads in client.nthreads().items() if threads > 1)
         if several:
             raise checks.BadValue(
-                f"workers with several threads: {', '.join(several)}; start each with --nthreads 1, more of them instead"
+                f"workers with several threads: {', '.join(several)}; "
+                "start each with --nthreads 1, more of them instead"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        token = folder / f".shared-{uuid.uuid4().hex}"  # a worker that finds it sees this folder
+        store.folder.mkdir(parents=True, exist_ok=True)
+        token = store.folder / f".shared-{uuid.uuid4().hex}"  # a worker that finds it sees this folder
         token.touch()
         futures = {
-            client.submit(_settled_there, *row, token, device, analysis, pure=False): row
+            client.submit(_settled_there, *row, store, token, device, pure=False): row
             for row in waiting.items()
         }
         try:
             for future in as_completed(list(futures)):
                 setting, seeds = futures.pop(future)
-                yield setting, seeds, _collected(future, folder)
+                yield setting, seeds, _collected(future, store.folder)
         finally:
             client.cancel(list(futures))
             token.unlink(missing_ok=True)
 
 
-def _collected(future, folder):
+def _collected(future: Future, folder: Path) -> str | None:
     # The error of a setting, None where there is none; its results are in the folder then.
     fault = future.exception()
     if isinstance(fault, OSError):
@@ -63,11 +72,14 @@ def _collected(future, folder):
     return error
 
 
-def _settled_there(setting, seeds, token, device, analysis):
-    # On a worker: the error, and the results by file name where the folder of who asked is not seen from here.
+def _settled_there(
+    setting: Setting, seeds: list[int], store: Store, token: Path, device: torch.device
+) -> tuple[str | None, dict[str, bytes]]:
+    # On a worker: the error, and the results by file name where the asking side's folder is not seen.
     torch.set_num_threads(1)  # whoever started it may not have: every core has a worker of its own
-    shared = token.exists()
-    folder = token.parent if shared else results_folder() / "entries"
-    error = settled(setting, seeds, folder, device, analysis)
-    paths = [] if shared else [setting.path(folder, seed, analysis) for seed in seeds]
+    if token.exists():
+        return settled(setting, seeds, store, device), {}
+    store = replace(store, folder=results_folder() / "entries")
+    error = settled(setting, seeds, store, device)
+    paths = [store.path(setting, seed) for seed in seeds]
     return error, {path.name: path.read_bytes() for path in paths if path.exists()}

@@ -1,14 +1,21 @@
 """Experiments: a grid of settings and seeds in, one labelled Dataset out."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
 
 from rgnb import chains, checks
 from rgnb.model import ModelConfig
 from rgnb.randomness import resolve_device
 from rgnb.study.runner import settle
-from rgnb.study.settings import PROFILES, RECIPES, RESULTS_VERSION, Setting, _digits, _frozen
-from rgnb.study.store import _concat, results_folder
+from rgnb.study.settings import MEASURED_VERSION, PROFILES, RECIPES, Analysis, Setting, _digits, _frozen
+from rgnb.study.store import Store, results_folder
 from rgnb.training import TrainConfig, check_gradient
 
 
@@ -29,33 +36,31 @@ class Experiment:
         device: where to train and measure; see `randomness.resolve_device`. Not part of a result's key.
     """
 
-    families: tuple = ("hierarchical",)
-    correlation_lengths: tuple = (1.0, 7.0)
-    own: tuple = ()
-    seeds: int | tuple = 8
+    families: Sequence[str] = ("hierarchical",)
+    correlation_lengths: Sequence[float] = (1.0, 7.0)
+    own: Sequence[chains.MarkovChain] = ()
+    seeds: Any = 8  # kept as a tuple of seeds
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
     sequences: int = 4096
     device: str = "auto"
 
-    def __post_init__(self):
-        def fix(**values):
-            for name, value in values.items():
-                object.__setattr__(self, name, value)
-
+    def __post_init__(self) -> None:
         for name, kind in {"model": ModelConfig, "training": TrainConfig}.items():
             checks.instance(name, getattr(self, name), kind, "Experiment.profile makes one from its fields")
         families = checks.sequence("families", self.families, 0)
         lengths = checks.sequence("correlation_lengths", self.correlation_lengths, 0)
         several = hasattr(self.seeds, "__iter__") and not isinstance(self.seeds, str)
         seeds = self.seeds if several else range(checks.integer("seeds", self.seeds, 1, 10_000))
-        fix(
-            families=tuple(checks.choice("family", f, chains.FAMILIES) for f in families),
-            correlation_lengths=tuple(checks.positive("correlation_length", xi) for xi in lengths),
-            own=checks.sequence("own", self.own, 0),
-            seeds=tuple(checks.integer("seeds", s, 0) for s in checks.sequence("seeds", seeds, 0)),
-            sequences=checks.integer("sequences", self.sequences, 64),
-        )
+        checked = {
+            "families": tuple(checks.choice("family", f, chains.FAMILIES) for f in families),
+            "correlation_lengths": tuple(checks.positive("correlation_length", xi) for xi in lengths),
+            "own": checks.sequence("own", self.own, 0),
+            "seeds": tuple(checks.integer("seeds", s, 0) for s in checks.sequence("seeds", seeds, 0)),
+            "sequences": checks.integer("sequences", self.sequences, 64),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         for name in ("seeds",) if self.own else ("seeds", "families", "correlation_lengths"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
@@ -68,17 +73,18 @@ class Experiment:
                 )
         resolve_device(self.device)
         check_gradient(self.model, self.training)
-        lengths = [
-            setting.chain.correlation_length for setting in self.settings()
-        ]  # builds every chain: bad ones fail here
-        if self.own and len(set(lengths)) < len(lengths):
+        made = [setting.chain.correlation_length for setting in self.settings()]  # a bad chain fails here
+        if self.own and len(set(made)) < len(made):
             raise checks.BadValue(
                 "own chains must differ in correlation length; run equal ones as separate experiments"
             )
 
     @classmethod
-    def profile(cls, profile="paper", recipe=None, **changes):
-        """An Experiment from a profile in `PROFILES` with fields changed by name, trained by a recipe in `RECIPES` (None: the profile's own)."""
+    def profile(cls, profile: str = "paper", recipe: str | None = None, **changes: Any) -> Experiment:
+        """An Experiment from a profile in `PROFILES` with fields changed by name.
+
+        It is trained by a recipe in `RECIPES`, or the profile's own.
+        """
         trained = {} if recipe is None else RECIPES[checks.choice("recipe", recipe, RECIPES)]
         changes = PROFILES[checks.choice("profile", profile, PROFILES)] | trained | changes
         parts = {"model": ModelConfig, "training": TrainConfig}
@@ -92,32 +98,31 @@ class Experiment:
         }
         return cls(**built, **{name: value for name, value in changes.items() if name in own})
 
-    def settings(self):
-        """The grid's settings, as a list of `Setting`."""
-        common = {"model": self.model, "training": self.training, "sequences": self.sequences}
+    def settings(self) -> list[Setting]:
+        """The grid's settings."""
+        common: dict[str, Any] = {"model": self.model, "training": self.training, "sequences": self.sequences}
         if self.own:
             return [Setting("own", _digits(c.correlation_length, 9), _frozen(c), **common) for c in self.own]
         return [Setting(f, xi, (), **common) for f in self.families for xi in self.correlation_lengths]
 
-    def missing(self, results=None, analysis=None):
-        """The (setting, seed) pairs that are not stored yet; whether a stored file is whole shows when it is read."""
-        folder = results_folder(results)
-        return [
-            (s, seed)
-            for s in self.settings()
-            for seed in self.seeds
-            if not s.path(folder, seed, analysis).exists()
-        ]
+    def missing(
+        self, results: str | Path | None = None, analysis: Analysis | None = None
+    ) -> list[tuple[Setting, int]]:
+        """The (setting, seed) pairs that are not stored yet; damage to a file shows when it is read."""
+        store = Store(results_folder(results), analysis)
+        return [(s, seed) for s in self.settings() for seed in self.seeds if not store.holds(s, seed)]
 
-    def run(self, results=None, progress=True, analysis=None):
+    def run(
+        self, results: str | Path | None = None, progress: bool = True, analysis: Analysis | None = None
+    ) -> xr.Dataset:
         """Load every stored (setting, seed), train and measure the others, and combine them.
 
         Args:
             results: folder of results; None takes $RGNB_RESULTS, or `results/` of this checkout.
             progress: show bars on stderr.
-            analysis: what is measured on the trained networks: a function of (task, setting, seed,
-                snapshots, device) that returns a Dataset, as those in `rgnb.study.probes`; its id and version (see `analysis`)
-                are part of a result's key. None: ranks, drift and losses, see `measure`.
+            analysis: what is measured on the trained networks: a function of (task, setting, seed, snapshots,
+                device) that returns a Dataset, as those in `rgnb.study.probes`; its id and version (see
+                `analysis`) are part of a result's key. None: ranks, drift and losses, see `measure`.
 
         Returns:
             xarray.Dataset with dims (chain, correlation_length, seed) and those of the analysis; by default
@@ -130,25 +135,28 @@ class Experiment:
             OSError: a file cannot be written or read, or a damaged one not be set aside.
             ValueError: the results folder is read-only and something is missing.
         """
-        folder, device = results_folder(results), resolve_device(self.device)
+        store, device = Store(results_folder(results), analysis), resolve_device(self.device)
         found, seen = {}, set()
         # Processes that run the same settings share them out: each takes one that no other is at.
         waiting = self.settings()
         while waiting:
             setting = next((s for s in waiting if s not in seen), waiting[0])
-            entries = settle(setting, self.seeds, folder, device, progress, analysis, wait=setting in seen)
+            entries = settle(setting, self.seeds, store, device, progress, wait=setting in seen)
             seen.add(setting)
             if entries is not None:
                 waiting.remove(setting)
-                found[setting.family, setting.correlation_length] = _concat(list(entries.values()), "seed")
-        by_family = {}
+                found[setting] = _concat(list(entries.values()), "seed")
+        by_family: dict[str, list] = {}
         for setting in self.settings():
-            by_family.setdefault(setting.family, []).append(found[setting.family, setting.correlation_length])
+            by_family.setdefault(setting.family, []).append(found[setting])
         combined = _concat([_concat(d, "correlation_length") for d in by_family.values()], "chain")
-        return combined.assign_attrs(
-            experiment=json.dumps(self._config(), sort_keys=True), version=RESULTS_VERSION
-        )
+        experiment = json.dumps(self._config(), sort_keys=True)
+        return combined.assign_attrs(experiment=experiment, version=MEASURED_VERSION)
 
-    def _config(self):
+    def _config(self) -> dict[str, Any]:
         config = asdict(self) | {"own": [c.transition_matrix.tolist() for c in self.own]}
         return {k: v for k, v in config.items() if k != "device"}
+
+
+def _concat(datasets: list[xr.Dataset], dim: str) -> xr.Dataset:
+    return xr.concat(datasets, dim, data_vars="all", coords=["provenance"], compat="equals", join="exact")

@@ -1,7 +1,9 @@
 """The task on which networks are measured, and what is measured on it."""
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,37 +13,14 @@ from rgnb import checks, metrics
 from rgnb.masking import bayes_posterior, corrupt, entropy
 from rgnb.model import ResidualMLP
 from rgnb.randomness import generator
+from rgnb.study.settings import Analysis, Setting
 from rgnb.training import BLOCK, load_model
 
 MATRICES = 256  # sequences that the token, masked and sequence views use: rows enough, a fraction of the time
-
 FLOORS = (1e-6, 1e-3)  # of the log-posteriors whose effective rank counts the relevant modes
+CENTRINGS = ("centred", "uncentred")
 
-
-def rehearse(setting, sequences, device, analysis=None):
-    """What is measured of a setting, on an untrained network and a number of sequences: before long work, its variables and its time."""
-    weights = {
-        f"weight.{name}": value[0] for name, value in ResidualMLP(setting.model).state_dict().items()
-    } | {"history": torch.zeros(1)}
-    # At a very low rate few sequences may have no position to measure.
-    training = replace(setting.training, rate=max(setting.training.rate, 0.1))
-    part, steps = (
-        replace(setting, sequences=sequences, training=training),
-        (*training.snapshots, training.steps),
-    )
-    return (analysis or measure)(
-        evaluation(setting.chain, part), part, 0, dict.fromkeys(steps, weights), device
-    )
-
-
-def seconds_measuring(setting, device, analysis=None):
-    """Wall time of measuring one network of a setting (seconds): a line through that of a sixteenth and a quarter of the sequences, timed now."""
-    took = []
-    for sequences in (max(64, setting.sequences // 16), max(64, setting.sequences // 4)):
-        started = time.monotonic()
-        rehearse(setting, sequences, device, analysis)
-        took.append(time.monotonic() - started)
-    return took[1] + 4 * max(took[1] - took[0], 0)
+Snapshots = Mapping[int, Mapping[str, torch.Tensor]]  # {step: weights}, as `train` returns them of one seed
 
 
 @dataclass
@@ -54,10 +33,10 @@ class Evaluation:
     reachable: torch.Tensor  # the same, given only what the architecture can see
 
 
-def evaluation(chain, setting):
+def evaluation(setting: Setting) -> Evaluation:
     """Draw the evaluation sequences of a setting (fixed seed) with their exact posteriors."""
-    config, n = setting.training, chain.n_states
-    g = generator(0, 2)
+    chain, config = setting.chain, setting.training
+    n, g = chain.n_states, generator(0, 2)
     tokens = chain.sample(setting.sequences, setting.model.length, g)
     inputs, selected = corrupt(tokens, n, config.rate, config.scheme, g)
     if not selected.any():
@@ -66,13 +45,46 @@ def evaluation(chain, setting):
         )
     bayes = bayes_posterior(chain, inputs, config.scheme, config.rate)[selected]
     alone = bayes_posterior(chain, torch.arange(n + 1)[:, None], config.scheme, config.rate)[:, 0]
-    return Evaluation(
-        inputs, selected, bayes, bayes if setting.model.mixing == "tokens" else alone[inputs[selected]]
-    )
+    reachable = bayes if setting.model.mixing == "tokens" else alone[inputs[selected]]
+    return Evaluation(inputs, selected, bayes, reachable)
+
+
+def rehearse(
+    setting: Setting, sequences: int, device: torch.device, analysis: Analysis | None = None
+) -> xr.Dataset:
+    """What is measured of a setting, on an untrained network and some sequences: its variables, its time."""
+    state = ResidualMLP(setting.model).state_dict()
+    weights = {f"weight.{name}": value[0] for name, value in state.items()} | {"history": torch.zeros(1)}
+    # At a very low rate few sequences may have no position to measure.
+    training = replace(setting.training, rate=max(setting.training.rate, 0.1))
+    part = replace(setting, sequences=sequences, training=training)
+    snapshots = dict.fromkeys((*training.snapshots, training.steps), weights)
+    return (analysis or measure)(evaluation(part), part, 0, snapshots, device)
+
+
+def seconds_measuring(setting: Setting, device: torch.device, analysis: Analysis | None = None) -> float:
+    """Wall time of measuring one network of a setting (seconds), from parts of the sequences, timed now.
+
+    It lies on the line through the times of a sixteenth and of a quarter of them.
+    """
+    took = []
+    for sequences in (max(64, setting.sequences // 16), max(64, setting.sequences // 4)):
+        started = time.monotonic()
+        rehearse(setting, sequences, device, analysis)
+        took.append(time.monotonic() - started)
+    return took[1] + 4 * max(took[1] - took[0], 0)
+
+
+def networks(setting: Setting, seed: int, snapshots: Snapshots) -> dict[int, ResidualMLP]:
+    """The networks of one seed by training step, the untrained one first."""
+    trained = {step: load_model(setting.model, snapshots[step]) for step in sorted(snapshots)}
+    return {0: ResidualMLP(setting.model, seed)} | trained
 
 
 @torch.no_grad()
-def forward(model, inputs, device):
+def forward(
+    model: ResidualMLP, inputs: torch.Tensor, device: torch.device
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Stream (depth + 1 tensors) and log-probabilities of all sequences of a single network, on the CPU."""
     model = model.to(device)
     if model.config.mixing == "none":  # what a position carries depends on its own token alone
@@ -81,63 +93,58 @@ def forward(model, inputs, device):
         return [x[0].cpu()[inputs] for x in stream], log_p[0].cpu()[inputs]
     streams = [torch.empty(*inputs.shape, model.config.width) for _ in range(model.config.depth + 1)]
     log_p = torch.empty(*inputs.shape, model.config.n_states)
-    for part in torch.arange(len(inputs)).split(64):  # small enough for the caches
-        here = slice(part[0], part[-1] + 1)
+    for first in range(0, len(inputs), 64):  # small enough for the caches
+        here = slice(first, first + 64)
         stream = model.stream(inputs[here].to(device))
         log_p[here] = model.readout(stream[-1]).log_softmax(-1).cpu()
-        for whole, x in zip(streams, stream):
+        for whole, x in zip(streams, stream, strict=True):
             whole[here] = x.cpu()
     return streams, log_p
 
 
-def _ranks(x):
-    # Every rank of one activation array (..., n, d), averaged over its leading dimensions.
-    out = {}
-    for centring in ("centred", "uncentred"):
-        s = metrics.singular_values(x, center=centring == "centred")
-        ranks = [metrics.spectrum_rank(s, spectrum) for spectrum in metrics.SPECTRA]
-        ranks += [metrics.spectrum_participation(s), metrics.spectrum_stable(s)]
-        out[centring] = (
-            [r.mean().item() for r in ranks],
-            (s**2).flatten(0, -2).mean(0).sqrt() if s.ndim > 1 else s,
-        )
-    return out
+def variable(dims: str, values: Any, long_name: str, units: str = "1") -> tuple:
+    """A variable of a Dataset, its dims separated by spaces."""
+    return tuple(dims.split()), values, {"long_name": long_name, "units": units}
 
 
-def _view_layers(stream, view, selected):
+def _ranks(x: torch.Tensor, center: bool) -> tuple[list[float], torch.Tensor]:
+    # Every rank of one activation array (..., n, d), averaged over its leading dims, and its singular values.
+    s = metrics.singular_values(x, center)
+    ranks = [metrics.spectrum_rank(s, spectrum) for spectrum in metrics.SPECTRA]
+    ranks += [metrics.spectrum_participation(s), metrics.spectrum_stable(s)]
+    mean = (s**2).flatten(0, -2).mean(0).sqrt() if s.ndim > 1 else s
+    return [r.mean().item() for r in ranks], mean
+
+
+def _view_layers(stream: Sequence[torch.Tensor], view: str, selected: torch.Tensor) -> list[torch.Tensor]:
     part = slice(None) if view in ("position", "pooled") else slice(MATRICES)
     return [metrics.view(x[part], view, selected[part]) for x in stream]
 
 
-def _position_cka(layers, function):
+def _position_cka(layers: list[torch.Tensor], function: Callable) -> torch.Tensor:
     # A few positions at a time keeps the float64 copies of all depths small.
     return torch.cat([function([x[i : i + 8] for x in layers]) for i in range(0, len(layers[0]), 8)])
 
 
-def measure(task, setting, seed, snapshots, device):
-    """Ranks, drift and losses of one trained network; see `Experiment.run` for the dims.
+def _position_ranks(layers: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+    # (spectrum, depth)
+    spectra = [metrics.singular_values(x) for x in layers]
+    return [[metrics.spectrum_rank(s, kind).mean() for s in spectra] for kind in metrics.SPECTRA]
 
-    Args:
-        task: Evaluation; setting: Setting; seed: int; snapshots: {step: weights}, as `train` returns them;
-        device: torch.device.
-    """
-    steps = sorted(snapshots)
-    models = {0: ResidualMLP(setting.model, seed)} | {
-        s: load_model(setting.model, snapshots[s]) for s in steps
-    }
+
+def measure(
+    task: Evaluation, setting: Setting, seed: int, snapshots: Snapshots, device: torch.device
+) -> xr.Dataset:
+    """Ranks, drift and losses of the networks of one seed; see `Experiment.run` for the dims."""
+    models, last = networks(setting, seed, snapshots), max(snapshots)
     depths, width, views = setting.model.depth + 1, setting.model.width, metrics.VIEWS
-    definitions = [*metrics.SPECTRA, "participation", "stable"]
-    rank = np.full((2, len(views), 2, len(definitions), depths), np.nan)
+    rank = np.full((2, len(views), 2, len(metrics.SPECTRA) + 2, depths), np.nan)
     spectra = np.full((2, len(views), 2, depths, width), np.nan, dtype=np.float32)
     cka = np.full((2, len(views), depths, depths), np.nan)
     step_rank = np.full((len(models), 2, depths), np.nan)
     step_drift = np.full((len(models), depths - 1), np.nan)
     excess, loss = np.zeros(len(models)), np.zeros(len(models))
-    rows = [
-        r
-        for r in (setting.sequences // 64, setting.sequences // 16, setting.sequences // 4, setting.sequences)
-        if r > 1
-    ]
+    rows = [setting.sequences // part for part in (64, 16, 4, 1) if setting.sequences // part > 1]
     by_rows = np.full((len(rows), 2, depths), np.nan)
 
     for k, (step, model) in enumerate(models.items()):
@@ -146,77 +153,73 @@ def measure(task, setting, seed, snapshots, device):
         excess[k] = (-entropy(task.reachable) - (task.reachable * log_p).sum(-1)).mean()
         loss[k] = -(task.bayes * log_p).sum(-1).mean()
         position = _view_layers(stream, "position", task.selected)
-        if step not in (0, steps[-1]):
-            s = [metrics.singular_values(x) for x in position]
-            step_rank[k] = [
-                [metrics.spectrum_rank(x, spectrum).mean() for x in s] for spectrum in metrics.SPECTRA
-            ]
+        if step not in (0, last):
+            step_rank[k] = _position_ranks(position)
             step_drift[k] = _position_cka(position, metrics.kernel_drift).mean(0)
             continue
         state = int(step > 0)
         for v, name in enumerate(views):
             layers = position if name == "position" else _view_layers(stream, name, task.selected)
             for depth, x in enumerate(layers):
-                for c, (ranks, s) in enumerate(_ranks(x).values()):
-                    rank[state, v, c, :, depth] = ranks
+                for c in range(2):
+                    rank[state, v, c, :, depth], s = _ranks(x, center=c == 0)
                     spectra[state, v, c, depth, : len(s)] = s
             if min(x.shape[-2] for x in layers) >= 4:
-                matrices = (
-                    _position_cka(layers, metrics.cka_matrix)
-                    if name == "position"
-                    else metrics.cka_matrix(layers)
-                )
-                cka[state, v] = matrices.reshape(-1, depths, depths).nanmean(
-                    0
-                )  # a constant matrix has no CKA
+                whole = name != "position"
+                matrices = metrics.cka_matrix(layers) if whole else _position_cka(layers, metrics.cka_matrix)
+                # A constant matrix has no CKA.
+                cka[state, v] = matrices.reshape(-1, depths, depths).nanmean(0)
         step_rank[k] = rank[state, 0, 0, :2]
         step_drift[k] = 1 - cka[state, 0].diagonal(1)
         if state:
-            by_rows[:-1] = [
-                [
-                    [metrics.effective_rank(x[:, :r], spectrum=s).mean() for x in position]
-                    for s in metrics.SPECTRA
-                ]
-                for r in rows[:-1]
-            ]
+            by_rows[:-1] = [_position_ranks([x[:, :r] for x in position]) for r in rows[:-1]]
             by_rows[-1] = rank[1, 0, 0, :2]
 
-    last = snapshots[steps[-1]]
-    pi = setting.chain.stationary_distribution
+    by_view, history = "state view centring", snapshots[last]["history"].numpy()
     modes = [metrics.relevant_modes(task.bayes, floor) for floor in FLOORS]
-    dims = ("state", "view", "centring")
-    long = {  # name: (dims, values, long name, units)
-        "effective_rank": ((*dims, "spectrum", "depth"), rank[:, :, :, :2], "effective rank, mean over the view's matrices", "1"),
-        "participation_ratio": ((*dims, "depth"), rank[:, :, :, 2], "participation ratio", "1"),
-        "stable_rank": ((*dims, "depth"), rank[:, :, :, 3], "stable rank", "1"),
-        "singular_value": ((*dims, "depth", "mode"), spectra, "root mean square over matrices of each singular value", "1"),
-        "cka": (("state", "view", "depth", "other_depth"), cka, "debiased linear CKA between depths, mean over matrices", "1"),
-        "kernel_drift": (("state", "view", "transition"), 1 - np.diagonal(cka, 1, -2, -1), "1 - CKA of consecutive depths", "1"),
-        "step_rank": (("step", "spectrum", "depth"), step_rank, "effective rank, position view, centred", "1"),
-        "step_drift": (("step", "transition"), step_drift, "kernel drift, position view", "1"),
-        "rows_rank": (("rows", "spectrum", "depth"), by_rows, "effective rank, position view, centred, by sequences used", "1"),
-        "excess_loss": (("step",), excess, "mean KL from the best reachable predictor at selected positions", "nat"),
-        "loss": (("step",), loss, "expected cross-entropy at selected positions", "nat"),
-        "training_loss": (("block",), last["history"].numpy(), f"training loss, mean over {BLOCK} steps", "nat"),
-        "bayes_loss": ((), entropy(task.bayes).mean().item(), "Bayes loss floor", "nat"),
-        "reachable_loss": ((), entropy(task.reachable).mean().item(), "loss floor of the architecture", "nat"),
-        "marginal_entropy": ((), entropy(pi).item(), "entropy of the stationary law", "nat"),
-        "relevant_modes": (("floor",), modes, "effective rank (eigenvalues) of the Bayes log-posterior", "1"),
-    }  # fmt: skip
-    dataset = xr.Dataset(
-        {k: (d, v, {"long_name": name, "units": unit}) for k, (d, v, name, unit) in long.items()},
-        coords={
-            "state": ["init", "trained"],
-            "view": list(views),
-            "centring": ["centred", "uncentred"],
-            "spectrum": list(metrics.SPECTRA),
-            "depth": range(depths),
-            "other_depth": range(depths),
-            "transition": range(depths - 1),
-            "step": list(models),
-            "rows": rows,
-            "floor": list(FLOORS),
-            "block": BLOCK * np.arange(1, len(last["history"]) + 1),
-        },
-    )
-    return dataset
+    floors = {"bayes": entropy(task.bayes).mean().item(), "reachable": entropy(task.reachable).mean().item()}
+    drift = 1 - np.diagonal(cka, 1, -2, -1)
+    variables = {
+        "effective_rank": variable(
+            f"{by_view} spectrum depth", rank[:, :, :, :2], "effective rank, mean over the view's matrices"
+        ),
+        "participation_ratio": variable(f"{by_view} depth", rank[:, :, :, 2], "participation ratio"),
+        "stable_rank": variable(f"{by_view} depth", rank[:, :, :, 3], "stable rank"),
+        "singular_value": variable(
+            f"{by_view} depth mode", spectra, "root mean square over matrices of each singular value"
+        ),
+        "cka": variable(
+            "state view depth other_depth", cka, "debiased linear CKA between depths, mean over matrices"
+        ),
+        "kernel_drift": variable("state view transition", drift, "1 - CKA of consecutive depths"),
+        "step_rank": variable("step spectrum depth", step_rank, "effective rank, position view, centred"),
+        "step_drift": variable("step transition", step_drift, "kernel drift, position view"),
+        "rows_rank": variable(
+            "rows spectrum depth", by_rows, "effective rank, position view, centred, by sequences used"
+        ),
+        "excess_loss": variable(
+            "step", excess, "mean KL from the best reachable predictor at selected positions", "nat"
+        ),
+        "loss": variable("step", loss, "expected cross-entropy at selected positions", "nat"),
+        "training_loss": variable("block", history, f"training loss, mean over {BLOCK} steps", "nat"),
+        "bayes_loss": variable("", floors["bayes"], "Bayes loss floor", "nat"),
+        "reachable_loss": variable("", floors["reachable"], "loss floor of the architecture", "nat"),
+        "marginal_entropy": variable(
+            "", entropy(setting.chain.stationary_distribution).item(), "entropy of the stationary law", "nat"
+        ),
+        "relevant_modes": variable("floor", modes, "effective rank (eigenvalues) of the Bayes log-posterior"),
+    }
+    coords = {
+        "state": ["init", "trained"],
+        "view": list(views),
+        "centring": list(CENTRINGS),
+        "spectrum": list(metrics.SPECTRA),
+        "depth": range(depths),
+        "other_depth": range(depths),
+        "transition": range(depths - 1),
+        "step": list(models),
+        "rows": rows,
+        "floor": list(FLOORS),
+        "block": BLOCK * np.arange(1, len(history) + 1),
+    }
+    return xr.Dataset(variables, coords)

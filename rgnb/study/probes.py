@@ -1,8 +1,11 @@
 """Follow each mode of the chain through depth: linear probes, removal of directions, perturbations.
 
 Two analyses for `Experiment.run(analysis=...)`: `mode_retention` and `perturbations`. A *mode* is a right
-eigenvector of the transition matrix; how relevant it is for prediction at a distance is set by the modulus of its eigenvalue.
+eigenvector of the transition matrix; how relevant it is for prediction at a distance is set by the modulus of
+its eigenvalue.
 """
+
+from typing import Any
 
 import torch
 import xarray as xr
@@ -12,23 +15,20 @@ from rgnb.chains import MarkovChain
 from rgnb.masking import entropy
 from rgnb.model import ResidualMLP
 from rgnb.randomness import generator
-from rgnb.study.measurement import forward
-from rgnb.study.settings import analysis
-from rgnb.training import load_model
+from rgnb.study.measurement import Evaluation, Snapshots, forward, networks, variable
+from rgnb.study.settings import Setting, analysis
 
 REMOVED = (1, 3, 7)  # how many directions are taken out: the level boundaries of the hierarchical chains
 DIRECTIONS = ("relevant", "irrelevant", "random", "random, by variance")
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # factors by which the stream is rescaled
-INTERVENTIONS = (
-    1024  # sequences on which interventions and perturbations are measured, from the held-out half
-)
+INTERVENTIONS = 1024  # sequences, of the held-out half, for interventions and perturbations
 
 
-def eigenmodes(chain):
+def eigenmodes(chain: MarkovChain) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Right eigenvectors of a chain as real functions on its states, by decreasing modulus of the eigenvalue.
 
-    Within a group of equal modulus (a degenerate eigenvalue, a complex pair) the functions are an
-    orthonormal basis of the group's span under the stationary law; which one is arbitrary, so report sums over a group.
+    Within a group of equal modulus (a degenerate eigenvalue, a complex pair) the functions are an orthonormal
+    basis of the group's span under the stationary law; which one is arbitrary, so report sums over a group.
 
     Args:
         chain: MarkovChain with V states.
@@ -55,7 +55,7 @@ def eigenmodes(chain):
     return modulus, group, torch.cat(columns, 1) / root[:, None]
 
 
-def nearest_visible(inputs, n_states):
+def nearest_visible(inputs: Any, n_states: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Nearest tokens that are not [MASK] strictly left and right of each position; -1 where there is none.
 
     Args:
@@ -64,7 +64,6 @@ def nearest_visible(inputs, n_states):
     Returns:
         (left, right): two (batch, length) int64 tensors.
     """
-
     inputs = checks.states("inputs", inputs, checks.integer("n_states", n_states, 2), mask=True)
     if inputs.ndim != 2 or not inputs.shape[1]:
         raise checks.BadValue(f"inputs must be (batch, length), length >= 1, got shape {tuple(inputs.shape)}")
@@ -79,8 +78,15 @@ def nearest_visible(inputs, n_states):
     return before(inputs), before(inputs.flip(1)).flip(1)
 
 
-def linear_fit(x, y):
-    """Least squares with intercept, kept stable by a ridge of 1e-9 of the mean variance: (n, d), (n, k) -> (d, k), (k,)."""
+def linear_fit(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least squares with intercept, kept stable by a ridge of 1e-9 of the mean variance.
+
+    Args:
+        x: (n, d) activations; y: (n, k) targets.
+
+    Returns:
+        (d, k) weights, (k,) intercepts.
+    """
     x, y = checks.paired(checks.matrix, x=x, y=y)
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
@@ -90,15 +96,17 @@ def linear_fit(x, y):
     return weights, y_mean - x_mean @ weights
 
 
-def held_out_r2(x, y, fit, group):
-    """Share of variance that a linear readout fitted on some rows explains on the others, pooled over groups of targets.
+def held_out_r2(x: Any, y: Any, fit: Any, group: Any) -> torch.Tensor:
+    """Share of variance that a linear readout fitted on some rows explains on others, by group of targets.
 
     Args:
-        x: (n, d) activations; y: (n, k) targets; fit: (n,) bool, rows to fit on; group: (k,) group number of each target.
+        x: (n, d) activations; y: (n, k) targets.
+        fit: (n,) bool, rows to fit on.
+        group: (k,) group number of each target.
 
     Returns:
-        (k,) float64: R^2 of each target's group, at most 1, about 0 or slightly below where nothing can be read;
-        NaN where the targets of a group do not vary.
+        (k,) float64: R^2 of each target's group, at most 1, about 0 or slightly below where nothing can be
+        read; NaN where the targets of a group do not vary.
     """
     x, y = checks.paired(checks.matrix, x=x, y=y)
     fit, group = checks.tensor("fit", fit), checks.states("group", group, y.shape[1])
@@ -116,8 +124,8 @@ def held_out_r2(x, y, fit, group):
     return torch.where(total > 1e-12 * len(y), 1 - error / total, torch.nan)[group]
 
 
-def erasing_directions(x, y):
-    """Orthonormal directions whose removal leaves no linear trace of y in x: the span of their cross-covariance.
+def erasing_directions(x: Any, y: Any) -> torch.Tensor:
+    """Orthonormal directions whose removal leaves no linear trace of y in x: their cross-covariance's span.
 
     Args:
         x: (n, d) activations; y: (n, k) targets, k <= d.
@@ -132,11 +140,15 @@ def erasing_directions(x, y):
     return torch.linalg.qr((x - x.mean(0)).T @ (y - y.mean(0))).Q
 
 
-def _networks(setting, seed, snapshots):
-    return ResidualMLP(setting.model, seed), load_model(setting.model, snapshots[max(snapshots)])
+def _ends(setting: Setting, seed: int, snapshots: Snapshots) -> list[ResidualMLP]:
+    # The untrained network and the trained one.
+    last = max(snapshots)
+    return list(networks(setting, seed, {last: snapshots[last]}).values())
 
 
-def _targets(chain, task, functions):
+def _targets(
+    chain: MarkovChain, task: Evaluation, functions: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     # Masked positions that have a visible neighbour on both sides, and what may be read there.
     masked = task.inputs == chain.n_states
     left, right = nearest_visible(task.inputs, chain.n_states)
@@ -146,13 +158,16 @@ def _targets(chain, task, functions):
 
 
 @analysis(id="rgnb.probes.mode_retention", version=1)
-def mode_retention(task, setting, seed, snapshots, device):
+def mode_retention(
+    task: Evaluation, setting: Setting, seed: int, snapshots: Snapshots, device: torch.device
+) -> xr.Dataset:
     """What the stream at masked positions holds of each mode, by depth, and what the network does without it.
 
     A held-out linear readout (fitted on one half of the sequences) of the mode's value at the nearest visible
     neighbours and of the Bayes posterior's projection on it; then the loss at masked positions when
-    directions are removed from their stream at one depth: those of the posterior's projections on the most relevant or the
-    least relevant modes (`erasing_directions`), or random ones, isotropic or drawn with the stream's own covariance.
+    directions are removed from their stream at one depth: those of the posterior's projections on the most
+    relevant or the least relevant modes (`erasing_directions`), or random ones, isotropic or drawn with the
+    stream's own covariance.
 
     Returns:
         Dataset with dims (state, target, eigenmode, depth) and (direction, removed, depth).
@@ -163,17 +178,17 @@ def mode_retention(task, setting, seed, snapshots, device):
     chain, (modulus, group, functions) = setting.chain, eigenmodes(setting.chain)
     rows, targets = _targets(chain, task, functions)
     half = len(rows) // 2
-    fit, test = (
-        (torch.arange(len(rows)) < half)[:, None].expand_as(rows)[rows],
-        slice(half, half + INTERVENTIONS),
-    )
+    fit = (torch.arange(len(rows)) < half)[:, None].expand_as(rows)[rows]
+    test = slice(half, half + INTERVENTIONS)
     if fit.sum() < 2 or not rows[test].any():
         raise checks.BadValue(
-            f"{rows.sum()} masked positions have a visible one on either side, too few to read from; use more sequences, "
-            f"a length greater than {setting.model.length} or a rate other than {setting.training.rate:g}"
+            f"{rows.sum()} masked positions have a visible one on either side, too few to read from; use "
+            f"more sequences, a length greater than {setting.model.length} or a rate other than "
+            f"{setting.training.rate:g}"
         )
-    r2 = torch.zeros(2, len(targets), len(group), setting.model.depth + 1, dtype=torch.float64)
-    for state, model in enumerate(_networks(setting, seed, snapshots)):
+    depths = setting.model.depth + 1
+    r2 = torch.zeros(2, len(targets), len(group), depths, dtype=torch.float64)
+    for state, model in enumerate(_ends(setting, seed, snapshots)):
         stream, _ = forward(model, task.inputs, device)
         for depth, x in enumerate(stream):
             for k, y in enumerate(targets.values()):
@@ -182,75 +197,87 @@ def mode_retention(task, setting, seed, snapshots, device):
     # `model` and `stream` are the trained network's from here on.
     q = torch.zeros(*rows.shape, chain.n_states, dtype=torch.float64)
     q[task.selected] = task.bayes
+    at = rows[test], q[test], device
     removed = [k for k in REMOVED if k < len(group) and k <= setting.model.width]
-    increase = torch.zeros(len(DIRECTIONS), len(removed), len(stream), dtype=torch.float64)
+    increase = torch.zeros(len(DIRECTIONS), len(removed), depths, dtype=torch.float64)
     g = generator(seed, 3)
     for depth, x in enumerate(stream):
         known, posterior = x[rows][fit].double(), targets["posterior"][fit]
         mean = known.mean(0)
         spread = (known - mean).T @ (known - mean)
-        before = _masked_loss(model, x[test], depth, rows[test], q[test], device)
+        before = _masked_loss(model, x[test], depth, *at)
         for j, k in enumerate(removed):
             isotropic = torch.randn(len(mean), k, generator=g, dtype=torch.float64)
             for i, y in enumerate((posterior[:, :k], posterior[:, -k:], isotropic, spread @ isotropic)):
                 Q = erasing_directions(known, y) if i < 2 else torch.linalg.qr(y).Q
                 changed = x[test].clone()
-                at = changed[rows[test]].double()
-                changed[rows[test]] = (at - (at - mean) @ Q @ Q.T).float()
-                increase[i, j, depth] = (
-                    _masked_loss(model, changed, depth, rows[test], q[test], device) - before
-                )
-    return xr.Dataset(
-        {
-            "r2": (("state", "target", "eigenmode", "depth"), r2, _label("held-out R^2 of a linear readout, pooled over modes of equal modulus")),
-            "modulus": ("eigenmode", modulus, _label("modulus of the eigenvalue")),
-            "loss_increase": (("direction", "removed", "depth"), increase, _label("increase of the loss at masked positions when directions are removed", "nat")),
-            "learnable": ((), (entropy(chain.stationary_distribution) - entropy(task.bayes).mean()).item(), _label("entropy of the stationary law minus the Bayes loss", "nat")),
-        },
-        coords={
-            "state": ["init", "trained"],
-            "target": list(targets),
-            "eigenmode": range(1, len(group) + 1),
-            "depth": range(len(stream)),
-            "direction": list(DIRECTIONS),
-            "removed": removed,
-        },
-    )  # fmt: skip
-
-
-def _label(long_name, units="1"):
-    return {"long_name": long_name, "units": units}
+                here = changed[rows[test]].double()
+                changed[rows[test]] = (here - (here - mean) @ Q @ Q.T).float()
+                increase[i, j, depth] = _masked_loss(model, changed, depth, *at) - before
+    learnable = (entropy(chain.stationary_distribution) - entropy(task.bayes).mean()).item()
+    variables = {
+        "r2": variable(
+            "state target eigenmode depth",
+            r2,
+            "held-out R^2 of a linear readout, pooled over modes of equal modulus",
+        ),
+        "modulus": variable("eigenmode", modulus, "modulus of the eigenvalue"),
+        "loss_increase": variable(
+            "direction removed depth",
+            increase,
+            "increase of the loss at masked positions when directions are removed",
+            "nat",
+        ),
+        "learnable": variable("", learnable, "entropy of the stationary law minus the Bayes loss", "nat"),
+    }
+    coords = {
+        "state": ["init", "trained"],
+        "target": list(targets),
+        "eigenmode": range(1, len(group) + 1),
+        "depth": range(depths),
+        "direction": list(DIRECTIONS),
+        "removed": removed,
+    }
+    return xr.Dataset(variables, coords)
 
 
 @torch.no_grad()
-def _masked_loss(model, x, depth, rows, q, device):
-    # Expected cross-entropy (nats) at `rows`, the network continued from the stream x at `depth`.
+def _masked_loss(
+    model: ResidualMLP,
+    stream: torch.Tensor,
+    depth: int,
+    rows: torch.Tensor,
+    q: torch.Tensor,
+    device: torch.device,
+) -> float:
+    # Expected cross-entropy (nats) at `rows`, the network continued from its stream at `depth`.
     total = 0.0
-    for x, r, p in zip(x.split(64), rows.split(64), q.split(64)):
+    for x, r, p in zip(stream.split(64), rows.split(64), q.split(64), strict=True):
         log_p = model.readout(model.continue_stream(x.to(device), depth)[-1]).log_softmax(-1)
         total -= (p[r] * log_p.cpu()[r]).sum().item()
     return total / rows.sum().item()
 
 
 @analysis(id="rgnb.probes.perturbations", version=1)
-def perturbations(task, setting, seed, snapshots, device):
-    """Whether small changes of the stream grow or fade through depth, and how drift depends on the stream's size.
+def perturbations(
+    task: Evaluation, setting: Setting, seed: int, snapshots: Snapshots, device: torch.device
+) -> xr.Dataset:
+    """Whether small changes of the stream grow or fade through depth, and how drift depends on its size.
 
     Changes are followed exactly to first order (Jacobian-vector products) and measured relative to the
-    stream's own spread (root mean square over sequences about each position's mean):
-    `growth` is the factor by which one block changes a random perturbation, isotropic or along a
-    difference of two sequences' streams; `mode_response` follows a mode's field, the change of the embedding when every visible
-    token's law is tilted along the mode, to the masked positions. `scaled_drift` is the kernel drift (position
-    view) of a block applied to the stream times a factor: at a fixed point of the block it is 0 at every factor, while the same update
-    added to a larger stream just turns it less.
+    stream's own spread (root mean square over sequences about each position's mean): `growth` is the factor
+    by which one block changes a random perturbation, isotropic or along a difference of two sequences'
+    streams; `mode_response` follows a mode's field, the change of the embedding when every visible token's
+    law is tilted along the mode, to the masked positions. `scaled_drift` is the kernel drift (position view)
+    of a block applied to the stream times a factor: at a fixed point of the block it is 0 at every factor,
+    while the same update added to a larger stream just turns it less.
 
     Returns:
-        Dataset with dims (state, perturbation, transition), (state, eigenmode, depth) and (scale, transition).
+        Dataset with dims (state, perturbation, transition), (state, eigenmode, depth), (scale, transition).
     """
     modulus, group, functions = eigenmodes(setting.chain)
-    tilts = (
-        functions * setting.chain.stationary_distribution[:, None]
-    ).T * setting.chain.n_states  # (modes, V)
+    # (modes, V)
+    tilts = (functions * setting.chain.stationary_distribution[:, None]).T * setting.chain.n_states
     inputs = task.inputs[-INTERVENTIONS:].to(device)
     masked = inputs == setting.model.n_states
     depths = setting.model.depth
@@ -260,7 +287,7 @@ def perturbations(task, setting, seed, snapshots, device):
     update = torch.zeros(2, depths, dtype=torch.float64)
     few = slice(128)
     g = generator(seed, 4)
-    for state, model in enumerate(_networks(setting, seed, snapshots)):
+    for state, model in enumerate(_ends(setting, seed, snapshots)):
         model = model.to(device).requires_grad_(False)
         stream = model.stream(inputs)
         spread = [(x - x.mean(0)).square().mean().sqrt() for x in stream]
@@ -268,37 +295,45 @@ def perturbations(task, setting, seed, snapshots, device):
             step = lambda x: model.continue_stream(x, depth)[1]  # noqa: B023, E731 used within this turn
             noise = torch.randn(x[few].shape, generator=g).to(device)
             for k, v in enumerate((noise, x[few].roll(1, 0) - x[few])):
-                _, moved = torch.func.jvp(step, (x[few],), (v,))
+                moved = torch.func.jvp(step, (x[few],), (v,))[1]
                 growth[state, k, depth] = moved.norm() / v.norm() * spread[depth] / spread[depth + 1]
             update[state, depth] = (stream[depth + 1] - x).norm() / x.norm()
             if state:
                 for k, scale in enumerate(SCALES):
                     layers = [y.transpose(0, 1).cpu() for y in (scale * x, step(scale * x))]
                     drift[k, depth] = metrics.kernel_drift(layers).mean()
+        rest = lambda x: tuple(model.continue_stream(x, 0))  # noqa: B023, E731
         for k, field in enumerate(tilts.to(device, torch.float32) @ model.embedding.weight[0, :-1]):
             tilt = torch.where(masked[few, :, None], 0.0, field)
-            start, rest = stream[0][few], lambda x: tuple(model.continue_stream(x, 0))
-            _, moved = torch.func.jvp(rest, (start,), (tilt,))
-            for depth, v in enumerate(moved):
+            response_to = torch.func.jvp(rest, (stream[0][few],), (tilt,))[1]
+            for depth, v in enumerate(response_to):
                 response[state, k, depth] = v[masked[few]].square().mean().sqrt() / spread[depth]
-    pooled = torch.zeros(2, int(group.max()) + 1, depths + 1, dtype=torch.float64).index_add(
-        1, group, response**2
-    )
+    pooled = torch.zeros(2, int(group.max()) + 1, depths + 1, dtype=torch.float64)
+    pooled = pooled.index_add(1, group, response**2)
     response = (pooled / group.bincount()[:, None]).sqrt()[:, group]
-    return xr.Dataset(
-        {
-            "growth": (("state", "perturbation", "transition"), growth, _label("factor by which a block changes a perturbation, relative to the stream's spread")),
-            "mode_response": (("state", "eigenmode", "depth"), response, _label("response at masked positions to a mode's field, relative to the stream's spread")),
-            "scaled_drift": (("scale", "transition"), drift, _label("kernel drift of a block applied to the rescaled stream, trained")),
-            "update": (("state", "transition"), update, _label("size of a block's update relative to the stream")),
-            "modulus": ("eigenmode", modulus, _label("modulus of the eigenvalue")),
-        },
-        coords={
-            "state": ["init", "trained"],
-            "perturbation": ["random", "between sequences"],
-            "eigenmode": range(1, len(group) + 1),
-            "depth": range(depths + 1),
-            "transition": range(depths),
-            "scale": list(SCALES),
-        },
-    )  # fmt: skip
+    variables = {
+        "growth": variable(
+            "state perturbation transition",
+            growth,
+            "factor by which a block changes a perturbation, relative to the stream's spread",
+        ),
+        "mode_response": variable(
+            "state eigenmode depth",
+            response,
+            "response at masked positions to a mode's field, relative to the stream's spread",
+        ),
+        "scaled_drift": variable(
+            "scale transition", drift, "kernel drift of a block applied to the rescaled stream, trained"
+        ),
+        "update": variable("state transition", update, "size of a block's update relative to the stream"),
+        "modulus": variable("eigenmode", modulus, "modulus of the eigenvalue"),
+    }
+    coords = {
+        "state": ["init", "trained"],
+        "perturbation": ["random", "between sequences"],
+        "eigenmode": range(1, len(group) + 1),
+        "depth": range(depths + 1),
+        "transition": range(depths),
+        "scale": list(SCALES),
+    }
+    return xr.Dataset(variables, coords)

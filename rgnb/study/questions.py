@@ -1,12 +1,16 @@
-"""The runs of the second round, by the question they answer: what the pages load, and what `rgnb train` trains ahead of them.
+"""The runs of the second round, by the question they answer: what pages load and `rgnb train` trains ahead.
 
 Seeds 0 and 1 are left out where a pilot used them (0 to 2 without mixing); see `rgnb.verdicts.rules`.
 """
 
 import itertools
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
 from tqdm import tqdm
 
 from rgnb import checks
@@ -14,8 +18,8 @@ from rgnb.randomness import resolve_device
 from rgnb.study.anatomy import anatomy
 from rgnb.study.experiment import Experiment
 from rgnb.study.runner import settle
-from rgnb.study.settings import RECIPES
-from rgnb.study.store import results_folder
+from rgnb.study.settings import RECIPES, Setting
+from rgnb.study.store import Store, results_folder
 
 RATES = (3e-4, 6e-4, 1e-3, 2e-3)
 SCHEDULES = ("constant", "cosine")
@@ -25,21 +29,32 @@ FEW = (2, 3, 4, 5)
 SNAPSHOTS = RECIPES["cosine"]["snapshots"]
 
 
-def findings(recipe="cosine", family="hierarchical", seeds=None, profile="paper", **changes):
-    """The networks that the three claims are judged on: paper size, token mixing, correlation lengths 1 and 7.
+def findings(
+    recipe: str = "cosine",
+    family: str = "hierarchical",
+    seeds: Sequence[int] | None = None,
+    profile: str = "paper",
+    **changes: Any,
+) -> Experiment:
+    """The networks that judge the three claims: paper size, token mixing, correlation lengths 1 and 7.
 
     Args:
-        recipe: "sequel" or "cosine"; family: of chains; seeds: None: those that are judged; profile, changes: as in
-            `Experiment.profile`, for other sizes.
+        recipe: "sequel" or "cosine".
+        family: of chains.
+        seeds: None: those that are judged.
+        profile, changes: as in `Experiment.profile`, for other sizes.
     """
-    judged = {("cosine", "hierarchical"): range(2, 14), ("cosine", "sticky"): range(2, 10)}
-    seeds = tuple(judged.get((recipe, family), range(2, 8))) if seeds is None else seeds
-    # The recipe of the first round is the profile's own: its results are found by the snapshots they were made with.
-    recipe = None if recipe == "sequel" else recipe
-    return Experiment.profile(profile, recipe=recipe, families=(family,), seeds=seeds, **changes)
+    if seeds is None:
+        judged = {("cosine", "hierarchical"): range(2, 14), ("cosine", "sticky"): range(2, 10)}
+        seeds = judged.get((recipe, family), range(2, 8))
+    # The first round's recipe is the profile's own: its results are found by the snapshots they have.
+    own = None if recipe == "sequel" else recipe
+    return Experiment.profile(profile, recipe=own, families=(family,), seeds=tuple(seeds), **changes)
 
 
-def optimiser(rate, schedule, correlation_lengths=(1.0,), seeds=FEW):
+def optimiser(
+    rate: float, schedule: str, correlation_lengths: Sequence[float] = (1.0,), seeds: Sequence[int] = FEW
+) -> Experiment:
     """Paper size at one learning rate and schedule; the two recipes of `findings` are among them."""
     for recipe in ("sequel", "cosine"):
         if (rate, schedule) == (RECIPES[recipe]["learning_rate"], RECIPES[recipe]["schedule"]):
@@ -48,45 +63,42 @@ def optimiser(rate, schedule, correlation_lengths=(1.0,), seeds=FEW):
     return Experiment.profile("paper", correlation_lengths=correlation_lengths, seeds=seeds, **changes)
 
 
-def optimisers():
-    """Every rate and schedule at correlation length 1, the cosine ones also at 7: list of Experiments."""
+def optimisers() -> list[Experiment]:
+    """Every rate and schedule at correlation length 1, the cosine ones also at 7."""
     return [
         optimiser(rate, schedule, (1.0, 7.0) if schedule == "cosine" else (1.0,))
         for rate, schedule in itertools.product(RATES, SCHEDULES)
     ]
 
 
-def small_optimisers():
-    """Two rates, four batch sizes and three decays at the small size, cosine: list of Experiments."""
+def small_optimisers() -> list[Experiment]:
+    """Two rates, four batch sizes and three decays at the small size, cosine."""
+    common: dict[str, Any] = {"recipe": "cosine", "correlation_lengths": (1.0,), "seeds": range(2, 10)}
     return [
-        Experiment.profile(
-            "small", recipe="cosine", correlation_lengths=(1.0,), seeds=tuple(range(2, 10)),
-            learning_rate=rate, batch=batch, weight_decay=decay,
-        )
+        Experiment.profile("small", **common, learning_rate=rate, batch=batch, weight_decay=decay)
         for rate, batch, decay in itertools.product((3e-4, 1e-3), BATCHES, DECAYS)
-    ]  # fmt: skip
+    ]
 
 
-def longer():
+def longer() -> Experiment:
     """The recipe "cosine" over 30 000 steps."""
-    return Experiment.profile(
-        "paper", recipe="cosine", seeds=FEW, steps=30_000, snapshots=(*SNAPSHOTS, 10_000, 17_000)
-    )
+    snapshots = (*SNAPSHOTS, 10_000, 17_000)
+    return Experiment.profile("paper", recipe="cosine", seeds=FEW, steps=30_000, snapshots=snapshots)
 
 
-def decayed():
+def decayed() -> Experiment:
     """The recipe "cosine" with a weight decay of 0.1."""
     return Experiment.profile("paper", recipe="cosine", seeds=FEW, weight_decay=0.1)
 
 
-def gradient_noise():
-    """Without mixing: batch 32, batch 512 and the exact gradient, under both recipes: list of Experiments.
+def gradient_noise() -> list[Experiment]:
+    """Without mixing: batch 32, batch 512 and the exact gradient, under both recipes.
 
     Measured at the end alone, on fewer sequences: a position has V + 1 different rows at most.
     """
     forms = ({"batch": 32}, {"batch": 512}, {"gradient": "expected"})
-    measured = {"sequences": 1024, "snapshots": ()}
-    asked = {"mixing": "none", "correlation_lengths": (1.0,), "seeds": tuple(range(3, 11)), **measured}
+    measured: dict[str, Any] = {"sequences": 1024, "snapshots": ()}
+    asked = {"mixing": "none", "correlation_lengths": (1.0,), "seeds": range(3, 11), **measured}
     return [
         Experiment.profile("paper", **({"recipe": recipe} | asked | form))
         for recipe in RECIPES
@@ -94,15 +106,16 @@ def gradient_noise():
     ]
 
 
-def markers():
-    """The first 1500 steps of the first round's networks, whose weights were not kept: by then their groups show."""
+def markers() -> list[Experiment]:
+    """The first 1500 steps of the first round's networks, whose weights were not kept: groups show then."""
     return [
         Experiment.profile("paper", families=(family,), seeds=8, steps=1500, snapshots=SNAPSHOTS[:8])
         for family in ("hierarchical", "sticky")
     ]
 
 
-QUESTIONS = {  # name: (what it asks, its Experiments, whether they are kept in one sweep file), in the order of their training
+# name: (what it asks, its Experiments, whether they are kept in one sweep file), in order of training
+QUESTIONS = {
     "findings": ("Do the three claims hold?", lambda: [findings(seeds=FEW)], False),
     "gradient-noise": ("Is collapse without mixing gradient noise?", gradient_noise, True),
     "control": ("Do they hold on sticky chains?", lambda: [findings(family="sticky", seeds=FEW)], False),
@@ -124,64 +137,70 @@ QUESTIONS = {  # name: (what it asks, its Experiments, whether they are kept in 
 }
 
 
-def train(names=(), results=None, progress=True):
-    """Train, measure and dissect (`anatomy`) the networks of some questions, one at a time, seed by seed, skipping what is stored.
+class Job(NamedTuple):
+    """Networks of one setting that are trained together."""
 
-    Several processes share the work: each takes a network whose setting no other is at. Stopped, it goes on where it was.
+    setting: Setting
+    seeds: tuple[int, ...]
+    folder: Path
+    device: torch.device
+
+    def stores(self) -> list[Store]:
+        """Where they are measured and dissected."""
+        return [Store(self.folder, analysis) for analysis in (None, anatomy)]
+
+    def stored(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(store.holds(self.setting, seed) for store in self.stores() for seed in self.seeds)
+
+    def settle(self, wait: bool) -> bool:
+        """Do what is left; False where another process is at the setting, unless it waits."""
+        found = (settle(self.setting, self.seeds, s, self.device, wait=wait) for s in self.stores())
+        return all(results is not None for results in found)
+
+
+def train(names: Sequence[str] = (), results: str | Path | None = None, progress: bool = True) -> None:
+    """Train, measure and dissect (`anatomy`) what is not yet stored of the networks of some questions.
+
+    Several processes share the work: each takes a network whose setting no other is at. Stopped, it goes on
+    where it was.
 
     Args:
-        names: in `QUESTIONS`; none: all. results, progress: as in `Experiment.run`.
+        names: in `QUESTIONS`; none: all.
+        results, progress: as in `Experiment.run`.
     """
     asked = [checks.choice("question", name, QUESTIONS) for name in names] or list(QUESTIONS)
-    folder, rows = results_folder(results), []
-    for name in asked:
-        _, experiments, together = QUESTIONS[name]
-        experiments = experiments()
-        device, place = resolve_device(experiments[0].device), folder / "entries" if together else folder
-        rows += _rows(experiments, together, place, device)
-    waiting = [row for row in dict.fromkeys(rows) if not _stored(*row)]
-    with tqdm(
-        total=sum(_cost(row) for row in waiting),
-        desc="training",
-        unit="step",
-        unit_scale=True,
-        disable=not progress,
-    ) as bar:
-        seen = set()
+    folder = results_folder(results)
+    jobs = dict.fromkeys(job for name in asked for job in _jobs(*QUESTIONS[name][1:], folder))
+    waiting = [job for job in jobs if not job.stored()]
+    steps, seen = sum(map(_steps, waiting)), set()
+    with tqdm(total=steps, desc="training", unit="step", unit_scale=True, disable=not progress) as bar:
         while waiting:
-            row = next((row for row in waiting if row not in seen), waiting[0])
-            setting, seeds, place, device = row
-            for analysis in (None, anatomy):
-                done = settle(setting, list(seeds), place, device, analysis=analysis, wait=row in seen)
-                if done is None:
-                    break
-            seen.add(row)
-            if done is not None:
-                waiting.remove(row)
-                bar.update(_cost(row))
-                bar.write(
-                    f"{setting.family}, correlation length {setting.correlation_length:g}, seeds {seeds}",
-                    sys.stderr,
-                )
+            job = next((job for job in waiting if job not in seen), waiting[0])
+            done = job.settle(wait=job in seen)
+            seen.add(job)
+            if done:
+                waiting.remove(job)
+                bar.update(_steps(job))
+                where = f"{job.setting.family}, correlation length {job.setting.correlation_length:g}"
+                bar.write(f"{where}, seeds {job.seeds}", sys.stderr)
 
 
-def _rows(experiments, together, folder, device):
-    # (setting, seeds, folder, device): small networks train beside each other, of large ones every setting's first seed comes first.
-    if together:
-        return [(s, e.seeds, folder, device) for e in experiments for s in e.settings()]
-    seeds = sorted({seed for e in experiments for seed in e.seeds})
+def _jobs(experiments: Callable[[], list[Experiment]], swept: bool, folder: Path) -> list[Job]:
+    # Small networks train beside each other; of large ones every setting's first seed comes first.
+    asked = experiments()
+    device = resolve_device(asked[0].device)
+    if swept:
+        return [Job(s, e.seeds, folder / "entries", device) for e in asked for s in e.settings()]
+    seeds = sorted({seed for e in asked for seed in e.seeds})
     return [
-        (s, (seed,), folder, device)
+        Job(s, (seed,), folder, device)
         for seed in seeds
-        for e in experiments
+        for e in asked
         if seed in e.seeds
         for s in e.settings()
     ]
 
 
-def _stored(setting, seeds, folder, device):
-    return all(setting.path(folder, seed, a).exists() for seed in seeds for a in (None, anatomy))
-
-
-def _cost(row):
-    return row[0].training.steps * len(row[1])
+def _steps(job: Job) -> int:
+    return job.setting.training.steps * len(job.seeds)

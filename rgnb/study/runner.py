@@ -1,37 +1,43 @@
 """Train, measure and store what is missing of one setting."""
 
-import json
 import sys
 import time
+from collections.abc import Sequence
 
+import torch
+import xarray as xr
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from rgnb import files
-from rgnb.study.measurement import evaluation, measure
-from rgnb.study.settings import RESULTS_VERSION
-from rgnb.study.store import _make_writable, entries, provenance, store
+from rgnb.study.measurement import Snapshots, evaluation, measure
+from rgnb.study.settings import Setting
+from rgnb.study.store import Store, make_writable, provenance
 from rgnb.training import Diverged, train
 
 
-def settle(setting, seeds, folder, device, progress=False, analysis=None, wait=True):
-    """Load what is stored of one setting and compute the rest.
+def settle(
+    setting: Setting,
+    seeds: Sequence[int],
+    store: Store,
+    device: torch.device,
+    progress: bool = False,
+    wait: bool = True,
+) -> dict[int, xr.Dataset] | None:
+    """Load what is stored of one setting and compute the rest: {seed: Dataset}.
 
     Args:
-        setting: Setting; seeds: ints; folder: of results; device: torch.device; progress, analysis: as in `Experiment.run`.
+        progress: show bars on stderr.
         wait: for another process that is at this setting; else None is returned where there is one.
-
-    Returns:
-        {seed: Dataset}, or None.
 
     Raises:
         As `Experiment.run`.
     """
-    found = entries(setting, seeds, folder, analysis)
+    found = store.get(setting, seeds)
     if len(found) == len(seeds):
         return found
-    _make_writable(folder)
-    weights = setting.weights(folder)
+    make_writable(store.folder)
+    weights = setting.weights(store.folder)
     weights.parent.mkdir(exist_ok=True)
     lock = FileLock(weights.with_suffix(".lock"))
     try:
@@ -40,57 +46,47 @@ def settle(setting, seeds, folder, device, progress=False, analysis=None, wait=T
         if not wait:
             return None
         if progress:
-            print(
-                f"waiting for another process that is at {setting.family} chains, {setting.correlation_length:.3g}",
-                file=sys.stderr,
-            )
+            chain = f"{setting.family} chains, {setting.correlation_length:.3g}"
+            print(f"waiting for another process that is at {chain}", file=sys.stderr)
         lock.acquire()
     try:
         for part in (weights, *weights.glob("seed-*")):
             files.remove_partial(part)
-        found |= entries(setting, [seed for seed in seeds if seed not in found], folder, analysis)
-        missing = [seed for seed in seeds if seed not in found]
-        if missing:
-            _compute(setting, missing, folder, device, progress, analysis)
-            found |= entries(setting, missing, folder, analysis)
+        found |= store.get(setting, [seed for seed in seeds if seed not in found])
+        if missing := [seed for seed in seeds if seed not in found]:
+            _compute(setting, missing, store, device, progress)
+            found |= store.get(setting, missing)
     finally:
         lock.release()
     return {seed: found[seed] for seed in seeds}
 
 
-def _compute(setting, seeds, folder, device, progress, analysis):
-    chain, diverged, made = setting.chain, None, provenance(device)
-    task = evaluation(chain, setting)  # a setting that cannot be measured is not trained
-    try:
-        trained = train(
-            setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress
-        )
-    except Diverged as error:  # the other seeds are measured and stored first
-        diverged, seeds = error, [seed for seed in seeds if seed not in error.seeds]
-        trained = (
-            train(setting.model, setting.training, chain, seeds, setting.weights(folder), device, progress)
-            if seeds
-            else {}
-        )
+def _compute(
+    setting: Setting, seeds: Sequence[int], store: Store, device: torch.device, progress: bool
+) -> None:
+    made = provenance(device)
+    task = evaluation(setting)  # a setting that cannot be measured is not trained
+    trained, diverged = _trained(setting, seeds, store, device, progress)
     label = f"measuring {setting.family} at {setting.correlation_length:.3g}"
-    for seed in tqdm(seeds, desc=label, unit="seed", disable=not progress):
+    for seed, snapshots in tqdm(trained.items(), desc=label, unit="seed", disable=not progress):
         started = time.monotonic()
-        result = (analysis or measure)(task, setting, seed, trained[seed], device)
-        result = result.assign_coords(
-            chain=setting.family, correlation_length=setting.correlation_length, seed=seed
-        )
+        result = (store.analysis or measure)(task, setting, seed, snapshots, device)
         seconds = {
-            "seconds_training": round(trained[seed][setting.training.steps]["seconds"].item(), 1),
+            "seconds_training": round(snapshots[setting.training.steps]["seconds"].item(), 1),
             "seconds_measuring": round(time.monotonic() - started, 1),
         }
-        result.attrs = {
-            "setting": json.dumps(setting.config(), sort_keys=True),
-            "seed": seed,
-            "version": RESULTS_VERSION,
-            "provenance": json.dumps(made | seconds),
-        }
-        path = setting.path(folder, seed, analysis)
-        files.remove_partial(folder, path.name)
-        store(result, path)
+        store.put(result, setting, seed, made | seconds)
     if diverged:
         raise diverged
+
+
+def _trained(
+    setting: Setting, seeds: Sequence[int], store: Store, device: torch.device, progress: bool
+) -> tuple[dict[int, Snapshots], Diverged | None]:
+    # Snapshots by seed, and the error of those that diverged: the others are measured and stored first.
+    where = setting.weights(store.folder), device, progress
+    try:
+        return train(setting.model, setting.training, setting.chain, seeds, *where), None
+    except Diverged as error:
+        left = [seed for seed in seeds if seed not in error.seeds]
+        return _trained(setting, left, store, device, progress)[0] if left else {}, error

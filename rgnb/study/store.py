@@ -4,33 +4,121 @@ A file that is damaged is set aside and made again.
 """
 
 import hashlib
+import inspect
 import json
 import os
 import platform
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, cast
 
 import netCDF4
 import torch
 import xarray as xr
 
 from rgnb import checks, files
-from rgnb.study.settings import RESULTS_VERSION, content_key
+from rgnb.study.settings import Analysis, Setting, analysis_key, content_key
 from rgnb.verdicts import rules
 
 
-def stored(name, config, make, results=None, **encoding):
-    """A Dataset of any kind, stored under its name and everything that it hangs on: loaded, or made and stored.
+@dataclass(frozen=True)
+class Store:
+    """The results of one analysis in a folder, by setting and seed; None: what `measure` measures.
+
+    With the results of a function outside rgnb goes a digest of its source, so that a change without a new
+    version is noticed.
+    """
+
+    folder: Path
+    analysis: Analysis | None = None
+    source: str | None = None  # found where the Store is made: a worker cannot see the source of a notebook
+
+    def __post_init__(self) -> None:
+        if self.source is None:
+            object.__setattr__(self, "source", _source(self.analysis))
+
+    def path(self, setting: Setting, seed: int) -> Path:
+        """Where the result of one seed is."""
+        return setting.path(self.folder, seed, self.analysis)
+
+    def holds(self, setting: Setting, seed: int) -> bool:
+        """Whether there is a file; whether it is whole shows when it is read."""
+        return self.path(setting, seed).exists()
+
+    def get(self, setting: Setting, seeds: Iterable[int]) -> dict[int, xr.Dataset]:
+        """The stored results of a setting, without those that are missing; damaged ones are set aside."""
+        about, found = _about(setting, self.analysis), {}
+        for seed in seeds:
+            if (dataset := load(self.path(setting, seed), seed=seed, **about)) is not None:
+                self.compare(dataset)
+                found[seed] = dataset.assign_coords(provenance=dataset.attrs["provenance"])
+                found[seed].attrs = {}
+        return found
+
+    def put(self, dataset: xr.Dataset, setting: Setting, seed: int, made: dict[str, Any]) -> None:
+        """Store the result of one seed, with its labels and where it was made (see `provenance`)."""
+        labels = {"chain": setting.family, "correlation_length": setting.correlation_length, "seed": seed}
+        dataset = dataset.assign_coords(labels)
+        dataset.attrs = _about(setting, self.analysis) | {"seed": seed, "provenance": json.dumps(made)}
+        dataset.attrs |= self.stamp()
+        path = self.path(setting, seed)
+        files.remove_partial(self.folder, path.name)
+        store(dataset, path)
+
+    def stamp(self) -> dict[str, str]:
+        """The attribute by which `compare` knows the source; none where there is no source to see."""
+        return {} if self.source is None else {"source": self.source}
+
+    def compare(self, dataset: xr.Dataset) -> None:
+        """Warn if what was measured comes from another source of the analysis than the present one."""
+        if self.source is not None and dataset.attrs.get("source", self.source) != self.source:
+            key = analysis_key(self.analysis)
+            id, measured = key["analysis"], key.get("analysis_version", 1)
+            warnings.warn(
+                f"the function {id} has changed since these results were measured with it, its version has "
+                f'not: if it measures something else now, give it @analysis("{id}", version={measured + 1})',
+                stacklevel=2,
+            )
+
+
+def _about(setting: Setting, analysis: Analysis | None) -> dict[str, Any]:
+    # What a file says of itself, and must say when it is read.
+    key = analysis_key(analysis)
+    version = key["version"] if analysis is None else key.get("analysis_version", 1)
+    return {"version": version, "setting": json.dumps(setting.config(), sort_keys=True)}
+
+
+def _source(analysis: Analysis | None) -> str | None:
+    # The digest of an analysis's source, None where it cannot be seen. Those of rgnb have their versions.
+    if analysis is None or analysis.__module__.partition(".")[0] == "rgnb":
+        return None
+    try:
+        return hashlib.sha256(inspect.getsource(analysis).encode()).hexdigest()
+    except (OSError, TypeError):
+        return None
+
+
+def stored(
+    name: str,
+    config: dict[str, Any],
+    make: Callable[[], xr.Dataset],
+    results: str | Path | None = None,
+    **encoding: Any,
+) -> xr.Dataset:
+    """A Dataset of any kind under its name and everything that it depends on: loaded, or made and stored.
 
     Args:
         name: of the file, letters, digits and dashes.
         config: plain data (JSON) that says what was asked for, all of it.
-        make: function without arguments that returns the Dataset; one with an attribute `failed` is incomplete, and is
-            returned but not stored.
+        make: function without arguments that returns the Dataset; one with an attribute `failed` is
+            incomplete, and is returned but not stored.
         results: folder, as in `Experiment.run`.
         encoding: of every variable in the file, as xarray takes it.
 
@@ -42,36 +130,35 @@ def stored(name, config, make, results=None, **encoding):
     path = results_folder(results) / f"{name}-{content_key(config)}.nc"
     if (dataset := load(path)) is not None:
         return dataset
-    _make_writable(path.parent)
+    make_writable(path.parent)
     where = json.dumps(provenance(torch.device("cpu")))
     dataset = make()
     dataset = dataset.assign_attrs(config=json.dumps(config, sort_keys=True), provenance=where)
     if "failed" in dataset.attrs:
         return dataset
     store(dataset, path, **encoding)
-    return load(path)
+    return cast(xr.Dataset, load(path))
 
 
-def store(dataset, path, **encoding):
-    """Write a compressed NetCDF file, never seen half written and sealed (see `seal`); `encoding` holds for every variable."""
+def store(dataset: xr.Dataset, path: Path, **encoding: Any) -> None:
+    """Write a compressed, sealed NetCDF file, never seen half written; `encoding` is of every variable."""
+    compressed = {name: {"zlib": True, **encoding} for name in dataset.data_vars}
     with files.replacing(path) as partial:
-        dataset.to_netcdf(
-            partial, engine="netcdf4", encoding={v: {"zlib": True, **encoding} for v in dataset.data_vars}
-        )
+        dataset.to_netcdf(partial, engine="netcdf4", encoding=compressed)
         seal(partial)
 
 
 SEAL = b"rgnb-sha256:"
 
 
-def seal(path):
+def seal(path: Path) -> None:
     """Append the SHA-256 of a NetCDF file's bytes to it, which no NetCDF reader looks at."""
     found = hashlib.sha256(path.read_bytes()).digest()
     with open(path, "ab") as file:
         file.write(SEAL + found)
 
 
-def load(path, **expected):
+def load(path: Path, **expected: Any) -> xr.Dataset | None:
     """A Dataset that `store` wrote, or None where there is no such file; a file that is damaged is set aside.
 
     Args:
@@ -96,11 +183,7 @@ def load(path, **expected):
     return dataset
 
 
-def _concat(datasets, dim):
-    return xr.concat(datasets, dim, data_vars="all", coords=["provenance"], compat="equals", join="exact")
-
-
-def results_folder(results=None):
+def results_folder(results: str | Path | None = None) -> Path:
     """The folder of stored results: the argument, else $RGNB_RESULTS, else `results/` of the checkout.
 
     Where the package is installed without its checkout, the last is `results/` in the working folder, and
@@ -115,31 +198,18 @@ def results_folder(results=None):
 
 
 @cache
-def _said(folder):
-    # Once a folder.
+def _said(folder: Path) -> Path:
+    # Once per folder.
     print(f"results are kept in {folder}; set RGNB_RESULTS to keep them elsewhere", file=sys.stderr)
     return folder
 
 
-def _make_writable(folder):
+def make_writable(folder: Path) -> None:
+    """Make a folder of results where there is none; an error, before any work, if it cannot be written."""
     files.make_writable(folder, "results folder", "set RGNB_RESULTS to a folder that can be written")
 
 
-def entries(setting, seeds, folder, analysis=None):
-    """The stored results of one setting: {seed: Dataset}, without those that are missing; damaged ones are set aside."""
-    about = {"version": RESULTS_VERSION, "setting": json.dumps(setting.config(), sort_keys=True)}
-    found = {seed: load(setting.path(folder, seed, analysis), seed=seed, **about) for seed in seeds}
-    found = {
-        seed: ds.assign_coords(provenance=ds.attrs["provenance"])
-        for seed, ds in found.items()
-        if ds is not None
-    }
-    for ds in found.values():
-        ds.attrs = {}
-    return found
-
-
-def provenance(device):
+def provenance(device: torch.device) -> dict[str, Any]:
     """Where and with what work is done, asked before it: device, threads, versions, commit, date."""
     names = ("torch", "numpy", "scipy", "xarray")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
@@ -154,12 +224,12 @@ def provenance(device):
     }
 
 
-def _commit():
+def _commit() -> str:
     # Of rgnb's own checkout: a repository that the package was installed into says nothing about its code.
     if (root := files.checkout()) is None:
         return "unknown"
     # The repository is named: else git looks for one in the folders above, or takes that of $GIT_DIR.
-    git = ["git", "-C", root, f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+    git = ["git", "-C", str(root), f"--git-dir={root / '.git'}", f"--work-tree={root}"]
     describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         found = subprocess.run([*git, *describe], capture_output=True, text=True, check=False)

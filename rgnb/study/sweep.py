@@ -1,14 +1,17 @@
-"""Many settings in one Dataset: each (setting, seed) is trained and stored as ever, what was asked for is kept in one file.
+"""Many settings in one Dataset: each (setting, seed) is trained and stored as ever, the whole in one file.
 
-A sweep's own file is small and holds everything that is read from it, so that hundreds of settings can be committed and
-loaded at once; the entries it was made from stay in a folder of their own. What is missing runs on this machine's cores or
-its GPU, or on a Dask cluster.
+A sweep's own file is small and holds everything that is read from it, so that hundreds of settings can be
+committed and loaded at once; the entries it was made from stay in a folder of their own. What is missing runs
+on this machine's cores or its GPU, or on a Dask cluster.
 """
 
 import itertools
 import json
 import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import joblib
 import pandas as pd
@@ -21,48 +24,37 @@ from rgnb.randomness import resolve_device
 from rgnb.study.experiment import Experiment
 from rgnb.study.measurement import rehearse, seconds_measuring
 from rgnb.study.runner import settle
-from rgnb.study.settings import analysis_key
-from rgnb.study.store import entries, results_folder, stored
+from rgnb.study.settings import Analysis, Setting, analysis_key
+from rgnb.study.store import Store, results_folder, stored
 from rgnb.training import Diverged, seconds_a_step
+
+Row = tuple[Setting, int]  # a setting and a seed
 
 LABELS = (  # of a setting, beside its chain
     *("n_states", "mixing", "width", "blocks", "scheme", "rate"),
     *("learning_rate", "schedule", "steps", "batch", "weight_decay", "gradient"),
 )
-VARIABLES = (
-    "effective_rank",
-    "kernel_drift",
-    "excess_loss",
-    "marginal_entropy",
-    "reachable_loss",
-)  # what the findings are judged by
-OWN_AXES = (
-    "families",
-    "correlation_lengths",
-    "own",
-    "seeds",
-    "snapshots",
-)  # lists that an Experiment takes as they are
+# What the findings are judged by.
+VARIABLES = ("effective_rank", "kernel_drift", "excess_loss", "marginal_entropy", "reachable_loss")
+# Lists that an Experiment takes as they are.
+OWN_AXES = ("families", "correlation_lengths", "own", "seeds", "snapshots")
 
 
-def grid(profile="quick", **values):
-    """Every combination of settings, as a list of Experiments.
+def grid(profile: str = "quick", **values: Any) -> list[Experiment]:
+    """Every combination of settings.
 
     Args:
-        profile: "quick" or "paper".
-        values: fields as in `Experiment.profile`; a list stands for one Experiment each of its entries, but for
+        profile: "quick", "small" or "paper".
+        values: fields as in `Experiment.profile`; a list stands for one Experiment per entry, but for
             families, correlation_lengths, own, seeds and snapshots, which every Experiment takes whole.
     """
     axes = {
-        name: value if isinstance(value, list | tuple) else [value]
-        for name, value in values.items()
+        name: values.pop(name) if isinstance(values[name], list | tuple) else [values.pop(name)]
+        for name in list(values)
         if name not in OWN_AXES
     }
-    fixed = {name: value for name, value in values.items() if name in OWN_AXES}
-    return [
-        Experiment.profile(profile, **fixed, **dict(zip(axes, point)))
-        for point in itertools.product(*axes.values())
-    ]
+    points = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
+    return [Experiment.profile(profile, **values, **point) for point in points]
 
 
 @dataclass(frozen=True)
@@ -75,21 +67,26 @@ class Plan:
     workers: int
     seconds: float  # about, for training and measuring them
 
-    def __str__(self):
-        text = f"{self.asked} networks asked for, {self.stored} stored, {self.asked - self.stored} to train in {len(self.waiting)} settings"
+    def __str__(self) -> str:
+        text = f"{self.asked} networks asked for, {self.stored} stored"
+        text += f", {self.asked - self.stored} to train in {len(self.waiting)} settings"
         if not self.waiting:
             return text
-        took = (
-            f"{self.seconds / 3600:.1f} h"
-            if self.seconds > 5400
-            else f"{self.seconds / 60:.0f} min"
-            if self.seconds > 90
-            else f"{max(self.seconds, 1):.0f} s"
-        )
+        if self.seconds > 5400:
+            took = f"{self.seconds / 3600:.1f} h"
+        elif self.seconds > 90:
+            took = f"{self.seconds / 60:.0f} min"
+        else:
+            took = f"{max(self.seconds, 1):.0f} s"
         return f"{text}: about {took} on {self.workers} worker{'s' * (self.workers > 1)}"
 
 
-def plan(experiments, results=None, analysis=None, workers=None):
+def plan(
+    experiments: Sequence[Experiment],
+    results: str | Path | None = None,
+    analysis: Analysis | None = None,
+    workers: int | None = None,
+) -> Plan:
     """What of a sweep is stored, what is not, and about how long that will take.
 
     Args:
@@ -97,25 +94,23 @@ def plan(experiments, results=None, analysis=None, workers=None):
         workers: how many will run at once; None: as many as `sweep` would use here.
 
     Returns:
-        Plan. Its seconds are those of a few training steps of each size and of measuring a part of the sequences, timed now on one core
-        or the GPU of this machine, scaled up.
+        Plan. Its seconds are those of a few training steps of each size and of measuring a part of the
+        sequences, timed now on one core or the GPU of this machine, scaled up.
     """
-    rows, device = _rows(experiments), _device(experiments)
-    waiting = _by_setting(
-        row for row in rows if not any(row[0].path(f, row[1], analysis).exists() for f in _places(results))
-    )
-    workers, seconds = (
-        _workers(device, len(waiting)) if workers is None else checks.integer("workers", workers, 1),
-        0.0,
-    )
-    threads, step, measuring = torch.get_num_threads(), {}, {}
+    rows, device, stores = _rows(experiments), _device(experiments), _stores(results, analysis)
+    waiting = _by_setting(row for row in rows if not any(store.holds(*row) for store in stores))
+    if workers is None:
+        workers = _workers(device, len(waiting))
+    else:
+        workers = checks.integer("workers", workers, 1)
+    threads, seconds = torch.get_num_threads(), 0.0
+    step: dict[tuple, float] = {}
+    measuring: dict[tuple, float] = {}
     torch.set_num_threads(1 if workers > 1 else threads)
     try:
         for setting, seeds in waiting.items():
-            together, alone = (
-                (setting.model, setting.training.batch, len(seeds)),
-                (setting.model, setting.sequences),
-            )
+            together = setting.model, setting.training.batch, len(seeds)
+            alone = setting.model, setting.sequences
             if together not in step:
                 step[together] = seconds_a_step(setting.model, setting.training, setting.chain, seeds, device)
             if alone not in measuring:
@@ -123,46 +118,42 @@ def plan(experiments, results=None, analysis=None, workers=None):
             seconds += step[together] * setting.training.steps + measuring[alone] * len(seeds)
     finally:
         torch.set_num_threads(threads)
-    return Plan(
-        len(rows),
-        len(rows) - sum(map(len, waiting.values())),
-        tuple(waiting.items()),
-        workers,
-        seconds / workers,
-    )
+    there = len(rows) - sum(map(len, waiting.values()))
+    return Plan(len(rows), there, tuple(waiting.items()), workers, seconds / workers)
 
 
 def sweep(
-    name,
-    experiments,
-    variables=VARIABLES,
-    results=None,
-    progress=True,
-    analysis=None,
-    scheduler=None,
-    partial=False,
-):
-    """Run experiments of any sizes and return chosen variables of all of them, one row a (setting, seed).
+    name: str,
+    experiments: Sequence[Experiment],
+    variables: Sequence[str] = VARIABLES,
+    results: str | Path | None = None,
+    progress: bool = True,
+    analysis: Analysis | None = None,
+    scheduler: str | None = None,
+    partial: bool = False,
+) -> xr.Dataset:
+    """Run experiments of any sizes and return chosen variables of all of them, one row per (setting, seed).
 
-    What is missing runs in one process for each core that this process may use (`cores.available`, and at most
-    `torch.get_num_threads()`); in this one where that is one core, or where it has a GPU. With the address of a
-    Dask scheduler it runs on that cluster, whose workers need this version of rgnb and one thread each
-    (`dask worker --nthreads 1`). They write to the same results folder where they see it; else to their own ($RGNB_RESULTS there), and what they computed is sent back and stored here.
+    What is missing runs in one process for each core that this process may use (`cores.available`, and at
+    most `torch.get_num_threads()`); in this one where that is one core, or where it has a GPU. With the
+    address of a Dask scheduler it runs on that cluster, whose workers need this version of rgnb and one
+    thread each (`dask worker --nthreads 1`). They write to the same results folder where they see it; else to
+    their own ($RGNB_RESULTS there), and what they computed is sent back and stored here.
 
     Args:
         name: of the sweep's file, letters, digits and dashes.
-        experiments: sequence of Experiments; a (setting, seed) that two of them share is one row.
-        variables: names of variables that the analysis measures. Where depths or other dimensions differ in length
-            they are padded with NaN; of training steps the last is kept.
-        results, progress, analysis: as in `Experiment.run`; entries are kept in the folder `<results>/entries`,
-            unless a (setting, seed) is stored in `<results>` itself.
+        experiments: a (setting, seed) that two of them share is one row.
+        variables: names of variables that the analysis measures. Where depths or other dimensions differ in
+            length they are padded with NaN; of training steps the last is kept.
+        results, progress, analysis: as in `Experiment.run`; entries are kept in the folder
+            `<results>/entries`, unless a (setting, seed) is stored in `<results>` itself.
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
         partial: where settings failed, return the networks that are there all the same. The attribute
             `failed` lists the others with their errors (JSON), and the sweep has no file of its own yet.
 
     Returns:
-        xarray.Dataset with a dimension `run` and along it the coordinates family, correlation_length, seed, provenance,
-        those in `LABELS` and `experiment`, the number of the first experiment that has the row.
+        Dataset with a dimension `run` and along it the coordinates family, correlation_length, seed,
+        provenance, those in `LABELS` and `experiment`, the number of the first experiment that has the row.
 
     Raises:
         ValueError: a bad name, an unknown variable, no experiment, or workers with several threads.
@@ -171,49 +162,50 @@ def sweep(
             With `partial`: every setting failed.
     """
     rows, variables = _rows(experiments), checks.sequence("variables", variables)
+    stores = _stores(results, analysis)
     asked = [
         [setting.config() | {"seed": seed} for setting in e.settings() for seed in e.seeds]
         for e in experiments
     ]
-    measured = analysis_key(analysis) if analysis else {"analysis": None}
-    config = {"experiments": asked, "variables": list(variables)} | measured
+    config = {"experiments": asked, "variables": list(variables), "analysis": None} | analysis_key(analysis)
 
-    def make():
-        found, own = {}, _places(results)[1]
-        for folder in _places(results):
+    def make() -> xr.Dataset:
+        found: dict[Row, xr.Dataset] = {}
+        for store in stores:
             for setting, seeds in _by_setting(row for row in rows if row not in found).items():
-                found |= _kept(setting, entries(setting, seeds, folder, analysis), variables)
+                found |= _kept(setting, store.get(setting, seeds), variables)
         waiting = _by_setting(row for row in rows if row not in found)
         if waiting:
             _check_variables(variables, next(iter(waiting)), analysis)
-        failed = []
-        for setting, seeds, error in _computed(
-            name, waiting, own, _device(experiments), progress, analysis, scheduler
-        ):
-            new = _kept(setting, entries(setting, seeds, own, analysis), variables)
-            found |= new
-            if len(new) < len(seeds):
-                lost = [seed for seed in seeds if (setting, seed) not in new]
+        failed, own = [], stores[-1]
+        for setting, seeds, error in _computed(name, waiting, own, _device(experiments), progress, scheduler):
+            found |= _kept(setting, own.get(setting, seeds), variables)
+            if lost := [seed for seed in seeds if (setting, seed) not in found]:
                 failed.append(_labels(setting) | {"seeds": lost, "error": error or "its results are gone"})
         if not found:
             raise checks.Failed(f"every setting failed, the first with: {failed[0]['error']}")
-        ds = _combined([row for row in rows if row in found], found, rows)
+        ds = _combined(rows, found).assign_attrs(stores[0].stamp())
         return ds.assign_attrs(failed=json.dumps(failed)) if failed else ds
 
     ds = stored(f"sweep-{name}", config, make, results, dtype="float32")
+    stores[0].compare(ds)
     if "failed" in ds.attrs and not partial:
-        failed = json.loads(ds.attrs["failed"])
-        lines = [
-            f"    {', '.join(f'{k} {v}' for k, v in row.items() if k != 'error')}\n        {row['error']}"
-            for row in failed
-        ]
-        again = f"with partial=True it returns the {ds.sizes['run']} other networks"
-        first = f"{len(failed)} settings failed; the same sweep tries them again, and {again}:"
-        raise checks.Failed("\n".join([first, *lines]))
+        raise checks.Failed(_failures(json.loads(ds.attrs["failed"]), ds.sizes["run"]))
     return ds
 
 
-def pivot(ds, values, *dims, partial=False):
+def _failures(failed: list[dict[str, Any]], others: int) -> str:
+    lines = [
+        f"{len(failed)} settings failed; the same sweep tries them again, and with partial=True it returns "
+        f"the {others} other networks:"
+    ]
+    for row in failed:
+        labels = ", ".join(f"{k} {v}" for k, v in row.items() if k != "error")
+        lines.append(f"    {labels}\n        {row['error']}")
+    return "\n".join(lines)
+
+
+def pivot(ds: xr.Dataset, values: Any, *dims: str, partial: bool = False) -> xr.DataArray:
     """Values of a sweep's rows, (run,), arranged by coordinates of theirs: DataArray with `dims`.
 
     Raises:
@@ -228,12 +220,13 @@ def pivot(ds, values, *dims, partial=False):
     frame = pd.DataFrame({d: ds[d].values for d in dims} | {"value": values})
     if frame.duplicated(list(dims)).any():
         raise checks.BadValue(
-            f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or name more dims"
+            f"ds holds several rows with the same {', '.join(dims)}; choose among them first, or "
+            "name more dims"
         )
     rows = set(frame[list(dims)].itertuples(index=False, name=None))
     missing = [point for point in itertools.product(*(frame[d].unique() for d in dims)) if point not in rows]
     if missing and not partial:
-        first = ", ".join(f"{d} {label}" for d, label in zip(dims, missing[0]))
+        first = ", ".join(f"{d} {label}" for d, label in zip(dims, missing[0], strict=True))
         raise checks.BadValue(
             f"ds has no row for {len(missing)} combinations of {', '.join(dims)}, such as {first}; run what "
             "is missing, choose rows that have all with ds.isel(run=...), or pass partial=True for NaN there"
@@ -241,18 +234,18 @@ def pivot(ds, values, *dims, partial=False):
     return xr.DataArray.from_series(frame.set_index(list(dims))["value"])
 
 
-def _places(results):
+def _stores(results: str | Path | None, analysis: Analysis | None) -> tuple[Store, Store]:
+    # Where entries are looked for; new ones are kept in the second.
     folder = results_folder(results)
-    return folder, folder / "entries"
+    return Store(folder, analysis), Store(folder / "entries", analysis)
 
 
-def _rows(experiments):
-    # {(setting, seed): number of the first experiment that asks for it}, in the order in which they are asked for.
-    rows = {}
+def _rows(experiments: Sequence[Experiment]) -> dict[Row, int]:
+    # The rows with the number of the first experiment that asks for each, in the order of asking.
+    rows: dict[Row, int] = {}
+    advice = "rgnb.study.sweep.grid makes a list of them"
     for i, e in enumerate(checks.sequence("experiments", experiments, 0)):
-        for setting in checks.instance(
-            f"experiments[{i}]", e, Experiment, "rgnb.study.sweep.grid makes a list of them"
-        ).settings():
+        for setting in checks.instance(f"experiments[{i}]", e, Experiment, advice).settings():
             for seed in e.seeds:
                 rows.setdefault((setting, seed), i)
     if not rows:
@@ -260,30 +253,30 @@ def _rows(experiments):
     return rows
 
 
-def _by_setting(rows):
-    found = {}
+def _by_setting(rows: Iterable[Row]) -> dict[Setting, list[int]]:
+    found: dict[Setting, list[int]] = {}
     for setting, seed in rows:
         found.setdefault(setting, []).append(seed)
     return found
 
 
-def _device(experiments):
+def _device(experiments: Sequence[Experiment]) -> torch.device:
     named = {e.device for e in experiments}
     if len(named) > 1:
         raise checks.BadValue(f"the experiments of a sweep must name the same device, got {sorted(named)}")
     return resolve_device(named.pop())
 
 
-def _workers(device, settings):
+def _workers(device: torch.device, settings: int) -> int:
     return max(1, min(torch.get_num_threads(), cores.available(), settings)) if device.type == "cpu" else 1
 
 
-def _known(variables, ds):
+def _known(variables: Sequence[str], ds: xr.Dataset) -> None:
     for variable in variables:
         checks.choice("variable", variable, list(ds.data_vars))
 
 
-def _check_variables(variables, setting, analysis):
+def _check_variables(variables: Sequence[str], setting: Setting, analysis: Analysis | None) -> None:
     # An unknown variable must not show after hours.
     try:
         measured = rehearse(setting, 64, torch.device("cpu"), analysis)
@@ -292,8 +285,8 @@ def _check_variables(variables, setting, analysis):
     _known(variables, measured)
 
 
-def _kept(setting, found, variables):
-    # What a sweep holds of entries: {(setting, seed): Dataset}.
+def _kept(setting: Setting, found: dict[int, xr.Dataset], variables: Sequence[str]) -> dict[Row, xr.Dataset]:
+    # What a sweep holds of entries.
     kept = {}
     for seed, ds in found.items():
         _known(variables, ds)
@@ -301,34 +294,34 @@ def _kept(setting, found, variables):
     return kept
 
 
-def _labels(setting):
+def _labels(setting: Setting) -> dict[str, Any]:
     values = vars(setting.model) | vars(setting.training) | {"blocks": setting.model.depth}
-    return {"family": setting.family, "correlation_length": setting.correlation_length} | {
-        k: values[k] for k in LABELS
-    }
+    chain = {"family": setting.family, "correlation_length": setting.correlation_length}
+    return chain | {k: values[k] for k in LABELS}
 
 
-def _combined(rows, found, numbers):
+def _combined(rows: dict[Row, int], found: dict[Row, xr.Dataset]) -> xr.Dataset:
+    there = [row for row in rows if row in found]
     own = ("chain", "correlation_length", "seed", "provenance")
-    parts = [found[row] for row in rows]
-    ds = xr.concat(
-        [part.drop_vars(own) for part in parts],
-        "run",
-        data_vars="all",
-        coords="minimal",
-        compat="override",
-        join="outer",
-    )
-    labels = pd.DataFrame([_labels(setting) for setting, _ in rows])
+    how: dict[str, Any] = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "outer"}
+    ds = xr.concat([found[row].drop_vars(own) for row in there], "run", **how)
+    labels = pd.DataFrame([_labels(setting) for setting, _ in there])
     columns = {k: labels[k].to_numpy() for k in labels} | {
-        "seed": [seed for _, seed in rows],
-        "experiment": [numbers[row] for row in rows],
+        "seed": [seed for _, seed in there],
+        "experiment": [rows[row] for row in there],
+        "provenance": [str(found[row].provenance.values) for row in there],
     }
-    columns["provenance"] = [str(part.provenance.values) for part in parts]
     return ds.assign_coords({k: ("run", v) for k, v in columns.items()})
 
 
-def _computed(name, waiting, folder, device, progress, analysis, scheduler):
+def _computed(
+    name: str,
+    waiting: dict[Setting, list[int]],
+    store: Store,
+    device: torch.device,
+    progress: bool,
+    scheduler: str | None,
+) -> Iterator[tuple[Setting, list[int], str | None]]:
     # Computes settings, one progress bar for all; yields (setting, seeds, error or None) as each is done.
     if not waiting:
         return
@@ -336,38 +329,38 @@ def _computed(name, waiting, folder, device, progress, analysis, scheduler):
         if scheduler:
             from rgnb.study import cluster  # needs Dask, the others do not
 
-            done = cluster.computed(scheduler, waiting, folder, device, analysis)
+            done = cluster.computed(scheduler, waiting, store, device)
         else:
             workers = _workers(device, len(waiting))
             # With a pickler that takes functions of a notebook, and no need of a main guard in scripts.
-            run = joblib.Parallel(
-                workers, backend="loky" if workers > 1 else "sequential", return_as="generator_unordered"
-            )
-            done = run(
-                joblib.delayed(_settled_alone)(*row, folder, device, analysis, workers)
-                for row in waiting.items()
-            )
+            backend = "loky" if workers > 1 else "sequential"
+            run = joblib.Parallel(workers, backend=backend, return_as="generator_unordered")
+            alone = joblib.delayed(_settled_alone)
+            done = run(alone(*row, store, device, workers) for row in waiting.items())
         for setting, seeds, error in done:
             bar.update(len(seeds))
             yield setting, seeds, error
 
 
-def _settled_alone(setting, seeds, folder, device, analysis, workers):
+def _settled_alone(
+    setting: Setting, seeds: list[int], store: Store, device: torch.device, workers: int
+) -> tuple[Setting, list[int], str | None]:
     if workers > 1:
         torch.set_num_threads(1)  # every core has a worker of its own
-    return setting, seeds, settled(setting, seeds, folder, device, analysis)
+    return setting, seeds, settled(setting, seeds, store, device)
 
 
-def settled(setting, seeds, folder, device, analysis):
+def settled(setting: Setting, seeds: list[int], store: Store, device: torch.device) -> str | None:
     """Settle a setting: its error as text, with its traceback if it is a fault; None where it is stored.
 
     A disk that is full fails all settings: OSErrors are passed on and end the sweep.
     """
     try:
-        settle(setting, seeds, folder, device, analysis=analysis)
+        settle(setting, seeds, store, device)
     except OSError:
         raise
     except (checks.BadInput, Diverged) as error:
         return f"{type(error).__name__}: {error}"
     except Exception:
         return traceback.format_exc().rstrip()
+    return None

@@ -1,1 +1,1 @@
-"""The rules: intervals over seeds, every bound by name, the paper's claims and the book's own hypotheses judged."""
+"""The rules: every bound by name; the paper's claims and the book's own hypotheses, judged."""

@@ -1,6 +1,10 @@
 """Statistics over seeds, and what a verdict is made of."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -8,10 +12,12 @@ from scipy import stats
 from rgnb import checks
 from rgnb.verdicts import rules
 
+Numbers = Any  # of which `rgnb.checks` makes an array: lists, numpy, torch, xarray, pandas
+
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean over seeds with its t interval (95 % unless asked otherwise); unbounded for a single seed, which can decide nothing."""
+    """Mean over seeds with its t interval; unbounded for a single seed, which can decide nothing."""
 
     values: tuple
     mean: float
@@ -19,18 +25,17 @@ class Interval:
     high: float
 
     @classmethod
-    def of(cls, values, confidence=rules.CONFIDENCE):
-        """Of one number a seed, (seeds,); unbounded, too, where one of them is not finite."""
+    def of(cls, values: Numbers, confidence: float = rules.CONFIDENCE) -> Interval:
+        """Of one number per seed, (seeds,); unbounded, too, where one of them is not finite."""
         values = checks.vector("values", values)
         mean = values.mean()
         if len(values) < 2 or not np.isfinite(values).all():
             return cls(tuple(values), mean, -np.inf, np.inf)
-        half = stats.t.ppf((1 + checks.fraction("confidence", confidence)) / 2, len(values) - 1) * stats.sem(
-            values
-        )
+        quantile = stats.t.ppf((1 + checks.fraction("confidence", confidence)) / 2, len(values) - 1)
+        half = quantile * stats.sem(values)
         return cls(tuple(values), mean, mean - half, mean + half)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
@@ -41,8 +46,20 @@ class Condition:
     text: str
     holds: bool
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.text}: {'yes' if self.holds else 'no'}"
+
+
+def above(name: str, interval: Interval, bound: float) -> Condition:
+    """Whether an interval lies above a bound."""
+    interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
+    return Condition(f"{name} {interval} lies above {bound:g}", bool(interval.low > bound))
+
+
+def below(name: str, interval: Interval, bound: float) -> Condition:
+    """Whether an interval lies below a bound."""
+    interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
+    return Condition(f"{name} {interval} lies below {bound:g}", bool(interval.high < bound))
 
 
 @dataclass(frozen=True)
@@ -57,29 +74,40 @@ class Verdict:
     ungated: str = ""  # where the gate failed: what the other conditions alone would give
     networks: int = 0  # how many trained networks it was taken over; 0: not counted
 
+    @classmethod
+    def of(
+        cls,
+        finding: str,
+        conditions: Sequence[Condition],
+        statistics: dict,
+        gates: Sequence[Condition] = (),
+        networks: int = 0,
+        partly: bool = False,
+    ) -> Verdict:
+        """What the conditions decide: supported if all hold, but not trained if one of the gates does not.
+
+        Args:
+            partly: where a condition fails, call it partly supported.
+        """
+        failed: Sequence[Condition] = [c for c in conditions if not c.holds]
+        status = "supported" if not failed else "partly supported" if partly else "not supported"
+        ungated, decisive = "", failed or conditions
+        if untrained := [g for g in gates if not g.holds]:
+            status, ungated, decisive = "not trained", status, untrained
+        reason = "Decided by: " + "; ".join(map(str, decisive)) + "."
+        return cls(finding, status, reason, (*gates, *conditions), statistics, ungated, networks)
+
     @property
-    def outcome(self):
+    def outcome(self) -> str:
         """The status in words, with what the other conditions would give where the gate failed."""
         return f"{self.status} (the other conditions alone: {self.ungated})" if self.ungated else self.status
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.finding}: {self.outcome}{self._counted()} ({self.reason})"
 
-    def _counted(self):
+    def _counted(self) -> str:
         return f", {self.networks} network{'s' * (self.networks > 1)}" if self.networks else ""
 
-    def _repr_markdown_(self):
+    def _repr_markdown_(self) -> str:
         marks = "\n".join(f"- {'yes' if c.holds else '**no**'}: {c.text}" for c in self.conditions)
         return f"**{self.finding}: {self.outcome}**{self._counted()}\n\n{marks}"
-
-
-def above(name, interval, bound):
-    """Whether an interval lies above a bound, as a `Condition`."""
-    interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
-    return Condition(f"{name} {interval} lies above {bound:g}", bool(interval.low > bound))
-
-
-def below(name, interval, bound):
-    """Whether an interval lies below a bound, as a `Condition`."""
-    interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
-    return Condition(f"{name} {interval} lies below {bound:g}", bool(interval.high < bound))

@@ -1,8 +1,12 @@
-"""What the verdicts measure of results: collapse and rise of rank profiles, drift, and which variables they read."""
+"""What the verdicts measure of results: rank profiles, their collapse, drift; which variables they read."""
+
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from rgnb import checks
+from rgnb.verdicts.intervals import Interval, Numbers
 
 # What the verdicts read of results, and the dims they choose from.
 GATE = {
@@ -16,8 +20,11 @@ DRIFT = {"kernel_drift": "correlation_length seed state view transition", **GATE
 STEP_DRIFT = {"step_drift": "correlation_length seed step transition", **DRIFT}
 
 
-def one_chain(ds, **variables):
-    """Results of one chain family without the dimension `chain`, checked for variables and their dims; ValueError where there are several."""
+def one_chain(ds: xr.Dataset, **variables: str) -> xr.Dataset:
+    """Results of one chain family without the dimension `chain`, checked for variables and their dims.
+
+    ValueError where there are several chains.
+    """
     checks.results("ds", ds, **variables)
     if "chain" in ds.dims:
         if ds.sizes["chain"] != 1:
@@ -28,45 +35,99 @@ def one_chain(ds, **variables):
     return ds
 
 
-def chosen(values, **labels):
-    """`values.sel(**labels)` of a DataArray or Dataset; ValueError that names the closest label where there is no such one."""
+def chosen(values: Any, **labels: Any) -> Any:
+    """`values.sel(**labels)`; ValueError that names the closest of an unknown label."""
     for dim, label in labels.items():
         checks.choice(dim, label, values[dim].values.tolist())
     return values.sel(labels)
 
 
-def _profile(values):
+def lengths(ds: xr.Dataset, several: bool = False) -> np.ndarray:
+    """The correlation lengths of results, ascending; ValueError where one is not enough, `several` needed."""
+    found = np.sort(ds.correlation_length.values)
+    if several and len(found) < 2:
+        raise checks.BadValue(f"selectivity needs two correlation lengths, the results hold {found.tolist()}")
+    return found
+
+
+def rank_profiles(
+    ds: xr.Dataset,
+    correlation_length: float,
+    view: str = "position",
+    centring: str = "centred",
+    spectrum: str = "singular",
+    start: int = 0,
+    step: int | None = None,
+) -> np.ndarray:
+    """Effective rank by depth of the trained networks of one chain family, (seed, depth), none missing.
+
+    Args:
+        view, centring, spectrum: the definition of rank; the defaults are the primary one.
+        start: depth from which profiles are taken.
+        step: training step; None is the end. Steps before the end know the position view, centred.
+    """
+    if step is None:
+        ranks = chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
+    elif (view, centring) == ("position", "centred"):
+        ranks = chosen(ds.step_rank, step=step, spectrum=spectrum)
+    else:
+        raise checks.BadValue(
+            f"training steps were measured for the position view, centred; got {view!r}, {centring!r}"
+        )
+    depths = ds.sizes["depth"]
+    if checks.integer("start", start, 0) > depths - 2:
+        raise checks.BadValue(f"start must leave two depths of {depths}, got {start}")
+    ranks = ranks.isel(depth=slice(start, None)).sel(correlation_length=correlation_length)
+    return checks.complete("ds", ranks.transpose("seed", "depth")).values
+
+
+def _profile(values: Numbers) -> np.ndarray:
     found = checks.array("profile", values)
     if found.ndim < 1 or found.shape[-1] < 2:
         raise checks.BadValue(f"profile must be (..., depth), 2 depths or more, got shape {found.shape}")
     return found
 
 
-def _nonzero(rank):
+def _nonzero(rank: np.ndarray) -> np.ndarray:
     # No ratio can be taken to the rank 0 of a constant stream.
     return np.where(rank > 0, rank, np.nan)
 
 
-def collapse(profile):
+def collapse(profile: Numbers) -> np.ndarray:
     """`C = 1 - r_L / r_0` of rank profiles (..., depth) -> (...). NaN where r_0 is 0."""
     profile = _profile(profile)
     return 1 - profile[..., -1] / _nonzero(profile[..., 0])
 
 
-def collapse_from_maximum(profile):
+def collapse_from_maximum(profile: Numbers) -> np.ndarray:
     """`1 - r_L / max r` of rank profiles (..., depth) -> (...). NaN where every rank is 0."""
     profile = _profile(profile)
     return 1 - profile[..., -1] / _nonzero(profile.max(-1))
 
 
-def largest_rise(profile):
-    """`max over i < j of (r_j - r_i) / r_0` of rank profiles (..., depth) -> (...); negative if strictly falling."""
+def largest_rise(profile: Numbers) -> np.ndarray:
+    """`max over i < j of (r_j - r_i) / r_0` of rank profiles (..., depth) -> (...); below 0 if r falls."""
     profile = _profile(profile)
     lowest_before = np.minimum.accumulate(profile, -1)[..., :-1]
     return (profile[..., 1:] - lowest_before).max(-1) / _nonzero(profile[..., 0])
 
 
-def defined_drift(ds, **labels):
+def fall(profile: np.ndarray) -> dict[str, Interval]:
+    """The statistics of rank collapse, of profiles (seed, depth)."""
+    return {"collapse": Interval.of(collapse(profile)), "largest rise": Interval.of(largest_rise(profile))}
+
+
+def contrast(short: np.ndarray, long: np.ndarray) -> dict[str, Interval]:
+    """The statistics of selectivity, of profiles (seed, depth) at two correlation lengths, paired by seed."""
+    return {
+        "collapse, short": Interval.of(collapse(short)),
+        "collapse, long": Interval.of(collapse(long)),
+        "collapse, long, from maximum": Interval.of(collapse_from_maximum(long)),
+        "difference": Interval.of(collapse(short) - collapse(long)),
+    }
+
+
+def defined_drift(ds: xr.Dataset, **labels: Any) -> xr.DataArray:
     """Kernel drift of one chain family's networks, 0 where it is not defined.
 
     Args:

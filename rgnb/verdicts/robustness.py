@@ -1,14 +1,17 @@
 """Verdicts over hundreds of settings, with p-values corrected for their number."""
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
+import xarray as xr
 from scipy import stats
 
 from rgnb import checks
 from rgnb.verdicts import first_round, rules
-from rgnb.verdicts.hypotheses import GATE, RANK, _check_whole
+from rgnb.verdicts.hypotheses import GATE, RANK
 from rgnb.verdicts.intervals import Interval, Verdict
 
-DEFINITIONS = {
+DEFINITIONS: dict[str, dict] = {  # of rank, as arguments of `first_round.judge_rank_collapse`
     "primary": {},
     "eigenvalues": {"spectrum": "eigen"},
     "uncentred": {"centring": "uncentred"},
@@ -18,30 +21,30 @@ DEFINITIONS = {
     "masked": {"view": "masked"},
     "pooled": {"view": "pooled"},
 }
-
-
 FINDINGS = (
-    "Rank collapse, short memory",
-    "Rank collapse, long memory",
-    "Selectivity",
-    "Kernel drift, short memory",
-    "Kernel drift, long memory",
+    *("Rank collapse, short memory", "Rank collapse, long memory", "Selectivity"),
+    *("Kernel drift, short memory", "Kernel drift, long memory"),
 )
 
 
-def robustness(ds, variants, short, long):
-    """5: verdicts on all findings in every setting of a sweep, under the primary and other definitions of rank.
+def judge_robustness(
+    ds: xr.Dataset, variants: Sequence[str], short: float, long: float
+) -> dict[tuple[str, str, str, str, str], Verdict]:
+    """5: verdicts on all findings in every setting of a sweep, under all of `DEFINITIONS`.
 
-    Rank collapse and kernel drift are judged at each correlation length, selectivity between two. A correlation length
-    other than `short` and `long` takes the place of the nearer one by ratio: a variant of its own, named after it.
+    Rank collapse and kernel drift are judged at each correlation length, selectivity between two. A
+    correlation length other than `short` and `long` takes the place of the nearer one by ratio: a variant of
+    its own, named after it.
 
     Args:
-        ds: sweep whose rows' coordinate `experiment` numbers (variant, mixing) in the order of `variants` x ("tokens", "none").
+        ds: sweep whose rows' coordinate `experiment` numbers (variant, mixing) in the order of `variants` x
+            ("tokens", "none").
         variants: names of the variants.
         short, long: correlation lengths (steps) that every variant has.
 
     Returns:
-        {(finding, definition, family, mixing, variant): Verdict}. Kernel drift has no definition of rank: it has the primary one only.
+        {(finding, definition, family, mixing, variant): Verdict}, by finding and variant. Kernel drift has no
+        definition of rank: it has the primary one only.
     """
     labels = {"experiment": "run", "family": "run", "correlation_length": "run", "seed": "run"}
     checks.results("ds", ds, kernel_drift="run state view transition", **RANK, **GATE, **labels)
@@ -57,46 +60,62 @@ def robustness(ds, variants, short, long):
                 here = one.sel(correlation_length=[xi])
                 end, pair = ("short", [xi, long]) if xi**2 < short * long else ("long", [short, xi])
                 key = (family, mixing, variant if xi in (short, long) else f"ξ = {xi:g}")
-                verdicts[f"Kernel drift, {end} memory", "primary", *key] = first_round.kernel_drift(here)
+                drift = first_round.judge_kernel_drift(here)
+                verdicts[f"Kernel drift, {end} memory", "primary", *key] = drift
                 for definition, arguments in DEFINITIONS.items():
-                    verdicts[f"Rank collapse, {end} memory", definition, *key] = first_round.rank_collapse(
-                        here, **arguments
-                    )
+                    fall = first_round.judge_rank_collapse(here, **arguments)
+                    verdicts[f"Rank collapse, {end} memory", definition, *key] = fall
                     if xi != short:
                         both = one.sel(correlation_length=pair)
-                        verdicts["Selectivity", definition, *key] = first_round.selectivity(both, **arguments)
-    named = list(variants)  # the other correlation lengths come after them
-    place = lambda key: (FINDINGS.index(key[0]), named.index(key[-1]) if key[-1] in named else len(named))  # noqa: E731
+                        contrast = first_round.judge_selectivity(both, **arguments)
+                        verdicts["Selectivity", definition, *key] = contrast
+
+    def place(key):  # the other correlation lengths come after the named variants
+        named = variants.index(key[-1]) if key[-1] in variants else len(variants)
+        return FINDINGS.index(key[0]), named
+
     return {key: verdicts[key] for key in sorted(verdicts, key=place)}
 
 
-def _as_results(rows):
+def _check_whole(rows: xr.Dataset, name: str, short: float, long: float) -> None:
+    # A row that is missing would become NaN among the others, without its labels.
+    lengths = rows.correlation_length.values
+    seeds = {
+        xi: sorted(rows.seed.values[lengths == xi].tolist())
+        for xi in dict.fromkeys([short, long, *lengths.tolist()])
+    }
+    if any(found != seeds[short] for found in seeds.values()):
+        found = ", ".join(f"{xi:g}: {s}" for xi, s in seeds.items())
+        raise checks.BadValue(
+            f"ds: {name}: the seeds must be the same at all correlation lengths, got {found}; run the "
+            "missing ones, or choose rows with seeds that all have, ds.isel(run=...)"
+        )
+
+
+def _as_results(rows: xr.Dataset) -> xr.Dataset:
     # A sweep's rows of one family as `Experiment.run` returns them, not padded to other variants' depth.
     rows = rows.dropna("depth", how="all").dropna("transition", how="all")
-    values = rows.drop_vars(
-        [
-            c
-            for c in rows.coords
-            if c not in (*rows.dims, "correlation_length", "seed") and rows[c].dims == ("run",)
-        ]
-    )
-    ds = values.set_index(run=("correlation_length", "seed")).unstack("run")
+    index = ("correlation_length", "seed")
+    other = [c for c in rows.coords if rows[c].dims == ("run",) and c not in ("run", *index)]
+    ds = rows.drop_vars(other).set_index(run=index).unstack("run")
     return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))
 
 
-def p_value(interval, bound, direction):
-    """One-sided t test that a mean lies above (direction 1) or below (-1) a bound, from an Interval's values; 1 where undecidable."""
+def p_value(interval: Interval, bound: float, direction: int) -> float:
+    """One-sided t test that a mean lies above (direction 1) or below (-1) a bound.
+
+    It is taken from an Interval's values; 1 where they decide nothing.
+    """
     checks.instance("interval", interval, Interval)
-    values = checks.choice("direction", direction, (1, -1)) * (
-        np.asarray(interval.values) - checks.number("bound", bound)
-    )
+    sign = checks.choice("direction", direction, (1, -1))
+    values = sign * (np.asarray(interval.values) - checks.number("bound", bound))
     if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:
         return 1.0
     return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
 
 
-def finding_p(verdict):
-    """p-value of a finding of `rgnb.verdicts.first_round`: the largest of its interval conditions (an intersection-union test)."""
+def finding_p(verdict: Verdict) -> float:
+    """p-value of a finding of `first_round`: the largest of its conditions' (an intersection-union test)."""
     s = checks.instance("verdict", verdict, Verdict).statistics
     if "difference" in s:
         tests = [
@@ -115,12 +134,12 @@ def finding_p(verdict):
     return max(p_value(*test) for test in tests)
 
 
-def corrected(verdicts):
-    """Benjamini and Hochberg at false discovery rate 0.025 (one-sided): {key: Verdict} -> {key: bool}, True where a supported one stays so."""
+def corrected(verdicts: dict[Hashable, Verdict]) -> dict[Hashable, bool]:
+    """Which supported verdicts stay so by Benjamini and Hochberg, false discovery rate 0.025 (one-sided)."""
     checks.mapping("verdicts", verdicts, Verdict)
     keys = [k for k, v in verdicts.items() if v.status != "not trained"]
     if not keys:
         return dict.fromkeys(verdicts, False)
     adjusted = stats.false_discovery_control([finding_p(verdicts[k]) for k in keys])
-    stays = {k: bool(q <= (1 - rules.CONFIDENCE) / 2) for k, q in zip(keys, adjusted)}
+    stays = {k: bool(q <= (1 - rules.CONFIDENCE) / 2) for k, q in zip(keys, adjusted, strict=True)}
     return {k: stays.get(k, False) and v.status == "supported" for k, v in verdicts.items()}
