@@ -5,7 +5,7 @@ several. A snapshot holds one member after some step, a checkpoint all that a gr
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,7 +154,7 @@ class Checkpoints:
         store = self._members[progress.seeds[i]]
         store.save(store.path(step), progress.snapshot(i))
 
-    def snapshots(self) -> dict[int, dict[int, Any]]:
+    def snapshots(self) -> dict[int, Mapping[int, Any]]:
         """{seed: {step: tensors of the snapshot}}."""
         return {
             seed: {step: store.load(store.path(step)) for step in self.steps}

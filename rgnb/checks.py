@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:  # imported where they are needed: the command line checks arguments without them
     import numpy as np
     import torch
-    import xarray as xr
 
 T = TypeVar("T")
 
@@ -265,8 +264,8 @@ def results(name: str, ds: object, **variables: str) -> None:
                 raise BadValue(f"{what} needs the coordinate {dim!r}, by which its values are chosen")
 
 
-def complete(name: str, values: "xr.DataArray") -> "xr.DataArray":
-    """Return `values`, chosen from the results `name`; ValueError that says where one is missing (NaN)."""
+def complete(name: str, values: Any) -> Any:
+    """Return `values`, a DataArray chosen from results `name`; ValueError that says where one is NaN."""
     import numpy as np
 
     missing = values.isnull().values

@@ -13,6 +13,7 @@ parameter's first axis is the member.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class ResidualMLP(nn.Module):
             raise checks.BadValue("seeds must name at least one member, got none")
         generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         self.embedding = _Embedding(generators, config.n_states + 1, config.width)
-        self.blocks = nn.ModuleList(_Block(generators, config) for _ in range(config.depth))
+        self.blocks: Any = nn.ModuleList(_Block(generators, config) for _ in range(config.depth))
         self.final_norm = _LayerNorm(generators, config.width)
         self.head = _Linear(generators, config.width, config.n_states)
 
@@ -186,7 +187,7 @@ class _Linear(nn.Module):
         # The last row is the bias, drawn whether it is used or not.
         drawn = _uniform(generators, n_in + 1, n_out, n_in)
         self.weight = nn.Parameter(drawn[:, :n_in].contiguous())
-        self.bias = nn.Parameter(drawn[:, n_in:].contiguous()) if bias else None
+        self.bias: Any = nn.Parameter(drawn[:, n_in:].contiguous()) if bias else None
 
     def forward(self, x: Tensor, norm: _LayerNorm | None = None, axis: int = -1) -> Tensor:
         """`norm(x) @ weight + bias` along one of the last two axes: -1 mixes channels, -2 positions.

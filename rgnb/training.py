@@ -193,7 +193,7 @@ def train(
     folder: str | Path,
     device: str | torch.device = "auto",
     progress: bool = True,
-) -> dict[int, dict[int, dict[str, Tensor]]]:
+) -> dict[int, Mapping[int, Mapping[str, Tensor]]]:
     """Train one network per seed, together, and keep each member's weights in `folder/seed-<seed>/`.
 
     Goes on from the last checkpoint, to the same result bit by bit on the same CPU. Snapshots are safetensors

@@ -11,6 +11,7 @@ from itertools import combinations_with_replacement, pairwise
 from typing import NamedTuple
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rgnb import checks
@@ -152,7 +153,7 @@ def _sides(layers: Sequence[Tensor]) -> list[_Side]:
     return sides
 
 
-def concentration(drift: Tensor, leading: int = 2) -> Tensor:
+def concentration(drift: Tensor | ArrayLike, leading: int = 2) -> Tensor:
     """Share of the total drift held by the `leading` largest transitions: (..., L) -> (...). NaN is skipped.
 
     Debiased drift can be slightly negative, which counts as 0. NaN if there is no drift at all.

@@ -480,16 +480,10 @@ def test_estimate_refuses_tensors_without_dense_values(convert):
         ([[0, 1]], {"pseudocount": -1}, ValueError, "pseudocount"),
         ([[]], {}, ValueError, "never left"),
         ("0101", {}, TypeError, "sequence"),
-        ([[0, 7, 0, 7, 7]], {}, ValueError, r"state 1 of 0, ..., 7 never .* relabel the 2 that do 0, ..., 1"),
-        # It would invent six states.
-        ([[0, 7, 0, 7, 7]], {"pseudocount": 0.5}, ValueError, "state 1 .* relabel"),
+        ([[0, 7, 0, 7, 7]], {}, ValueError, r"state 1 of 0, ..., 7 never occurs .* relabel the 2 that do"),
+        ([[0, 7, 0, 7, 7]], {"pseudocount": 0.5}, ValueError, "state 1 .* relabel"),  # no six new states
         ([[5, 50256, 5, 5]], {}, ValueError, "state 0 of 0, ..., 50256 never occurs .* relabel"),
-        (
-            [[0, 1, 0, 0]],
-            {"n_states": 3},
-            ValueError,
-            "state 2 of 0, ..., 2 never occurs .*give n_states and a pseudocount",
-        ),
+        ([[0, 1, 0, 0]], {"n_states": 3}, ValueError, "state 2 of .* never .*n_states and a pseudocount"),
         ([[3, 3, 3]], {"pseudocount": 0.5}, ValueError, "the state 3 alone"),
     ],
 )  # fmt: skip

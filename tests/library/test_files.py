@@ -1,4 +1,4 @@
-"""Unreadable files are left alone, unwritable folders named before the work; the commit is rgnb's own."""
+"""Unreadable files are left alone; read-only folders are named before the work; the commit is rgnb's own."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from rgnb import _checkpoints as checkpoints
 from rgnb import checks, files
 from rgnb.study import Experiment, runner, store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parent.parent
 UNREADABLE = {  # what is raised, by what its advice says
     "get the right to read it": [(OSError, errno.EACCES, "x"), (OSError, errno.EPERM, "x")],
     "the disk, the file server": [
@@ -181,10 +181,7 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Puts the package into a folder, as far as files.py knows, and that folder's top into a new repository.
-
-    Returns its commit.
-    """
+    """Puts the package, as far as files.py knows, into a folder of a new repository; returns its commit."""
 
     def put(at, top, project=None):
         (at / "rgnb").mkdir(parents=True)
@@ -235,14 +232,15 @@ def test_another_repository_is_not_taken_from_the_environment(package, tmp_path,
     assert store.provenance(CPU)["commit"] == commit
 
 
+@pytest.mark.slow
 def test_an_installed_package_in_a_process_of_its_own(tmp_path):
     site = tmp_path / "venv" / "lib" / "site-packages"
     shutil.copytree(ROOT / "rgnb", site / "rgnb", ignore=shutil.ignore_patterns("__pycache__"))
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "outer")
     code = (
-        "import torch; from rgnb.study import store as e; "
-        "print(e.__file__, e.provenance(torch.device('cpu'))['commit'], e.results_folder())"
+        "import torch; from rgnb.study import store as s; "
+        "print(s.__file__, s.provenance(torch.device('cpu'))['commit'], s.results_folder())"
     )
     environment = {k: v for k, v in os.environ.items() if k != "RGNB_RESULTS"} | {"PYTHONPATH": str(site)}
     done = subprocess.run(

@@ -438,7 +438,7 @@ def test_outputs_and_mappings_that_do_not_fit():
     ):
         observe(Head(lambda x: {"x": None}), [sample(4, 8)], ["body"], device="cpu")
     model = Head(lambda x: x)
-    with pytest.raises(TypeError, match=r"unexpected keyword argument 'labels'.*inputs=lambda batch: \{name"):
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'labels'.*inputs=lambda batch: {name"):
         observe(model, [{"input_ids": sample(4, 8), "labels": torch.ones(4)}], ["body"], device="cpu")
     with pytest.raises(TypeError, match="batches must be an iterable of inputs, got UserDict"):
         observe(model, UserDict(input_ids=sample(4, 8)), ["body"], device="cpu")
