@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: book pdf test reliability bench notebooks reproduce
+.PHONY: book pdf lint check test reliability bench notebooks reproduce
 
 book: .venv/.book
 	$(BIN)/rgnb build
@@ -11,7 +11,18 @@ book: .venv/.book
 pdf: .venv/.pdf
 	$(BIN)/python -c "from rgnb.press import pdf; print('the PDF is at', pdf.build().as_uri())"
 
-test: .venv/.test
+# Format, lint and types; `check` and `test` begin with them.
+lint: .venv/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# For every change, in two minutes on 2 cores: without the tests that build or run the book, or train for long.
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "not slow"
+
+# The whole suite.
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 # What the page Reliability shows: the tests of its promises, counted.

@@ -1,7 +1,8 @@
-"""Ours against its peers: the same data, one process, sides in turn. `make bench` prints the table and stores it.
+"""Ours against its peers: same data, one process, sides in turn. `make bench` prints the table and stores it.
 
-Every benchmark checks first that the sides computed the same thing, then times them alternately, so that a machine whose speed
-drifts slows both. A peer that takes far longer is timed on a part of the work and scaled up, which its row says.
+Every benchmark checks first that the sides computed the same thing, then times them alternately, so that a
+machine whose speed drifts slows both. A peer that takes far longer is timed on a part of the work and scaled
+up, which its row says.
 """
 
 import argparse
@@ -39,6 +40,9 @@ from rgnb.study.store import provenance
 from rgnb.study.sweep import grid, plan
 from rgnb.training import TrainConfig, count_loss, masked_loss, train
 
+PEERS = (
+    "quantecon", "deeptime", "hmmlearn", "pydtmc", "pytorch-cka", "ckatorch", "torch-cka", "numpy", "scipy",
+)  # fmt: skip
 TINY = {"n_states": 4, "length": 8, "width": 8, "depth": 2, "batch": 8, "sequences": 64}
 
 
@@ -75,7 +79,7 @@ def peer(name):
 
 
 def medians(sides, repeats, budget=8.0):
-    """Median seconds of each side, {name: (function, scale)} -> {name: seconds}; one warm-up each, then in turn.
+    """Median seconds of each side, {name: (function, scale)} -> {name: seconds}; a warm-up, then in turn.
 
     A side stops being repeated once it has used `budget` seconds.
     """
@@ -151,17 +155,10 @@ def sampling(tiny):
         raise AssertionError(f"a sampler does not follow its law: chi-square p = {smallest:.2g}")
     agreement = f"chi-square on transitions, p ≥ {smallest:.2g}"
     with one_core():
-        note = f"deeptime, hmmlearn and pydtmc: {few} sequences, scaled up; of its time: {shares(sides['rgnb'][0])}"
-        return [
-            row(
-                f"sampling {batch} x {length} tokens, V = {n}, one core",
-                sides,
-                20,
-                goal=2,
-                agreement=agreement,
-                note=note,
-            )
-        ]
+        shared = shares(sides["rgnb"][0])
+        note = f"deeptime, hmmlearn and pydtmc: {few} sequences, scaled up; of its time: {shared}"
+        work = f"sampling {batch} x {length} tokens, V = {n}, one core"
+        return [row(work, sides, 20, goal=2, agreement=agreement, note=note)]
 
 
 def law_p_value(tokens, P):
@@ -176,7 +173,7 @@ def law_p_value(tokens, P):
 
 
 class Layers(nn.Module):
-    """A network whose modules "parts.0", "parts.1", ... put out the given layers, for peers that measure modules."""
+    """Modules "parts.0", "parts.1", ... that put out the given layers, for peers that measure modules."""
 
     def __init__(self, layers):
         super().__init__()
@@ -184,7 +181,7 @@ class Layers(nn.Module):
         self.parts = nn.ModuleList(nn.Identity() for _ in layers)
 
     def forward(self, x):
-        return [part(piece) for part, piece in zip(self.parts, x.split(self.widths, 1))]
+        return [part(piece) for part, piece in zip(self.parts, x.split(self.widths, 1), strict=True)]
 
 
 def gram_cka(layers):
@@ -219,9 +216,8 @@ def cka(tiny):
         sides, found = {"rgnb": (lambda layers=layers: metrics.cka_matrix(layers), 1)}, {}
         if module := peer("cka"):
             found["pytorch-cka"] = lambda layers=layers, m=module: m.cka_from_features(layers, layers)
-        if (
-            module := peer("ckatorch.core")
-        ) and n <= 1024:  # its cost and the next one's grow with n^3: minutes at 4096
+        # The cost of the next two grows with n^3: minutes at 4096.
+        if (module := peer("ckatorch.core")) and n <= 1024:
             pair = module.cka_batch
             found["ckatorch"] = lambda a=layers, f=pair: torch.stack(
                 [torch.stack([f(x[None], y[None]) for y in a]) for x in a]
@@ -256,7 +252,7 @@ def cka(tiny):
 
 
 def peak_memory():
-    """MB that this process has held at most. Linux's own record: getrusage would count the parent's as well."""
+    """Peak memory of this process in MB, from Linux's own record: getrusage counts the parent's as well."""
     with open("/proc/self/status", encoding="ascii") as file:
         return int(next(line for line in file if line.startswith("VmHWM")).split()[1]) / 1024
 
@@ -313,11 +309,14 @@ def ranks(tiny):
             out.append(np.exp(stats.entropy(values, axis=-1)))
         return out
 
-    ours = lambda: [metrics.effective_rank(x) for x in views]  # noqa: E731
-    error = max(float(np.abs(a.flatten().numpy() / b - 1).max()) for a, b in zip(ours(), plain()))
+    def ours():
+        return [metrics.effective_rank(x) for x in views]
+
+    pairs = zip(ours(), plain(), strict=True)
+    error = max(float(np.abs(a.flatten().numpy() / b - 1).max()) for a, b in pairs)
     if error > 1e-6:
         raise AssertionError(f"ranks differ by {error:.2g}")
-    # Beside torch's threads numpy's own can get in each other's way: with one it is sometimes twice as fast.
+    # numpy's threads and torch's can get in each other's way: with one, numpy is sometimes twice as fast.
     sides = {
         "rgnb": (ours, 1),
         "numpy": (plain, 1),
@@ -333,7 +332,10 @@ def ranks(tiny):
     )
     with one_core():  # the profiler sees one thread
         shared = shares(ours)
-    note = f"of its time: {shared}; at the rate of a {size}^3 product in double precision, X^T X of the tall matrices alone takes {grams:.2g} s"
+    note = (
+        f"of its time: {shared}; at the rate of a {size}^3 product in double precision, "
+        f"X^T X of the tall matrices alone takes {grams:.2g} s"
+    )
     work = f"effective rank, all views and depths, {sequences} sequences"
     return [row(work, sides, 5, goal=5, agreement=f"relative difference {error:.0e}", note=note)]
 
@@ -370,11 +372,10 @@ class Plain(nn.Module):
     def take(self, model):
         """Copy the weights of member 0 of a stack."""
         pairs = [(self.embedding, model.embedding), (self.norm, model.final_norm), (self.head, model.head)]
-        for mine, its in zip(self.blocks, model.blocks):
+        for mine, its in zip(self.blocks, model.blocks, strict=True):
             token, channel = its.token_mlp, its.channel_mlp
-            pairs += zip(
-                mine, (its.token_norm, token.up, token.down, its.channel_norm, channel.up, channel.down)
-            )
+            theirs = (its.token_norm, token.up, token.down, its.channel_norm, channel.up, channel.down)
+            pairs += zip(mine, theirs, strict=True)
         with torch.no_grad():
             for mine, its in pairs:
                 for name, p in mine.named_parameters():
@@ -384,7 +385,10 @@ class Plain(nn.Module):
 
 
 def flops(c, batch, rate):
-    """Floating-point operations of one training step of one member: 2 a multiply-add, backward twice the forward."""
+    """Floating-point operations of one training step of one member.
+
+    A multiply-add counts as 2, the backward pass as twice the forward pass.
+    """
     rows = batch * c.length
     token, channel = 4 * batch * c.width * c.length * 2 * c.length, 8 * rows * c.width**2 * 2
     # The last channel MLP and the head run at selected positions alone.
@@ -396,10 +400,8 @@ def training(tiny):
     """Training with token mixing, as a share of the rate of a large matrix product."""
     e = profile(tiny)
     members, steps, few = (2, 50, 50) if tiny else (2, 300, 100)  # few: of the plain loop, scaled up
-    chain, config = (
-        chains.hierarchical(e.model.n_states, 7.0),
-        TrainConfig(**{**asdict(e.training), "steps": steps, "snapshots": ()}),
-    )
+    chain = chains.hierarchical(e.model.n_states, 7.0)
+    config = TrainConfig(**{**asdict(e.training), "steps": steps, "snapshots": ()})
     stack = ResidualMLP(e.model, list(range(members)))
     tokens = chain.sample(config.batch, e.model.length, generator(0, 9))
     inputs, selected = corrupt(tokens, chain.n_states, config.rate, config.scheme, generator(1, 9))
@@ -426,17 +428,13 @@ def training(tiny):
     size = 256 if tiny else 2048
     left, right = torch.randn(2, size, size, generator=generator(0, 9))
     step_flops = flops(e.model, config.batch, config.rate)
-    image, kernel = (
-        torch.randn(size // 64, size, 1, 64, generator=generator(0, 9)),
-        torch.randn(size, size, 1, 1, generator=generator(0, 9)),
-    )
+    image = torch.randn(size // 64, size, 1, 64, generator=generator(0, 9))
     image = image.to(memory_format=torch.channels_last)
+    kernel = torch.randn(size, size, 1, 1, generator=generator(0, 9))
     # Two sides are as long as the work of all members would take at the rate of one large operation.
     scale = members * steps * step_flops / (2 * size**3)
-    product, convolution = (
-        f"the same operations at the rate of a {size}^3 matrix product",
-        "at the rate of a convolution as large",
-    )
+    product = f"the same operations at the rate of a {size}^3 matrix product"
+    convolution = "at the rate of a convolution as large"
     sides = {
         "rgnb": (ours, 1),
         "plain loop, one network at a time": (plain, members * steps / few),
@@ -446,28 +444,40 @@ def training(tiny):
     taken = medians(sides, 3, budget=30)
     seconds, limits = taken.pop("rgnb"), {name: taken.pop(name) for name in (product, convolution)}
     rate = members * steps / seconds
-    note = f"{rate:.1f} networks' steps a second, {rate * step_flops / 1e9:.0f} GFLOP/s; of a network's time: {shares(lambda: ours([0]))}"
+    note = (
+        f"{rate:.1f} networks' steps a second, {rate * step_flops / 1e9:.0f} GFLOP/s; "
+        f"of a network's time: {shares(lambda: ours([0]))}"
+    )
     work = f"training, token mixing, {members} networks x {steps} steps"
+    share = f"{limits[convolution] / seconds:.0%} of the rate of a convolution as large"
     return [
         Row(work, seconds, taken, agreement=f"loss {abs(a - b):.0e} apart", note=note),
-        Row(
-            f"{work}, against the machine",
-            seconds,
-            {product: limits.pop(product)},
-            goal=0.75,
-            note=f"{limits[convolution] / seconds:.0%} of the rate of a convolution as large",
-        ),
+        Row(f"{work}, against the machine", seconds, {product: limits[product]}, goal=0.75, note=share),
     ]
 
 
 def exponent(points):
-    """Slope of ln seconds against ln size over the larger half of the sizes, where the fixed cost of a step counts least."""
+    """Slope of ln seconds against ln size over the larger half of sizes, where fixed costs weigh least."""
     sizes, seconds = np.log(np.array(points[len(points) // 2 - 1 :])).T
     return float(np.polyfit(sizes, seconds, 1)[0])
 
 
+def cost(work, points):
+    """A Row of a cost against a size, from its (size, seconds)."""
+    return Row(work, points[-1][1], points=points, note=f"grows as size^{exponent(points):.2f}")
+
+
+def training_seconds(config, seeds, steps, device):
+    """Seconds that training networks together takes."""
+    chain, plan = chains.hierarchical(config.n_states, 2.0), TrainConfig(steps=steps, snapshots=())
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, plan, chain, list(seeds), folder, device, progress=False)
+    return time.perf_counter() - started
+
+
 def scaling(tiny):
-    """Seconds a training step against every size, the others as in the paper profile; and of a rank and a CKA against the rows."""
+    """Seconds per training step against each size, the others as in the paper profile; ranks, CKA by rows."""
     base = asdict(profile(tiny).model)
     sizes = {
         "n_states": (8, 16, 32, 64),
@@ -484,36 +494,10 @@ def scaling(tiny):
     for name, values in sizes.items():
         points = []
         for value in values:
-            config, seeds = (
-                (ModelConfig(**base), value)
-                if name == "seeds"
-                else (ModelConfig(**(base | {name: value})), 1)
-            )
-            chain = chains.hierarchical(config.n_states, 2.0)
-
-            def run(config=config, seeds=seeds, chain=chain):
-                with tempfile.TemporaryDirectory() as folder:
-                    train(
-                        config,
-                        TrainConfig(steps=steps, snapshots=()),
-                        chain,
-                        list(range(seeds)),
-                        folder,
-                        "cpu",
-                        progress=False,
-                    )
-
-            started = time.perf_counter()
-            run()
-            points.append((value, (time.perf_counter() - started) / steps))
-        out.append(
-            Row(
-                f"training step against {name}",
-                points[-1][1],
-                points=points,
-                note=f"grows as size^{exponent(points):.2f}",
-            )
-        )
+            seeds = value if name == "seeds" else 1
+            config = ModelConfig(**(base if name == "seeds" else base | {name: value}))
+            points.append((value, training_seconds(config, range(seeds), steps, "cpu") / steps))
+        out.append(cost(f"training step against {name}", points))
     for name, function in {
         "effective rank": metrics.effective_rank,
         "CKA": lambda x: metrics.linear_cka(x, x),
@@ -522,14 +506,7 @@ def scaling(tiny):
         for n in (256, 512) if tiny else (1024, 4096, 16384, 65536):
             x = torch.randn(n, 64, generator=generator(0, 9))
             points.append((n, medians({"rgnb": (lambda f=function, x=x: f(x), 1)}, 3)["rgnb"]))
-        out.append(
-            Row(
-                f"{name} of n x 64 against n",
-                points[-1][1],
-                points=points,
-                note=f"grows as size^{exponent(points):.2f}",
-            )
-        )
+        out.append(cost(f"{name} of n x 64 against n", points))
     return out
 
 
@@ -543,20 +520,15 @@ def whole_run(tiny):
 
 
 def memory(tiny):
-    """Peak memory of a run: it does not hang on the number of steps, so 50 are enough."""
+    """Peak memory of a run: it does not depend on the number of steps, so 50 are enough."""
     started = time.perf_counter()
     peak = alone(whole_run, tiny)
-    return [
-        Row(
-            "training and measuring one network",
-            time.perf_counter() - started,
-            note=f"peak {peak:.0f} MB; to stay below 2048 MB",
-        )
-    ]
+    note = f"peak {peak:.0f} MB; to stay below 2048 MB"
+    return [Row("training and measuring one network", time.perf_counter() - started, note=note)]
 
 
 def counts(tiny):
-    """One training step without mixing, of as many networks as a finding's page trains: count form against the dense one."""
+    """One training step without mixing of as many networks as a finding needs: count against dense form."""
     e = profile(tiny, mixing="none")
     members = 2 if tiny else len(e.seeds)
     chain, c = chains.hierarchical(e.model.n_states, 7.0), e.training
@@ -577,16 +549,8 @@ def counts(tiny):
 
     sides = {name: (lambda loss=loss: [step(loss) for _ in range(5)], 0.2) for name, loss in losses.items()}
     note = f"of its time: {shares(sides['rgnb'][0])}"
-    return [
-        row(
-            f"one step without mixing, {members} networks",
-            sides,
-            10,
-            goal=50,
-            agreement=f"loss {error:.0e} apart",
-            note=note,
-        )
-    ]
+    work = f"one step without mixing, {members} networks"
+    return [row(work, sides, 10, goal=50, agreement=f"loss {error:.0e} apart", note=note)]
 
 
 def posterior(tiny):
@@ -599,16 +563,12 @@ def posterior(tiny):
     agreement = ""
     if hmm := peer("hmmlearn.hmm"):
         model = hmm.CategoricalHMM(n)
-        model.startprob_, model.transmat_ = (
-            chain.stationary_distribution.numpy(),
-            chain.transition_matrix.numpy(),
-        )
+        model.startprob_ = chain.stationary_distribution.numpy()
+        model.transmat_ = chain.transition_matrix.numpy()
         model.emissionprob_ = np.concatenate([0.85 * np.eye(n), np.full((n, 1), 0.15)], 1)
         flat, lengths = observed.reshape(-1, 1).numpy(), [length] * batch
-        error = np.abs(
-            model.predict_proba(flat, lengths).reshape(batch, length, n)
-            - bayes_posterior(chain, observed).numpy()
-        ).max()
+        theirs = model.predict_proba(flat, lengths).reshape(batch, length, n)
+        error = np.abs(theirs - bayes_posterior(chain, observed).numpy()).max()
         if error > 1e-9:
             raise AssertionError(f"posteriors differ by {error:.2g}")
         sides["hmmlearn"] = (lambda: model.predict_proba(flat, lengths), 1)
@@ -618,47 +578,33 @@ def posterior(tiny):
 
 def start(tiny):
     """The command line before any work."""
-    command = lambda *a: (
-        lambda: subprocess.run([sys.executable, "-m", "rgnb.press.cli", *a], capture_output=True, check=True),
-        1,
-    )
-    taken = medians({"rgnb --help": command("--help"), "rgnb list": command("list")}, 1 if tiny else 5)
+    command = [sys.executable, "-m", "rgnb.press.cli"]
+    sides = {
+        f"rgnb {a}": (lambda a=a: subprocess.run([*command, a], capture_output=True, check=True), 1)
+        for a in ("--help", "list")
+    }
+    taken = medians(sides, 1 if tiny else 5)
     return [Row(name, seconds, note="to stay below 1 s") for name, seconds in taken.items()]
 
 
 def gpu(tiny):
     """16 seeds at once on a GPU against one after the other there."""
     if not torch.cuda.is_available():
-        return [
-            Row(
-                "training 16 networks on a GPU",
-                None,
-                note="not measured: this machine has none that torch can use",
-            )
-        ]
-    config = profile(tiny).model
-    chain, steps = chains.hierarchical(config.n_states, 7.0), 50 if tiny else 500
+        note = "not measured: this machine has none that torch can use"
+        return [Row("training 16 networks on a GPU", None, note=note)]
+    config, steps = profile(tiny).model, 50 if tiny else 500
 
     def run(groups):
-        with tempfile.TemporaryDirectory() as folder:
-            for seeds in groups:
-                train(
-                    config,
-                    TrainConfig(steps=steps, snapshots=()),
-                    chain,
-                    seeds,
-                    folder,
-                    "cuda",
-                    progress=False,
-                )
-            torch.cuda.synchronize()
+        for seeds in groups:
+            training_seconds(config, seeds, steps, "cuda")
+        torch.cuda.synchronize()
 
     sides = {"rgnb": (lambda: run([list(range(16))]), 1), "one at a time": (lambda: run([[0], [1]]), 8)}
     return [row(f"training 16 networks x {steps} steps on {torch.cuda.get_device_name()}", sides, 2, goal=20)]
 
 
 def again(tiny):
-    """What `make reproduce` takes for the findings' networks, planned from a few steps and measurements timed now."""
+    """What `make reproduce` takes for the findings' networks, planned from steps and measures timed now."""
     changes = {
         "families": ("hierarchical", "sticky"),
         "seeds": 1 if tiny else 8,
@@ -668,34 +614,17 @@ def again(tiny):
     with tempfile.TemporaryDirectory() as folder:
         planned = plan(grid("quick" if tiny else "paper", **changes), folder, workers=2)
     note = f"{planned.asked} networks on {planned.workers} workers, {planned.seconds / 3600:.1f} h"
-    return [
-        Row(
-            "the findings' networks from nothing, planned",
-            planned.seconds,
-            {"NeuroLibre's limit, 8 h on 2 CPUs": 8 * 3600.0},
-            goal=2,
-            note=note,
-        )
-    ]
+    limit = {"NeuroLibre's limit, 8 h on 2 CPUs": 8 * 3600.0}
+    return [Row("the findings' networks from nothing, planned", planned.seconds, limit, goal=2, note=note)]
 
 
 BENCHMARKS = {
     f.__name__: f
     for f in (
-        sampling,
-        cka,
-        streaming,
-        ranks,
-        training,
-        counts,
-        posterior,
-        start,
-        memory,
-        scaling,
-        again,
-        gpu,
+        sampling, cka, streaming, ranks, training, counts,
+        posterior, start, memory, scaling, again, gpu,
     )
-}
+}  # fmt: skip
 
 
 def table(rows):
@@ -714,7 +643,7 @@ def table(rows):
 
 
 def main(arguments=None):
-    """Run the benchmarks named, all by default; print their table; store it where all were run at full size."""
+    """Run the benchmarks named, all by default; print their table; store it if all ran at full size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all by default")
     parser.add_argument(
@@ -727,21 +656,8 @@ def main(arguments=None):
         print(table(found), flush=True)
         rows += found
     if not (args.names or args.tiny):
-        peers = (
-            "quantecon",
-            "deeptime",
-            "hmmlearn",
-            "pydtmc",
-            "pytorch-cka",
-            "ckatorch",
-            "torch-cka",
-            "numpy",
-            "scipy",
-        )
-        made = provenance(torch.device("cpu")) | {
-            "cores": cores.available(),
-            "peers": {name: version(name) for name in peers},
-        }
+        made = provenance(torch.device("cpu"))
+        made |= {"cores": cores.available(), "peers": {name: version(name) for name in PEERS}}
         content = {"provenance": made, "rows": [asdict(r) for r in rows]}
         path = Path(__file__).with_name("results.json")
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

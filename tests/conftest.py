@@ -21,7 +21,7 @@ def html(tmp_path_factory):
 
 
 class Counts:
-    """How many tests and cases keep each promise of the page "Reliability", written to a JSON file at the end."""
+    """How many tests and cases keep each promise of the page "Reliability", written to JSON at the end."""
 
     def __init__(self, path):
         self.path, self.found = Path(path), {}
@@ -55,7 +55,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "promise(name): the promise of the page Reliability that a test keeps")
-    config.addinivalue_line("markers", "slow: takes over a minute; CI runs it, `-m 'not slow'` leaves it out")
+    config.addinivalue_line(
+        "markers", "slow: needs the book, a browser or long training; `make check` leaves it out"
+    )
     if config.getoption("counts") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Counts(config.getoption("counts")))
 

@@ -1,4 +1,4 @@
-"""The anatomy of a network: each measure against a closed form or brute force, and against what `measure` stores."""
+"""The anatomy of a network: each measure against a closed form or brute force, and stored measures."""
 
 import numpy as np
 import pytest
@@ -111,7 +111,7 @@ def test_anatomy_agrees_with_what_is_measured(both):
     np.testing.assert_allclose(ends.uncentred_rank.values, uncentred, rtol=1e-5)
     spectra = measured.singular_value.sel(view="masked").fillna(0).values
     np.testing.assert_allclose(ends.masked_singular_value.values, spectra, rtol=1e-4, atol=1e-5)
-    # Under the scheme "mask" all selected positions are masked ones: at the last depth the lens is the prediction.
+    # Under the scheme "mask" selected positions are masked: at the last depth the lens is the prediction.
     np.testing.assert_allclose(dissected.lens_excess.isel(depth=-1), measured.excess_loss, atol=1e-5)
     bayes = torch.from_numpy(dissected.bayes_singular_value.values)
     assert metrics.spectrum_rank(bayes, "eigen").item() == pytest.approx(
@@ -135,7 +135,7 @@ def test_masked_positions_are_alike_at_depth_0_and_differ_after(both):
         )
     assert dissected.stream_share.sel(rows_shown="masked").isel(depth=0).isnull().all()
     np.testing.assert_allclose(dissected.lens_share.isel(depth=-1).sum("level"), 1, rtol=1e-5)
-    # Visible positions show their own token at depth 0: all modes together explain all of its variance, and no more.
+    # Visible positions show their own token at depth 0: all modes together explain its variance, no more.
     shares = dissected.stream_share.sel(rows_shown="visible").sum("level")
     assert (shares <= 1.02).all() and (shares.isel(depth=0) > 0.95).all()
 

@@ -1,4 +1,4 @@
-"""The benchmarks at tiny sizes: that every side still runs, and still computes the same thing, which each checks itself."""
+"""The benchmarks at tiny sizes: that every side still runs and computes the same thing, which each checks."""
 
 import importlib.util
 import sys
@@ -18,6 +18,7 @@ sys.modules["bench"] = bench  # processes that a benchmark starts find its funct
 spec.loader.exec_module(bench)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", bench.BENCHMARKS)
 def test_every_benchmark_runs(name, monkeypatch):
     monkeypatch.syspath_prepend(notebooks.ROOT / "benchmarks")

@@ -17,6 +17,8 @@ from rgnb.press import notebooks, record, runs
 from rgnb.press.cli import main
 from rgnb.study.store import store
 
+pytestmark = pytest.mark.slow  # most of them read the HTML, which takes a minute to build
+
 ROOT = notebooks.ROOT
 PAGES = notebooks.pages()
 
@@ -114,9 +116,10 @@ def test_a_book_is_made_again_page_by_page(tmp_path, monkeypatch, capsys):
     into = tmp_path / "again"
     monkeypatch.setenv("RGNB_RESULTS", str(into / "results"))
     monkeypatch.setattr(notebooks, "build_html", lambda root: root / "index.html")
-    described = lambda: json.loads((into / "reproduced.json").read_text(encoding="utf-8"))["made"][
-        "notebooks"
-    ]
+
+    def described():
+        return json.loads((into / "reproduced.json").read_text(encoding="utf-8"))["made"]["notebooks"]
+
     assert main(["build", "--into", str(into), "performance"]) == 0
     assert (
         described() == ["performance"]

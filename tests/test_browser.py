@@ -16,6 +16,8 @@ from pypdf import PdfReader
 
 from rgnb.press import notebooks, pdf
 
+pytestmark = pytest.mark.slow  # a browser opens every page of the HTML
+
 PAGES = notebooks.pages()
 WIDTHS = {"desktop": 1400, "tablet": 800, "phone": 390}
 CHROMIUM = pdf.installed_browser()
@@ -35,7 +37,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser, html):
-    """Open a page of the book from its file; what it asks of the network is refused, what goes wrong is recorded."""
+    """Open a page of the book from its file; the network is refused, what goes wrong is recorded."""
     contexts = []
 
     def open_(name, width="desktop", theme="light", fragment=""):
@@ -150,7 +152,7 @@ def test_an_address_that_makes_no_sense_shows_the_first_choice(opened):
 
 def test_the_book_prints_to_a_whole_pdf(tmp_path):
     # In a process of its own: one process drives one browser at a time.
-    code = "import sys; from pathlib import Path; from rgnb import pdf; pdf.build(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from rgnb.press import pdf; pdf.build(Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
     reader = PdfReader(tmp_path / "_build" / "pdf" / "book.pdf")
     pages = [page.extract_text() for page in reader.pages]
@@ -161,8 +163,11 @@ def test_the_book_prints_to_a_whole_pdf(tmp_path):
     }
     starts = [chapters[squeezed(title)] for title in titles()]
     assert starts == sorted(set(starts))  # every chapter begins a page, in the book's order
-    assert all(squeezed(title) in squeezed(pages[start]) for title, start in zip(titles(), starts))
-    assert all(len(text) > 40 or page.images for text, page in zip(pages, reader.pages))  # no empty page
+    opened = zip(titles(), starts, strict=True)
+    assert all(squeezed(title) in squeezed(pages[start]) for title, start in opened)
+    assert all(
+        len(text) > 40 or page.images for text, page in zip(pages, reader.pages, strict=True)
+    )  # no empty page
     text = " ".join(pages)
     assert "not supported" in text and "{glue" not in text
     assert {page.mediabox.width // 1 for page in reader.pages} == {595}  # A4

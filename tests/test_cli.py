@@ -113,7 +113,8 @@ def test_the_profiles_are_those_of_experiments():
 
 
 def test_light_commands_import_nothing_heavy():
-    code = "import sys; from rgnb.press.cli import main; main(['list']); main(['run', 'nothing']); print(*sys.modules, sep='\\n')"
+    commands = "main(['list']); main(['run', 'nothing'])"
+    code = f"import sys; from rgnb.press.cli import main; {commands}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "papermill", "jupytext", "nbformat"} & set(done.stdout.split())
 
@@ -320,11 +321,12 @@ def test_values_take_the_type_of_the_default(default, text, value):
 
 @pytest.mark.parametrize(
     "default, text",
-    [(3, "3.0"), (3, "True"), (3, ""), (3, "__import__('os')"), (0.5, "nan"), (0.5, "1e999"), (0.5, "half"), (False, "1"),
+    [(3, "3.0"), (3, "True"), (3, ""), (3, "__import__('os')"), (0.5, "nan"), (0.5, "1e999"), (0.5, "half"),
+        (False, "1"),
      ([1.0], "1, 2"), ([1.0], "['a']"), ([1.0], "1.0"), (3, "(" * 500), (3, "\0")],
 )  # fmt: skip
 def test_values_of_another_type_are_refused(default, text):
-    with pytest.raises(ValueError, match="p must be .* default"):
+    with pytest.raises(ValueError, match=r"p must be .* default"):
         Parameter("p", default, "").parse(text)
 
 
@@ -428,6 +430,7 @@ def test_an_output_that_did_not_change_keeps_its_record(book):
     assert json.loads(page.read_text())["metadata"]["rgnb"]["record"]["date"] == record["date"]
 
 
+@pytest.mark.slow
 def test_a_build_that_fails_keeps_the_pages_that_were_there(book, capsys):
     page = book / "book" / "executed" / "tiny.ipynb"
     page.write_text("as it was")

@@ -96,7 +96,7 @@ def test_stored_numbers_agree_with_each_other_and_with_the_metrics(dataset, fold
 
 
 def test_losses(dataset):
-    # loss = Bayes floor + KL, up to the scatter of the sampled posteriors; at the start the network knows nothing.
+    # loss = Bayes floor + KL, up to the scatter of sampled posteriors; at first the network knows nothing.
     floor, loss = dataset.bayes_loss, dataset.loss
     np.testing.assert_allclose(loss - floor, dataset.excess_loss.transpose(*loss.dims), atol=1e-6)
     assert (dataset.excess_loss > 0).all()
@@ -280,6 +280,7 @@ small(seeds=1, correlation_lengths=[float(x) for x in lengths]).run(folder, prog
 """
 
 
+@pytest.mark.slow
 def test_processes_share_the_settings_out(tmp_path):
     lengths = ["1", "2", "3", "4"]
     command = [sys.executable, "-c", WORKER, tmp_path / "results", tmp_path / "log"]

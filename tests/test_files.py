@@ -1,4 +1,4 @@
-"""Files that cannot be read are left alone; folders that cannot be written are named before the work; the commit is rgnb's own."""
+"""Unreadable files are left alone; read-only folders are named before the work; the commit is rgnb's own."""
 
 import errno
 import os
@@ -121,7 +121,7 @@ def test_a_fault_in_writing_keeps_its_kind_and_leaves_nothing(tmp_path):
     with pytest.raises(TypeError, match="our own"), files.replacing(tmp_path / "x") as partial:
         partial.write_text("half")
         raise TypeError("a fault of our own")
-    with pytest.raises(OSError, match="cannot write .*make space"), files.replacing(tmp_path / "x"):
+    with pytest.raises(OSError, match=r"cannot write .*make space"), files.replacing(tmp_path / "x"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not list(tmp_path.iterdir())
 
@@ -181,7 +181,7 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Puts the package into a folder, as far as files.py knows, and that folder's top into a new repository; returns its commit."""
+    """Puts the package, as far as files.py knows, into a folder of a new repository; returns its commit."""
 
     def put(at, top, project=None):
         (at / "rgnb").mkdir(parents=True)
@@ -232,12 +232,16 @@ def test_another_repository_is_not_taken_from_the_environment(package, tmp_path,
     assert store.provenance(CPU)["commit"] == commit
 
 
+@pytest.mark.slow
 def test_an_installed_package_in_a_process_of_its_own(tmp_path):
     site = tmp_path / "venv" / "lib" / "site-packages"
     shutil.copytree(ROOT / "rgnb", site / "rgnb", ignore=shutil.ignore_patterns("__pycache__"))
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "outer")
-    code = "import torch; from rgnb.study import store as e; print(e.__file__, e.provenance(torch.device('cpu'))['commit'], e.results_folder())"
+    code = (
+        "import torch; from rgnb.study import store as s; "
+        "print(s.__file__, s.provenance(torch.device('cpu'))['commit'], s.results_folder())"
+    )
     environment = {k: v for k, v in os.environ.items() if k != "RGNB_RESULTS"} | {"PYTHONPATH": str(site)}
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -312,7 +312,7 @@ def test_a_network_that_is_missing_is_not_judged():
         first_round.judge_selectivity,
         first_round.judge_kernel_drift,
     ):
-        with pytest.raises(ValueError, match="has no value .*seed 7"):
+        with pytest.raises(ValueError, match=r"has no value .*seed 7"):
             finding(there)
     assert first_round.judge_kernel_drift(there, correlation_length=7.0).networks == SEEDS
 

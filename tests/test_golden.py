@@ -1,4 +1,4 @@
-"""The names of all committed results against the keys computed from their settings: no change of code may orphan one."""
+"""The names of all committed results against the keys of their settings: no change of code may orphan one."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def test_an_entry_is_found_by_its_setting_and_seed(path):
     assert setting_of(setting.config()) == setting
 
 
-# These two were stored before a sweep kept what it was asked for: the page "blind" asks for them in these words.
+# These two were stored before a sweep kept what it was asked for: the page "blind" asks for them so.
 BLIND = {"families": ["sticky"], "mixing": "none"}
 WITHOUT_CONFIG = {
     "sweep-blind": [

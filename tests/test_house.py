@@ -1,4 +1,4 @@
-"""One direction: a module imports only from its own wing or from a wing below it, and the library needs four packages."""
+"""One direction: a module imports only from its own wing or one below it; the library needs four packages."""
 
 import ast
 import subprocess
@@ -45,6 +45,9 @@ def test_the_library_is_imported_with_four_packages(path):
 
 
 def test_the_public_names_are_there_and_wait_for_nothing():
-    code = "import sys, rgnb; assert 'torch' not in sys.modules; assert all(hasattr(rgnb, name) for name in dir(rgnb)); print(rgnb.__version__)"
+    code = (
+        "import sys, rgnb; assert 'torch' not in sys.modules; "
+        "assert all(hasattr(rgnb, name) for name in dir(rgnb)); print(rgnb.__version__)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ rng = np.random.default_rng(0)
 
 
 def rows(last=lambda scheme, xi: 5.0, embedding=lambda view, xi: 10.0, noise=0.02, excess=0.0):
-    """A sweep's Dataset: rank falls from `embedding` to `last` by depth, the same scatter in every setting's seed."""
+    """A sweep's Dataset: rank falls from `embedding` to `last` by depth, with the same scatter per seed."""
     index = [(scheme, xi, seed) for scheme in SCHEMES for xi in XIS for seed in range(SEEDS)]
     scatter = rng.standard_normal((len(index), 2))
     views = ["position", "token", "pooled", "sequence"]
@@ -26,13 +26,15 @@ def rows(last=lambda scheme, xi: 5.0, embedding=lambda view, xi: 10.0, noise=0.0
     n = len(index)
     return xr.Dataset(
         {
-            "effective_rank": (("run", "state", "view", "depth", "centring", "spectrum"), rank[..., None, None]),
+            "effective_rank": (("run", "state", "view", "depth", "centring", "spectrum"),
+                rank[..., None, None]),
             "excess_loss": ("run", np.full(n, excess)),
             "marginal_entropy": ("run", np.full(n, 2.0)),
             "reachable_loss": ("run", np.full(n, 1.0)),
         },
         coords={
-            "state": ["init", "trained"], "view": views, "depth": range(DEPTHS), "centring": ["centred"], "spectrum": ["singular"],
+            "state": ["init", "trained"], "view": views, "depth": range(DEPTHS), "centring": ["centred"],
+            "spectrum": ["singular"],
             "scheme": ("run", [k[0] for k in index]), "correlation_length": ("run", [k[1] for k in index]),
             "seed": ("run", [k[2] for k in index]), "family": ("run", ["sticky"] * n),
         },
@@ -70,7 +72,7 @@ def test_blind_networks_and_seeing_ones():
     )
     assert strict.low < loose.low and loose.high < strict.high
     short = rows().isel(run=slice(1, None))
-    with pytest.raises(ValueError, match="seeds at correlation lengths 1 and 0.5 differ"):
+    with pytest.raises(ValueError, match=r"seeds at correlation lengths 1 and 0.5 differ"):
         hypotheses.judge_blind(short)
 
 
@@ -129,10 +131,10 @@ def test_the_bare_embeddings_are_paired_by_seed():
     ds = rows()
     assert hypotheses.judge_embedding_artifact(ds, 0.5, 4.0).networks == 2 * len(SCHEMES) * SEEDS
     ds.effective_rank[0, 0, 2, 0] = np.nan
-    with pytest.raises(ValueError, match="effective_rank has no value .*seed 0"):
+    with pytest.raises(ValueError, match=r"effective_rank has no value .*seed 0"):
         hypotheses.judge_embedding_artifact(ds, 0.5, 4.0)
     for lost in ([0], [0, 2 * SEEDS + 1]):  # one that has no partner; as many on either side, and others
-        with pytest.raises(ValueError, match="the seeds at correlation lengths 0.5 and 4 differ"):
+        with pytest.raises(ValueError, match=r"the seeds at correlation lengths 0.5 and 4 differ"):
             hypotheses.judge_embedding_artifact(rows().drop_isel(run=lost), 0.5, 4.0)
 
 
@@ -213,7 +215,7 @@ def test_equal_spectra_are_compared_over_whole_networks():
     ds = ds.assign(effective_rank=ds.effective_rank.expand_dims(names))
     assert hypotheses.judge_no_selectivity({"quick": ds, "paper": ds}).networks == 16
     lost = ds.assign(effective_rank=ds.effective_rank.where(ds.seed < 3))
-    with pytest.raises(ValueError, match="effective_rank has no value .*seed 3"):
+    with pytest.raises(ValueError, match=r"effective_rank has no value .*seed 3"):
         hypotheses.judge_no_selectivity({"quick": ds, "paper": lost})
 
 
@@ -265,13 +267,16 @@ def modes_sweep(driver, trained=True):
             "reachable_loss": ("run", np.full(2 * n, 1.0)),
         },
         coords={
-            "state": ["init", "trained"], "view": ["position"], "depth": [0, 1], "centring": ["centred"], "spectrum": ["singular", "eigen"],
+            "state": ["init", "trained"], "view": ["position"], "depth": [0, 1], "centring": ["centred"],
+            "spectrum": ["singular", "eigen"],
             "correlation_length": ("run", np.repeat(xi, 2)), "seed": ("run", [0, 1] * n),
-            **{k: ("run", [v] * 2 * n) for k, v in {"family": "ring", "mixing": "tokens", "rate": 0.15, "scheme": "mask"}.items()},
+            "family": ("run", ["ring"] * 2 * n), "mixing": ("run", ["tokens"] * 2 * n),
+            "rate": ("run", [0.15] * 2 * n), "scheme": ("run", ["mask"] * 2 * n),
         },
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_relevant_modes_verdict():
     verdict = hypotheses.judge_relevant_modes(modes_sweep("modes"))
     assert verdict.status == "supported" and verdict.networks == 80
@@ -309,8 +314,10 @@ def retention(top=(0.2, 0.9, 0.9), bottom=(0.1, 0.8, 0.5), relevant=0.5, irrelev
             "modulus": ((*head, "eigenmode"), np.broadcast_to([0.9, 0.5, 0.5, 0.1], (1, 1, seeds, 4))),
         },
         coords={
-            "correlation_length": [7.0], "seed": range(seeds), "state": ["init", "trained"], "target": ["left", "right", "posterior"],
-            "direction": ["relevant", "irrelevant", "random", "random, by variance"], "removed": [1], "depth": range(3),
+            "correlation_length": [7.0], "seed": range(seeds), "state": ["init", "trained"],
+            "target": ["left", "right", "posterior"],
+            "direction": ["relevant", "irrelevant", "random", "random, by variance"], "removed": [1],
+            "depth": range(3),
         },
     )  # fmt: skip
 
@@ -361,12 +368,15 @@ def perturbed(growth=0.8, small=1.0, seeds=6, blocks=6):
     scaled[:, :, :, 0] *= small
     return xr.Dataset(
         {
-            "growth": ((*head, "state", "perturbation", "transition"), growth + rng.normal(0, 1e-3, (1, 1, seeds, 2, 2, blocks))),
-            "scaled_drift": ((*head, "scale", "transition"), scaled * (1 + rng.normal(0, 1e-3, scaled.shape))),
+            "growth": ((*head, "state", "perturbation", "transition"),
+                growth + rng.normal(0, 1e-3, (1, 1, seeds, 2, 2, blocks))),
+            "scaled_drift": ((*head, "scale", "transition"),
+                scaled * (1 + rng.normal(0, 1e-3, scaled.shape))),
         },
         coords={
             "correlation_length": [7.0], "seed": range(seeds), "state": ["init", "trained"],
-            "perturbation": ["random", "between sequences"], "scale": [0.25, 1.0], "transition": range(blocks),
+            "perturbation": ["random", "between sequences"], "scale": [0.25, 1.0],
+            "transition": range(blocks),
         },
     )  # fmt: skip
 
@@ -443,8 +453,11 @@ def test_gate_counts_networks():
 
 
 def changed_sweep():
-    """A sweep of two variants, the second with one block fewer: ring collapses at the short correlation length with token mixing, and nowhere else."""
-    depths, index = 8, []
+    """A sweep of two variants, the second with one block fewer.
+
+    Ring collapses at the short correlation length with token mixing, and nothing else does.
+    """
+    depths, index, labels = 8, [], ("experiment", "family", "correlation_length", "seed")
     for experiment in range(4):  # variant x architecture
         lengths = (1.0, 7.0) if experiment > 1 else (0.5, 1.0, 2.0, 4.0, 7.0)
         index += [
@@ -472,9 +485,11 @@ def changed_sweep():
             "reachable_loss": ("run", np.full(n, 1.0)),
         },
         coords={
-            "state": ["init", "trained"], "view": ["position", "token", "masked", "pooled", "sequence"], "depth": range(depths),
-            "transition": range(depths - 1), "centring": ["centred", "uncentred"], "spectrum": ["singular", "eigen"],
-            **{name: ("run", [k[j] for k in index]) for j, name in enumerate(("experiment", "family", "correlation_length", "seed"))},
+            "state": ["init", "trained"], "view": ["position", "token", "masked", "pooled", "sequence"],
+            "depth": range(depths),
+            "transition": range(depths - 1), "centring": ["centred", "uncentred"],
+            "spectrum": ["singular", "eigen"],
+            **{name: ("run", [k[j] for k in index]) for j, name in enumerate(labels)},
         },
     )  # fmt: skip
 
@@ -487,7 +502,7 @@ def changed_settings():
 def test_robustness_judges_every_setting():
     _, verdicts = changed_settings()
     definitions = len(robustness.DEFINITIONS)
-    # Of either family and architecture: 7 lengths with rank and drift, 5 pairs ((1, 7) twice, (0.5, 7), (2, 7), (1, 4)).
+    # Per family and architecture: 7 lengths with both, 5 pairs: (1, 7) twice, (0.5, 7), (2, 7), (1, 4).
     assert len(verdicts) == 2 * 2 * (7 * (definitions + 1) + 5 * definitions)
     for (finding, definition, family, mixing, variant), verdict in verdicts.items():
         # The nearer one by ratio is replaced: 2 is a short memory, 4 a long one.
@@ -519,7 +534,10 @@ def test_robustness_judges_every_setting():
 def test_robustness_names_the_network_that_is_missing():
     ds = changed_sweep()
     ds = ds.isel(run=((ds.experiment == 2) & (ds.family == "ring")).values)
-    judged = lambda ds: robustness.judge_robustness(ds, ["as it is", "fewer blocks"], 1.0, 7.0)
+
+    def judged(ds):
+        return robustness.judge_robustness(ds, ["as it is", "fewer blocks"], 1.0, 7.0)
+
     assert {key[0]: v.networks for key, v in judged(ds).items()} == {
         finding: 8 if finding == "Selectivity" else 4 for finding in robustness.FINDINGS
     }
@@ -532,7 +550,7 @@ def test_robustness_names_the_network_that_is_missing():
     with pytest.raises(ValueError, match=r"ring chains, mixing tokens, fewer blocks: the seeds .* 7: \[\]"):
         judged(ds.isel(run=~setting.values))
     drift = ds.kernel_drift.where(~(setting & (ds.seed == 2)))
-    with pytest.raises(ValueError, match="kernel_drift has no value .*seed 2.*correlation_length 7"):
+    with pytest.raises(ValueError, match=r"kernel_drift has no value .*seed 2.*correlation_length 7"):
         judged(ds.assign(kernel_drift=drift))
 
 

@@ -92,7 +92,7 @@ def test_small_singular_values_are_found_beside_large_ones(n, values):
 
 
 def test_deficient_rank_beside_many_others_needs_no_svd(monkeypatch):
-    # Rows that repeat, as embeddings do: of rank 5, centred, beside one of full rank. Enough matrices for several parts.
+    # Rows that repeat, as of embeddings: of rank 5, centred, beside one of full rank; several parts.
     repeated = randn(6, 8)[torch.arange(3000) % 6]
     batch = torch.stack([repeated * (i + 1) for i in range(30)] + [randn(3000, 8)])
     expected = torch.linalg.svdvals(batch - batch.mean(1, keepdim=True))

@@ -173,7 +173,7 @@ def test_one_large_network_computes_what_a_stack_does(config, monkeypatch):
         (v.expand(2, -1, -1, -1),),
     )[1]
     torch.testing.assert_close(after, beside, atol=1e-4, rtol=0)
-    for (name, p), q in zip(alone.named_parameters(), stack.parameters()):
+    for (name, p), q in zip(alone.named_parameters(), stack.parameters(), strict=True):
         torch.testing.assert_close(
             p.grad[0], q.grad[0], atol=1e-4 * q.grad[0].abs().max().item(), rtol=0, msg=name
         )
@@ -183,7 +183,7 @@ def test_initial_weights_follow_torch_defaults():
     model = ResidualMLP(ModelConfig(n_states=16, length=64, width=64, depth=2), seeds=0)
     # torch.nn.Linear draws weight and bias from U(-b, b) with b = 1 / sqrt(n_in).
     layers = [model.head, model.blocks[0].token_mlp.up, model.blocks[1].channel_mlp.down]
-    for layer, n_in in zip(layers, (64, 64, 256)):
+    for layer, n_in in zip(layers, (64, 64, 256), strict=True):
         for p in (layer.weight, layer.bias):
             assert p.abs().max() <= n_in**-0.5
             assert p.std().item() == pytest.approx((3 * n_in) ** -0.5, rel=0.25)

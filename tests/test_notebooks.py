@@ -9,16 +9,23 @@ import pytest
 
 from rgnb.press import notebooks
 
+pytestmark = pytest.mark.slow  # they execute the book
+
 BIN = Path(sys.executable).parent
 # Small values for every parameter that decides how long a notebook takes.
 TINY = {
-    "profile": "quick", "steps": 50, "seeds": 2, "control_seeds": 2, "sequences": 64, "device": "cpu", "sizes": ["quick"],
+    "profile": "quick", "steps": 50, "seeds": 2, "control_seeds": 2, "sequences": 64, "device": "cpu",
+    "sizes": ["quick"],
     "second_profile": "quick", "second_seeds": 2,
     "families": ["hierarchical", "ring"], "correlation_lengths": [0.5, 1.0, 4.0], "rates": [0.4],
     "depths": [2, 3], "depth_seeds": 2, "layers": 2, "own_seeds": 2, "own_steps": 50,
 }  # fmt: skip
-ONE_SIZE = dict.fromkeys(("rates", "schemes", "widths", "depths", "learning_rates", "longer", "states"), [])
-TINY_OF = {"robustness": {"families": ["ring"], "correlation_lengths": [4.0]} | ONE_SIZE}
+AXES = ("rates", "schemes", "widths", "depths", "learning_rates", "longer", "states")
+ONE_SIZE: dict[str, list] = {name: [] for name in AXES}
+TINY_OF = {
+    "robustness": {"families": ["ring"], "correlation_lengths": [4.0]} | ONE_SIZE,
+    "recipes": {"sequel_seeds": [2, 3], "cosine_seeds": [2, 3], "steps": 250},  # beyond the warm-up
+}
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +57,7 @@ def test_every_notebook_runs_at_a_tiny_size(name, results, tmp_path, monkeypatch
     output = tmp_path / f"{name}.ipynb"
     notebooks.execute(name, output, tiny(name))
     assert (
-        images(output) or "plots." not in notebooks.source(name).read_text()
+        images(output) or "figures." not in notebooks.source(name).read_text()
     )  # a page of figures shows some
 
 

@@ -75,7 +75,8 @@ def test_conda_and_make_install_the_same():
 
 @pytest.mark.parametrize(
     "command, extras",
-    [("book", ["book"]), ("notebooks", ["book"]), ("reproduce", ["book"]), ("pdf", ["book", "book,pdf"]), ("test", ["book", "book,test"]),
+    [("book", ["book"]), ("notebooks", ["book"]), ("reproduce", ["book"]), ("pdf", ["book", "book,pdf"]),
+     ("test", ["book", "book,test"]), ("check", ["book", "book,test"]),
      ("reliability", ["book", "book,test"]), ("bench", ["book", "book,bench"])],
 )  # fmt: skip
 def test_make_installs_what_a_command_needs_and_no_more(command, extras):

@@ -142,7 +142,7 @@ def test_panels_say_what_they_lack(log, shared):
         figures.lines({"a": {"x": ([1, 2], [np.nan] * 2)}}, "xi", log),
         figures.scatter({"a": {"x": ([1, 2], [np.nan] * 2)}, "b": {"x": ([1, 2], [1, 3])}}, "k", "rank", log),
     ]
-    for figure, wanted in zip(drawn, ("15 of 15", "2 of 4", "2 of 4")):
+    for figure, wanted in zip(drawn, ("15 of 15", "2 of 4", "2 of 4"), strict=True):
         assert f"{wanted} values are NaN" in texts(figure)
         svg(figure)
     assert drawn[2].axes[1].get_yscale() == ("log" if "y" in log else "linear")
@@ -187,7 +187,7 @@ def test_drift_of_stacks():
     assert [text.split()[0] for text in row] == ["0.81", "0.80", "0.01", "0.0050"]
     broken = stack()
     broken.kernel_drift[0, 0, 1, 0, 0, 3] = np.nan
-    with pytest.raises(ValueError, match="kernel_drift has no value .*seed 1, transition 3"):
+    with pytest.raises(ValueError, match=r"kernel_drift has no value .*seed 1, transition 3"):
         tables.stack_table({4: broken})
 
 
@@ -250,7 +250,8 @@ def test_verdicts_over_settings():
     ]
     verdicts = {
         (finding, "primary", "ring", mixing, f"change {i}"): verdict
-        for finding in ("Rank collapse", "Selectivity") for mixing in ("none", "tokens") for i, verdict in enumerate(made)
+        for finding in ("Rank collapse", "Selectivity") for mixing in ("none", "tokens")
+        for i, verdict in enumerate(made)
     }  # fmt: skip
     titles = {"tokens": "token mixing", "none": "no mixing"}
     stays = {key: v.status == "supported" for key, v in verdicts.items()}

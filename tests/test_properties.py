@@ -1,4 +1,4 @@
-"""Whatever comes in, every public function ends in a documented result or in one ValueError or TypeError that names the argument.
+"""Whatever comes in, every public function ends in a documented result or an error that names the argument.
 
 `--hypothesis-profile=more` tries many more cases.
 """
@@ -34,7 +34,7 @@ from rgnb.study.sweep import Plan, grid, pivot, plan, sweep
 from rgnb.training import Diverged, TrainConfig, load_model, train
 from rgnb.verdicts import first_round, hypotheses, intervals, measures, robustness
 
-pytestmark = pytest.mark.promise("bad input")
+pytestmark = [pytest.mark.promise("bad input"), pytest.mark.slow]
 
 PACKAGE = str(Path(rgnb.__file__).parent)
 numbers = st.one_of(
@@ -90,7 +90,7 @@ real = hnp.arrays(
 
 @pytest.fixture
 def ends_well(request):
-    """Call something and count the case: returns what it returns, or None where it refused with a good error."""
+    """Call something and count the case: what it returns, or None where it refused with a good error."""
     counted = {"cases": 0}
 
     def call(named, function, *args, **kwargs):
@@ -503,10 +503,12 @@ def test_arranging_rows(ends_well, ds, values, dims):
 mixings = st.sampled_from(["tokens", "none"])
 SETTINGS = st.builds(
     lambda n, xi, length, width, depth, mixing, rate, scheme: Experiment.profile(
-        "quick", n_states=n, correlation_lengths=[xi], families=["sticky"], length=length, width=width, depth=depth, mixing=mixing, rate=rate,
+        "quick", n_states=n, correlation_lengths=[xi], families=["sticky"], length=length, width=width,
+        depth=depth, mixing=mixing, rate=rate,
         scheme=scheme, sequences=64, seeds=1, steps=50, snapshots=(),
     ).settings()[0],
-    st.integers(2, 5), st.floats(0.1, 30), st.integers(1, 6), st.integers(2, 8), st.integers(1, 3), mixings, st.floats(0.02, 0.98), st.sampled_from(masking.SCHEMES),
+    st.integers(2, 5), st.floats(0.1, 30), st.integers(1, 6), st.integers(2, 8), st.integers(1, 3), mixings,
+    st.floats(0.02, 0.98), st.sampled_from(masking.SCHEMES),
 )  # fmt: skip
 
 
@@ -539,10 +541,20 @@ def metrics_dataset():
 def results(rank):
     dims = ("correlation_length", "seed", "state", "view", "centring", "spectrum", "depth")
     return xr.Dataset(
-        {"effective_rank": (dims, rank), "excess_loss": (("correlation_length", "seed", "step"), np.zeros((*rank.shape[:2], 1))),
-         "marginal_entropy": (dims[:2], np.ones(rank.shape[:2])), "reachable_loss": (dims[:2], np.zeros(rank.shape[:2]))},
-        coords={"correlation_length": np.arange(1.0, rank.shape[0] + 1), "state": ["trained"], "view": ["position"], "centring": ["centred"], "spectrum": ["singular"]},
-    )  # fmt: skip
+        {
+            "effective_rank": (dims, rank),
+            "excess_loss": (("correlation_length", "seed", "step"), np.zeros((*rank.shape[:2], 1))),
+            "marginal_entropy": (dims[:2], np.ones(rank.shape[:2])),
+            "reachable_loss": (dims[:2], np.zeros(rank.shape[:2])),
+        },
+        coords={
+            "correlation_length": np.arange(1.0, rank.shape[0] + 1),
+            "state": ["trained"],
+            "view": ["position"],
+            "centring": ["centred"],
+            "spectrum": ["singular"],
+        },
+    )
 
 
 ranks = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 5)).flatmap(
@@ -691,10 +703,13 @@ def test_eigenmodes(ends_well, chain):
 def whole(seeds=2):
     """Results, a sweep's rows and two analyses, with every variable that a verdict reads."""
     names = {
-        "state": ["init", "trained"], "view": list(metrics.VIEWS), "centring": ["centred", "uncentred"], "spectrum": list(metrics.SPECTRA),
-        "target": ["left", "right", "posterior"], "direction": list(probes.DIRECTIONS), "perturbation": ["random", "between sequences"],
+        "state": ["init", "trained"], "view": list(metrics.VIEWS), "centring": ["centred", "uncentred"],
+        "spectrum": list(metrics.SPECTRA),
+        "target": ["left", "right", "posterior"], "direction": list(probes.DIRECTIONS),
+        "perturbation": ["random", "between sequences"],
         "scale": list(probes.SCALES), "correlation_length": [1.0, 7.0], "seed": list(range(seeds)),
-        "depth": range(4), "transition": range(3), "step": [0, 50], "eigenmode": range(3), "removed": [1], "floor": [1e-6], "run": range(4),
+        "depth": range(4), "transition": range(3), "step": [0, 50], "eigenmode": range(3), "removed": [1],
+        "floor": [1e-6], "run": range(4),
     }  # fmt: skip
 
     def dataset(variables):
@@ -705,9 +720,17 @@ def whole(seeds=2):
         ds = xr.Dataset(values, {d: list(names[d]) for d in used})
         return ds if "run" in ds.dims else ds.expand_dims(chain=["ring"])
 
-    labels = {"scheme": ["mask"] * 4, "family": ["ring"] * 4, "mixing": ["none"] * 4, "rate": [0.15] * 4, "experiment": [0] * 4,
-              "correlation_length": [1.0, 1.0, 7.0, 7.0], "seed": [0, 1, 0, 1]}  # fmt: skip
+    labels = {
+        "scheme": ["mask"] * 4,
+        "family": ["ring"] * 4,
+        "mixing": ["none"] * 4,
+        "rate": [0.15] * 4,
+        "experiment": [0] * 4,
+        "correlation_length": [1.0, 1.0, 7.0, 7.0],
+        "seed": [0, 1, 0, 1],
+    }
     drift = {"kernel_drift": "run state view transition", "relevant_modes": "run floor"}
+    modes = {"relevant_modes": "correlation_length floor"}
     retention = dataset(
         hypotheses.RETENTION
         | {
@@ -716,12 +739,19 @@ def whole(seeds=2):
         }
     )
     return {
-        "results": dataset(measures.RANK | measures.STEP_RANK | measures.STEP_DRIFT | {"relevant_modes": "correlation_length floor"}),
-        "rows": dataset(hypotheses.RANK | hypotheses.GATE | drift).assign_coords({k: ("run", v) for k, v in labels.items()}),
+        "results": dataset(measures.RANK | measures.STEP_RANK | measures.STEP_DRIFT | modes),
+        "rows": dataset(hypotheses.RANK | hypotheses.GATE | drift).assign_coords(
+            {k: ("run", v) for k, v in labels.items()}
+        ),
         "retention": retention,
         "modes": retention.isel(chain=0, correlation_length=0),
-        "perturbations": dataset({"growth": "correlation_length seed state perturbation transition", "scaled_drift": "correlation_length seed scale transition"}),
-    }  # fmt: skip
+        "perturbations": dataset(
+            {
+                "growth": "correlation_length seed state perturbation transition",
+                "scaled_drift": "correlation_length seed scale transition",
+            }
+        ),
+    }
 
 
 WHOLE = whole()
@@ -737,7 +767,11 @@ READERS = {
         hypotheses.trained, hypotheses.all_trained, hypotheses.row_collapses, hypotheses.judge_blind, lambda ds: hypotheses.judge_embedding_artifact(ds, 1.0, 7.0),
         hypotheses.settings_table, hypotheses.judge_relevant_modes, lambda ds: robustness.judge_robustness(ds, ["as it is"], 1.0, 7.0),
     ],
-    "retention": [lambda ds: hypotheses.judge_kept_modes(ds, 7.0), lambda ds: hypotheses.retention_panels(ds, "trained"), hypotheses.relevance_panels],
+    "retention": [
+        lambda ds: hypotheses.judge_kept_modes(ds, 7.0),
+        lambda ds: hypotheses.retention_panels(ds, "trained"),
+        hypotheses.relevance_panels,
+    ],
     "modes": [lambda ds: hypotheses.by_modulus(ds, "r2"), hypotheses.group_starts],
     "perturbations": [lambda ds: hypotheses.judge_fixed_point(ds, drifts, 7.0)],
 }  # fmt: skip
@@ -776,8 +810,10 @@ def test_broken_results(ends_well, data):
 
 
 FIGURES = [
-    figures.transition_matrices, figures.spectra, figures.autocorrelation, figures.effects, figures.scatter, figures.cka_matrices, tables.verdict_table, tables.step_table,
-    tables.statistics_table, tables.modes_table, tables.stack_table, figures.lines, figures.seed_lines, figures.definition_effects, figures.status_grid, tables.share_table,
+    figures.transition_matrices, figures.spectra, figures.autocorrelation, figures.effects, figures.scatter,
+    figures.cka_matrices, tables.verdict_table, tables.step_table,
+    tables.statistics_table, tables.modes_table, tables.stack_table, figures.lines, figures.seed_lines,
+    figures.definition_effects, figures.status_grid, tables.share_table,
 ]  # fmt: skip
 shown = st.one_of(
     junk,
@@ -788,8 +824,15 @@ shown = st.one_of(
 
 @given(st.sampled_from(FIGURES), shown)
 def test_figures(ends_well, figure, panels):
-    more = {figures.effects: [(), "x"], figures.scatter: ["x", "y"], figures.lines: ["x"], figures.seed_lines: ["depth", "x", "y"], figures.definition_effects: ["collapse", (), "x"],
-            figures.status_grid: [{}, {}], tables.share_table: [{}, 1]}  # fmt: skip
+    more = {
+        figures.effects: [(), "x"],
+        figures.scatter: ["x", "y"],
+        figures.lines: ["x"],
+        figures.seed_lines: ["depth", "x", "y"],
+        figures.definition_effects: ["collapse", (), "x"],
+        figures.status_grid: [{}, {}],
+        tables.share_table: [{}, 1],
+    }
     ends_well(
         ["chains", "curves", "rows", "panels", "verdicts", "results", "stacks"],
         figure,
@@ -816,7 +859,7 @@ def test_notebook_parameters(ends_well, parameter, text):
 
 @given(spelled, st.text(max_size=10))
 def test_parameters_reach_notebooks_as_data(ends_well, text, value):
-    # papermill writes them into a cell as code; that code is a literal, which evaluates to the same text and to nothing else.
+    # papermill writes them into a cell as a literal, which evaluates to the same text and nothing else.
     from papermill.translators import translate_parameters
 
     code = ends_well(
@@ -1057,7 +1100,7 @@ REFUSED = {  # what no function takes: how it is made, and what the error says
 @pytest.mark.filterwarnings("ignore:.*(quantize|nested|Sparse)")
 def test_what_is_no_dense_real_number_is_refused_in_the_same_words(kind):
     (convert, message), tried = REFUSED[kind], 0
-    for name, (call, value, _) in ACCEPTED.items():
+    for call, value, _ in ACCEPTED.values():
         if (kind == "compressed" and value.ndim != 2) or (
             kind == "quantized" and value.dtype != torch.float64
         ):

@@ -40,6 +40,7 @@ def asked(monkeypatch):
     return [(e, together) for _, make, together in kinds.values() for e in make()]
 
 
+@pytest.mark.slow
 def test_everything_asked_for_is_trained_measured_and_dissected_once(asked, tmp_path, monkeypatch):
     questions.train((), tmp_path, progress=False)
     for e, together in asked:

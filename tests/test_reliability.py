@@ -29,6 +29,8 @@ from rgnb.study import Experiment, store
 from rgnb.study import cluster as cluster_module
 from rgnb.study.sweep import grid, plan, sweep
 
+pytestmark = pytest.mark.slow  # processes are killed in training, disks filled
+
 ROOT = Path(__file__).parent.parent
 SMALL = {
     "n_states": 4,
@@ -132,7 +134,8 @@ def cluster():
 
     def launch(*arguments):
         process = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]], cwd=ROOT, env=ENVIRONMENT,
+            [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]], cwd=ROOT,
+            env=ENVIRONMENT,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         processes.append(process)
@@ -204,7 +207,8 @@ def test_results_come_back_from_workers_that_see_another_disk(tmp_path, monkeypa
 def test_workers_with_several_threads_are_refused(tmp_path, cluster):
     address, _ = cluster
     other = subprocess.Popen(
-        [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "2", "--no-dashboard", "--no-nanny"],
+        [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "2", "--no-dashboard",
+            "--no-nanny"],
         cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -254,7 +258,7 @@ def flipped(content, at):
 
 @pytest.mark.promise("damaged files")
 def test_any_flipped_bit_of_a_result_is_noticed_or_changes_nothing(whole, tmp_path, request):
-    folder, ds = whole
+    folder, _ = whole
     source = small().settings()[0].path(folder, 0)
     content, flips, noticed = source.read_bytes(), 300, 0
     choose = random.Random(0)
@@ -420,7 +424,7 @@ def test_a_file_that_cannot_be_written_whole(tmp_path):
     limited = start(
         tmp_path, {"steps": 50}, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
     )
-    said, error = limited.communicate(timeout=120)
+    _, error = limited.communicate(timeout=120)
     assert (
         limited.returncode == 1
         and "cannot write" in error
@@ -443,7 +447,7 @@ def test_a_disk_that_is_full(tmp_path):
     try:
         settings = {"steps": 50, "seeds": 20}
         full = start(tmp_path, settings)
-        said, error = full.communicate(timeout=120)
+        _, error = full.communicate(timeout=120)
         assert (
             full.returncode == 1
             and "cannot write" in error
@@ -539,8 +543,10 @@ import psutil
 folder, count = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(int(sys.argv[3]))
 rates = [(1 + k) / (2 * count) for k in range(count)]
-small = dict(n_states=4, length=6, width=8, depth=1, batch=4, snapshots=(), sequences=64, device="cpu", mixing="none", steps=50, seeds=1)
-ds = sweep("many", grid("quick", rate=rates, correlation_lengths=[1.0], **small), ["excess_loss"], folder, progress=False)
+small = dict(n_states=4, length=6, width=8, depth=1, batch=4, snapshots=(), sequences=64)
+small |= dict(device="cpu", mixing="none", steps=50, seeds=1)
+experiments = grid("quick", rate=rates, correlation_lengths=[1.0], **small)
+ds = sweep("many", experiments, ["excess_loss"], folder, progress=False)
 assert ds.sizes["run"] == count and "failed" not in ds.attrs
 """
 
@@ -555,7 +561,6 @@ def resident(process):
         return 0
 
 
-@pytest.mark.slow
 @pytest.mark.promise("a thousand settings")
 def test_memory_stays_flat_over_a_thousand_settings(tmp_path):
     import psutil

@@ -25,7 +25,7 @@ def layers(n=200, shape=(), offset=0.0, scale=1.0):
 
 def moments(found, sizes):
     m = Moments()
-    for part in zip(*(x.split(sizes, -2) for x in found)):
+    for part in zip(*(x.split(sizes, -2) for x in found), strict=True):
         m.update(part)
     return m
 
@@ -40,7 +40,7 @@ def test_any_split_gives_what_whole_matrices_give(shape, sizes, debiased):
     assert torch.allclose(m.cka_matrix(debiased), metrics.cka_matrix(found, debiased), rtol=0, atol=1e-10)
     assert torch.allclose(m.kernel_drift(debiased), metrics.kernel_drift(found, debiased), rtol=0, atol=1e-10)
     for center in (True, False):
-        for s, x in zip(m.singular_values(center), found):
+        for s, x in zip(m.singular_values(center), found, strict=True):
             assert torch.allclose(s, metrics.singular_values(x, center), rtol=1e-9)
 
 
@@ -51,7 +51,7 @@ def test_stable_under_offset_and_scale(offset, scale, tolerance):
     found = layers(offset=offset, scale=scale)
     m = moments(found, [50, 150])
     assert torch.allclose(m.cka_matrix(), metrics.cka_matrix(found), rtol=0, atol=tolerance)
-    for s, x in zip(m.singular_values(), found):
+    for s, x in zip(m.singular_values(), found, strict=True):
         assert metrics.spectrum_rank(s).item() == pytest.approx(metrics.effective_rank(x).item(), rel=1e-6)
 
 
@@ -128,7 +128,7 @@ class Wrapped(torch.nn.Module):
         self.unused = torch.nn.Identity()
 
     def forward(self, tokens, again=None):
-        for block, x in zip(self.blocks, self.stack.stream(tokens)):
+        for block, x in zip(self.blocks, self.stack.stream(tokens), strict=True):
             out = block(x)
         return out, self.training
 
@@ -374,7 +374,7 @@ def test_pairs_of_a_data_loader():
     assert_close(observe(MLP, DataLoader(TensorDataset(x), 24), ["0", "2"], device="cpu"), expected)
     with pytest.raises(TypeError, match="inputs must be a function of a batch"):
         observe(MLP, loader, ["0"], device="cpu", inputs=0)
-    with pytest.raises(TypeError, match="batches must hold tensors.*got str"):
+    with pytest.raises(TypeError, match=r"batches must hold tensors.*got str"):
         observe(MLP, loader, ["0"], device="cpu", inputs=lambda batch: "x")
 
 
@@ -438,7 +438,7 @@ def test_outputs_and_mappings_that_do_not_fit():
     ):
         observe(Head(lambda x: {"x": None}), [sample(4, 8)], ["body"], device="cpu")
     model = Head(lambda x: x)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'labels'.*inputs=lambda batch: {name"):
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'labels'.*inputs=lambda batch: {name"):
         observe(model, [{"input_ids": sample(4, 8), "labels": torch.ones(4)}], ["body"], device="cpu")
     with pytest.raises(TypeError, match="batches must be an iterable of inputs, got UserDict"):
         observe(model, UserDict(input_ids=sample(4, 8)), ["body"], device="cpu")
@@ -460,11 +460,11 @@ def test_padding_rows_are_left_out_by_a_view_that_sees_the_batch():
     torch.manual_seed(0)
     model, x, lengths = Encoder().eval(), sample(32, 7, 8), torch.arange(32) % 5 + 2
     padding = torch.arange(7) >= lengths[:, None]
-    rows = [{"x": a, "padding": b} for a, b in zip(x.split(10), padding.split(10))]
+    rows = [{"x": a, "padding": b} for a, b in zip(x.split(10), padding.split(10), strict=True)]
     modules = ["input", "encoder.layers.0", "encoder.layers.1"]
     ds = observe(model, rows, modules, lambda output, batch: output[~batch["padding"]], "cpu")
     expected = [[], [], []]  # every sequence by itself, without padding
-    for one, length in zip(x, lengths):
+    for one, length in zip(x, lengths, strict=True):
         state = model.input(one[None, :length])
         expected[0].append(state[0])
         for k, layer in enumerate(model.encoder.layers):
@@ -486,7 +486,7 @@ def test_rows_of_nested_tensors(layout):
         nn.Linear(8, 8), Plain(lambda y: torch.nested.nested_tensor(list(y.split(parts)), layout=layout))
     )
     measured([model[0](x), model[1].layer(model[0](x))], observe(model, [x], ["0", "1"], device="cpu"))
-    with pytest.raises(ValueError, match="'1' returns a nested tensor.*pass token as view"):
+    with pytest.raises(ValueError, match=r"'1' returns a nested tensor.*pass token as view"):
         observe(model, [x], ["1"], "pooled", "cpu")
 
 
@@ -577,5 +577,5 @@ def test_outputs_without_dense_values(kind):
 def test_networks_and_batches_without_values():
     with pytest.raises(ValueError, match="model has weights on the meta device"):
         observe(nn.Linear(2, 2, device="meta"), [torch.rand(4, 2)], [""], device="cpu")
-    with pytest.raises(TypeError, match="batches must hold tensors.*got one without values"):
+    with pytest.raises(TypeError, match=r"batches must hold tensors.*got one without values"):
         observe(MLP, [torch.rand(4, 8, device="meta")], ["0"], device="cpu")

@@ -1,3 +1,4 @@
+import itertools
 import math
 from dataclasses import replace
 
@@ -57,7 +58,7 @@ def gradients(model, loss):
 def test_masked_loss_is_the_mean_over_selected_positions():
     tokens, _, selected = batch()
     logits = torch.randn(3, 5, 6, 4, generator=torch.Generator().manual_seed(2))
-    expected = [F.cross_entropy(y[s], t[s]) for y, t, s in zip(logits, tokens, selected)]
+    expected = [F.cross_entropy(y[s], t[s]) for y, t, s in zip(logits, tokens, selected, strict=True)]
     torch.testing.assert_close(masked_loss(logits, tokens, selected), torch.stack(expected))
 
 
@@ -124,6 +125,7 @@ def excess_over_bayes(model, chain, scheme, rate):
     return (cross - entropy(bayes)).mean().item(), learnable.item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_mixing_nears_the_bayes_floor(tmp_path, scheme):
     chain = chains.sticky(4, 2.0)
@@ -230,7 +232,7 @@ def test_cosine_rises_then_falls_to_zero():
     torch.testing.assert_close(
         [rates[200], rates[400], rates[600]], [1.0, 0.5 + 0.5**1.5, 0.5]
     )  # cos(0), cos(pi/4), cos(pi/2)
-    assert all(a > b for a, b in zip(rates[200:], rates[201:])) and 0 < rates[-1] < 1e-4
+    assert all(a > b for a, b in itertools.pairwise(rates[200:])) and 0 < rates[-1] < 1e-4
     with pytest.raises(ValueError, match="steps must exceed"):
         TrainConfig(steps=200, schedule="cosine")
 
@@ -369,6 +371,7 @@ def test_cosine_goes_on_where_it_was_and_starts_anew_for_other_steps(tmp_path, b
     assert blocks == list(range(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [100, 150])
 def test_stopped_between_the_snapshots_of_two_members(tmp_path, blocks, monkeypatch, step):
     whole = fit(tmp_path / "whole", seeds=[0, 1])
@@ -397,6 +400,7 @@ def test_fewer_members_go_on_from_the_checkpoint_of_more(tmp_path, blocks):
     assert blocks == [2] and not list(tmp_path.glob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_members_at_different_steps_go_on(tmp_path, blocks):
     whole = {seed: fit(tmp_path / "whole", seeds=[seed])[seed] for seed in (0, 1)}
     interrupted(tmp_path / "cut", blocks, 2, seeds=[0])
@@ -441,6 +445,7 @@ def damage(path, how):
         path.write_bytes(DAMAGES[how](content))
 
 
+@pytest.mark.slow
 @damages
 @pytest.mark.parametrize("step", [100, 150])
 def test_damaged_snapshot_is_trained_again(tmp_path, how, step):
@@ -449,6 +454,7 @@ def test_damaged_snapshot_is_trained_again(tmp_path, how, step):
     assert_same(first, fit(tmp_path))
 
 
+@pytest.mark.slow
 @damages
 def test_damaged_checkpoint_is_ignored(tmp_path, blocks, how):
     whole = fit(tmp_path / "whole")
@@ -539,8 +545,8 @@ def test_bad_config(arguments, error, message):
 def test_resolve_device(monkeypatch):
     assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
     for cuda, mps, expected in [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=cuda: found)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda found=mps: found)
         assert resolve_device("auto") == resolve_device() == torch.device(expected)
     for device in ("cuda", "cuda:0", "mps", torch.device("cuda", 1)):
         with pytest.raises(ValueError, match="is not on this machine; use device='auto' or 'cpu'"):

@@ -27,10 +27,11 @@ def _show(args):
     record = notebooks.record(args.notebook)
     for p in notebooks.parameters(args.notebook).values():
         print(f"{p.name} = {p.default!r}\n    {notebooks.KINDS[type(p.default)]}: {p.help}")
-    minutes = notebooks.glued(notebooks.executed("network"))
+    quoted = notebooks.glued(notebooks.executed("network"))
+    tokens, none = (float(quoted[name]) for name in ("minutes-tokens", "minutes-none"))
     print(
-        f"\nFrom stored results it took {record['seconds']} s on {record['device']}. A network of paper size that is not stored takes about "
-        f"{float(minutes['minutes-tokens']):.0f} minutes to train with token mixing, {float(minutes['minutes-none']):.1f} without."
+        f"\nFrom stored results it took {record['seconds']} s on {record['device']}. A network of paper size "
+        f"that is not stored takes about {tokens:.0f} minutes to train with token mixing, {none:.1f} without."
     )
 
 
@@ -51,14 +52,10 @@ def _run(args):
 
 def _print_changes(notebook, output):
     changed = [row for row in notebooks.beside(notebook, output) if row[1] != row[2]]
-    print(
-        "Verdicts and numbers beside the book's own:"
-        if changed
-        else "Verdicts and numbers are the book's own.",
-        flush=True,
-    )
+    print("Verdicts and numbers", "beside the book's own:" if changed else "are the book's own.")
     for name, book, here in changed:
-        print(f"    {name}\n        book  {book}\n        here  {here}", flush=True)
+        print(f"    {name}\n        book  {book}\n        here  {here}")
+    sys.stdout.flush()
 
 
 def _compare(names, root):
@@ -66,50 +63,34 @@ def _compare(names, root):
     from rgnb.study.store import results_folder
 
     theirs = results_folder()
-    if theirs.resolve() != notebooks.ROOT / "results":
-        found = record.reproduction(names, root, theirs)
-        (root / REPRODUCED).write_text(
-            json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        rows = [
-            f"    {name}: {row['largest difference']:.2g} of {row['largest size']:.2g} in {row['files']} files"
-            for name, row in found["deviations"].items()
-        ]
-        print(
-            "\n".join(
-                [
-                    f"\nStored results beside the book's own, largest differences (also in {root / REPRODUCED}):",
-                    *rows,
-                ]
-            ),
-            flush=True,
-        )
+    if theirs.resolve() == notebooks.ROOT / "results":
+        return
+    found, path = record.reproduction(names, root, theirs), root / REPRODUCED
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"\nStored results beside the book's own, largest differences (also in {path}):")
+    for name, row in found["deviations"].items():
+        of = f"{row['largest difference']:.2g} of {row['largest size']:.2g}"
+        print(f"    {name}: {of} in {row['files']} files")
+    sys.stdout.flush()
 
 
 def _build(args):
     known = notebooks.names()
     asked = {checks.choice("notebook", name, known) for name in args.notebooks or known}
     names = [name for name in known if name in asked]
-    root = (
-        notebooks.copy_book(args.into, [name for name in known if name not in asked])
-        if args.into
-        else notebooks.ROOT
-    )
-    again = (
-        set(json.loads((root / REPRODUCED).read_text())["made"]["notebooks"])
-        if (root / REPRODUCED).exists()
-        else set()
-    )
-    for name in asked - again if args.into else ():
-        notebooks.executed(name, root).unlink(missing_ok=True)  # a copy of the book's own
+    root, again = notebooks.ROOT, set()
+    if args.into:
+        root = notebooks.copy_book(args.into, [name for name in known if name not in asked])
+        if (root / REPRODUCED).exists():
+            again = set(json.loads((root / REPRODUCED).read_text())["made"]["notebooks"])
+        for name in asked - again:
+            notebooks.executed(name, root).unlink(missing_ok=True)  # a copy of the book's own
     notebooks.check_folder(root / "_build")
     print(f"executing {len(names)} notebook{'s' * (len(names) > 1)} ...", flush=True)
     started = time.monotonic()
     for done, name in enumerate(notebooks.execute_all(names, root), start=1):
-        print(
-            f"executed {name} ({done} of {len(names)}), {(time.monotonic() - started) / 60:.0f} min since the start",
-            flush=True,
-        )
+        minutes = (time.monotonic() - started) / 60
+        print(f"executed {name} ({done} of {len(names)}), {minutes:.0f} min since the start", flush=True)
         if args.into:
             _print_changes(name, notebooks.executed(name, root))
     if args.into:
@@ -135,9 +116,8 @@ def _sweep(args):
         return
     ds = sweep.sweep(args.name, experiments, scheduler=args.scheduler)
     print(f"{ds.sizes['run']} networks, {int(hypotheses.trained(ds).sum())} of them pass the gate")
-    print(
-        f"in Python: sweep.sweep({args.name!r}, sweep.grid({', '.join([repr(args.profile), *(f'{k}={v!r}' for k, v in values.items())])}))"
-    )
+    grid = ", ".join([repr(args.profile), *(f"{key}={value!r}" for key, value in values.items())])
+    print(f"in Python: sweep.sweep({args.name!r}, sweep.grid({grid}))")
 
 
 def _train(args):
@@ -170,68 +150,43 @@ def _parser():
         prog="rgnb", description="Run and build the book of executable findings."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("list", help="the notebooks with their parameters, defaults and help")
-    command.set_defaults(call=_list)
-    command = commands.add_parser(
-        "show", help="what a notebook's parameters are and do, and how long it takes"
-    )
-    command.set_defaults(call=_show)
-    command.add_argument("notebook", help="a name that `rgnb list` shows")
-    command = commands.add_parser("run", help="execute a notebook with other parameters")
-    command.set_defaults(call=_run)
-    command.add_argument("notebook", help="a name that `rgnb list` shows")
-    pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
-    command.add_argument("-p", "--parameter", **pair, help="set a parameter; may be repeated")
-    command.add_argument("--profile", help="shorthand for -p profile: quick (minutes on a laptop) or paper")
-    command.add_argument(
-        "--output", metavar="FILE", help="where to write the executed notebook (default: in book/runs/)"
-    )
-    command = commands.add_parser(
-        "build", help="execute every notebook, or those named, and build the HTML book"
-    )
-    command.set_defaults(call=_build)
-    command.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="execute only these")
-    command.add_argument(
-        "--into", metavar="FOLDER", help="execute and build a copy of the book in this folder"
-    )
-    command = commands.add_parser(
-        "sweep", help="train a grid of settings; what is stored is not trained again"
-    )
-    command.set_defaults(call=_sweep)
-    command.add_argument("name", help="of the sweep's file in results/: letters, digits and dashes")
-    command.add_argument(
-        "-p",
-        "--parameter",
-        **pair,
-        help="a field of Experiment, ModelConfig or TrainConfig; a list makes it an axis of the grid",
-    )
-    command.add_argument(
-        "--profile", default="quick", help="where the other fields come from: quick (default) or paper"
-    )
-    command.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="run on a Dask cluster, such as tcp://10.0.0.1:8786, not on this machine",
-    )
-    command.add_argument(
-        "--plan", action="store_true", help="only say what is stored, what is missing and how long that takes"
-    )
-    command = commands.add_parser(
-        "train", help="train the networks that the pages load, all or those of some questions"
-    )
-    command.set_defaults(call=_train)
-    command.add_argument(
-        "questions", nargs="*", metavar="QUESTION", help="names that --list shows; none: all of them"
-    )
-    command.add_argument(
-        "--list", action="store_true", help="only say which there are, and how many networks each needs"
-    )
-    for command in commands.choices.values():
+
+    def add(name, call, help):
+        command = commands.add_parser(name, help=help)
+        command.set_defaults(call=call)
         command._negative_number_matcher = re.compile(r"-\.?\d")  # argparse itself takes -1e-3 for an option
+        return command.add_argument
+
+    pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    add("list", _list, "the notebooks with their parameters, defaults and help")
+    argument = add("show", _show, "what a notebook's parameters are and do, and how long it takes")
+    argument("notebook", help="a name that `rgnb list` shows")
+    argument = add("run", _run, "execute a notebook with other parameters")
+    argument("notebook", help="a name that `rgnb list` shows")
+    argument("-p", "--parameter", **pair, help="set a parameter; may be repeated")
+    argument("--profile", help="shorthand for -p profile: quick (minutes on a laptop) or paper")
+    argument("--output", metavar="FILE", help="where to write the executed notebook (default: in book/runs/)")
+    argument = add("build", _build, "execute every notebook, or those named, and build the HTML book")
+    argument("notebooks", nargs="*", metavar="NOTEBOOK", help="execute only these")
+    argument("--into", metavar="FOLDER", help="execute and build a copy of the book in this folder")
+    argument = add("sweep", _sweep, "train a grid of settings; what is stored is not trained again")
+    argument("name", help="of the sweep's file in results/: letters, digits and dashes")
+    fields = "a field of Experiment, ModelConfig or TrainConfig; a list makes it an axis of the grid"
+    argument("-p", "--parameter", **pair, help=fields)
+    profile = "where the other fields come from: quick (default) or paper"
+    argument("--profile", default="quick", help=profile)
+    cluster = "run on a Dask cluster, such as tcp://10.0.0.1:8786, not on this machine"
+    argument("--scheduler", metavar="ADDRESS", help=cluster)
+    plan = "only say what is stored, what is missing and how long that takes"
+    argument("--plan", action="store_true", help=plan)
+    argument = add("train", _train, "train the networks that the pages load, all or those of some questions")
+    argument("questions", nargs="*", metavar="QUESTION", help="names that --list shows; none: all of them")
+    which = "only say which there are, and how many networks each needs"
+    argument("--list", action="store_true", help=which)
     return parser
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Entry point. Exit status 0; 1 where a notebook or the build fails; 2 for bad input; 130 when stopped.
 
     What is none of these is a fault: it is raised, with its traceback.
@@ -243,10 +198,8 @@ def main(arguments=None):
         print(f"rgnb: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(
-            f"rgnb: {error}; install what the book needs: pip install -c constraints.txt -e '.[book]'",
-            file=sys.stderr,
-        )
+        advice = "install what the book needs: pip install -c constraints.txt -e '.[book]'"
+        print(f"rgnb: {error}; {advice}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,9 +1,11 @@
 """The book's explorer: the data and the frame of its page, which the script beside this file draws."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from scipy import stats
 
 from rgnb.verdicts.rules import CONFIDENCE
@@ -11,10 +13,18 @@ from rgnb.verdicts.rules import CONFIDENCE
 STATES = {"both": "trained and untrained", "trained": "trained", "init": "untrained"}
 MIXING = {"tokens": "token mixing", "none": "no mixing"}
 DEFINITIONS = {
-    f"{centring}-{spectrum}": f"{'singular values' if spectrum == 'singular' else 'eigenvalues'}, {centring}"
-    for centring in ("centred", "uncentred")
-    for spectrum in ("singular", "eigen")
-} | {"participation": "participation ratio, centred", "stable": "stable rank, centred"}
+    "centred-singular": "singular values, centred",
+    "centred-eigen": "eigenvalues, centred",
+    "uncentred-singular": "singular values, uncentred",
+    "uncentred-eigen": "eigenvalues, uncentred",
+    "participation": "participation ratio, centred",
+    "stable": "stable rank, centred",
+}
+FIGURES = {
+    "rank": "Rank by depth. Thin lines: seeds; thick: mean with its 95 % interval; dashed: untrained.",
+    "drift": "Kernel drift, 1 − CKA of consecutive depths.",
+    "cka": "Debiased linear CKA between depths, mean over seeds.",
+}
 
 
 def _rounded(values):
@@ -41,29 +51,27 @@ def _numbers(one):
     }
 
 
-def html(results):
+def html(results: dict[str, list[xr.Dataset]]) -> str:
     """The explorer as HTML: controls, three figures and the numbers they are drawn from.
 
     Args:
-        results: {mixing: [Dataset of Experiment.run, one a chain family]}, all of one depth and at the same correlation lengths.
+        results: {mixing: [Dataset of Experiment.run, one per chain family]}, all of one depth and at the same
+            correlation lengths.
     """
-    found, families, lengths = {}, {}, {}
-    for mixing, datasets in results.items():
-        for ds in datasets:
-            for family in ds.chain.values.tolist():
-                for xi in ds.correlation_length.values.tolist():
-                    here = ds.sel(chain=family, correlation_length=xi)
-                    families[family], lengths[f"{xi:g}"] = family, f"{xi:g}"
-                    found[f"{family}|{xi:g}|{mixing}"] = {"seeds": here.sizes["seed"]} | {
-                        state: {
-                            view: _numbers(here.sel(state=state, view=view))
-                            for view in here.view.values.tolist()
-                        }
-                        for state in ("trained", "init")
-                    }
+    found: dict[str, dict] = {}
+    families: dict[str, str] = {}
+    lengths: dict[str, str] = {}
+    for mixing, ds in ((mixing, ds) for mixing, datasets in results.items() for ds in datasets):
+        for family, xi in product(ds.chain.values.tolist(), ds.correlation_length.values.tolist()):
+            here = ds.sel(chain=family, correlation_length=xi)
+            families[family], lengths[f"{xi:g}"] = family, f"{xi:g}"
+            found[f"{family}|{xi:g}|{mixing}"] = {"seeds": here.sizes["seed"]} | {
+                state: {v: _numbers(here.sel(state=state, view=v)) for v in here.view.values.tolist()}
+                for state in ("trained", "init")
+            }
     first = next(iter(results.values()))[0]
     views = {view: view for view in first.view.values.tolist()}
-    choices = {
+    choices: dict[str, tuple[str, dict[str, str]]] = {
         "family": ("Chain", families),
         "xi": ("Correlation length ξ", lengths),
         "mixing": ("Architecture", {m: MIXING[m] for m in results}),
@@ -81,20 +89,19 @@ def html(results):
         "results": found,
     }
     figures = "".join(
-        f'<figure data-figure="{name}"><svg viewBox="0 0 430 270" role="img"></svg><figcaption>{caption}</figcaption></figure>'
-        for name, caption in {
-            "rank": "Rank by depth. Thin lines: seeds; thick: mean with its 95 % interval; dashed: untrained.",
-            "drift": "Kernel drift, 1 − CKA of consecutive depths.",
-            "cka": "Debiased linear CKA between depths, mean over seeds.",
-        }.items()
+        f'<figure data-figure="{name}"><svg viewBox="0 0 430 270" role="img"></svg>'
+        f"<figcaption>{caption}</figcaption></figure>"
+        for name, caption in FIGURES.items()
     )
     script, style = (
         Path(__file__).with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".js", ".css")
     )
+    numbers = json.dumps(data, separators=(",", ":"))
     return (
-        f'<style>{style}</style><div id="explorer-app"><div class="explorer-controls"></div><p class="explorer-summary" aria-live="polite"></p>'
-        f'<div class="explorer-figures">{figures}</div></div>'
-        "<noscript><p>A script in this page draws these figures; the browser has scripts turned off.</p></noscript>"
-        f'<script type="application/json" id="explorer-data">{json.dumps(data, separators=(",", ":"))}</script>'
+        f'<style>{style}</style><div id="explorer-app"><div class="explorer-controls"></div>'
+        '<p class="explorer-summary" aria-live="polite"></p>'
+        f'<div class="explorer-figures">{figures}</div></div><noscript><p>A script in this page draws these '
+        "figures; the browser has scripts turned off.</p></noscript>"
+        f'<script type="application/json" id="explorer-data">{numbers}</script>'
         f"<script>{script}</script>"
     )

@@ -1,10 +1,15 @@
-"""The book's figures, one a function, one style for all."""
+"""The book's figures: one function each, one style for all."""
+
+from collections.abc import Iterable
+from itertools import product
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from rgnb import checks
 from rgnb.chains import MarkovChain
@@ -13,7 +18,7 @@ from rgnb.verdicts.intervals import Interval, Verdict
 # Okabe and Ito's palette, distinguishable with any colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#6b6b6b"
-STYLE = {
+STYLE: dict = {
     "font.size": 10,
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
@@ -23,7 +28,7 @@ STYLE = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.7,
     "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=PALETTE),
+    "axes.prop_cycle": plt.cycler(color=PALETTE),
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
     "svg.fonttype": "path",
@@ -32,8 +37,8 @@ STYLE = {
 }
 
 
-def use_style():
-    """Apply the book's style to every figure made from here on; figures come out as SVG in notebooks, cells of tables whole."""
+def use_style() -> None:
+    """Apply the book's style to all figures from here on, SVG in notebooks; table cells are shown whole."""
     mpl.rcParams.update(STYLE)
     pd.set_option("display.max_colwidth", None)
     try:
@@ -45,7 +50,7 @@ def use_style():
 
 
 def _check(name, values, *kinds):
-    # A dict of values of one class, or of dicts of such, with something to show.
+    # A dict, not empty, of values of one class or of dicts of such.
     checks.mapping(name, values, kinds[0])
     if not values:
         raise checks.BadValue(f"{name} is empty; pass one entry or more")
@@ -79,7 +84,7 @@ def _say_missing(ax, *values):
         ax.text(0.98, 0.98, text, ha="right", va="top", fontsize=8, transform=ax.transAxes, bbox=box)
 
 
-def transition_matrices(chains):
+def transition_matrices(chains: dict[str, MarkovChain]) -> Figure:
     """Heat maps of transition matrices: {title: MarkovChain}."""
     _check("chains", chains, MarkovChain)
     columns = min(4, len(chains))
@@ -87,10 +92,9 @@ def transition_matrices(chains):
     figure, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.45 * rows), squeeze=False)
     for ax in axes.flat[len(chains) :]:
         ax.axis("off")
-    for ax, (title, chain) in zip(axes.flat, chains.items()):
-        image = ax.imshow(
-            chain.transition_matrix.numpy(), cmap="cividis", norm=mpl.colors.PowerNorm(0.5, 0, 1)
-        )
+    for ax, (title, chain) in zip(axes.flat, chains.items(), strict=False):
+        matrix, norm = chain.transition_matrix.numpy(), mpl.colors.PowerNorm(0.5, 0, 1)
+        image = ax.imshow(matrix, cmap="cividis", norm=norm)
         ax.set_title(title)
         ax.set_xticks([])
         ax.set_yticks([])
@@ -101,26 +105,29 @@ def transition_matrices(chains):
     return figure
 
 
-def spectra(chains):
-    """Moduli of the eigenvalues by rank: {title: MarkovChain}, one line a chain."""
+def spectra(chains: dict[str, MarkovChain]) -> Figure:
+    """Moduli of the eigenvalues by rank: {title: MarkovChain}, one line per chain."""
     _check("chains", chains, MarkovChain)
     figure, (ax,) = _panels(1, 6.4, 3.4)
-    for k, ((title, chain), marker) in enumerate(zip(chains.items(), "osD^vPX")):
+    for k, (title, chain) in enumerate(chains.items()):
         values = chain.eigenvalues.abs().numpy()
         # Families with equal spectra stand side by side.
         x = np.arange(1, len(values) + 1) + 0.09 * (k - (len(chains) - 1) / 2)
-        ax.plot(x, values, marker=marker, ms=3.5, lw=0.9, label=title, color=(*PALETTE, "black")[k % 7])
+        color = (*PALETTE, "black")[k % 7]
+        ax.plot(x, values, marker="osD^vPX"[k % 7], ms=3.5, lw=0.9, label=title, color=color)
     ax.set_xlabel("eigenvalue, by decreasing modulus")
     ax.set_ylabel("modulus")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 
-def autocorrelation(curves):
+def autocorrelation(curves: dict[str, tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]]) -> Figure:
     """Exact (line) and measured (dots) autocorrelation: {title: (lags, exact, measured, standard error)}."""
     _check("curves", curves, tuple)
     figure, (ax,) = _panels(1, 6.4, 3.2)
-    for (title, (lags, exact, measured, error)), color in zip(curves.items(), PALETTE):
+    colors = _colors(curves)
+    for title, (lags, exact, measured, error) in curves.items():
+        color = colors[title]
         ax.plot(lags, np.asarray(exact), color=color, lw=1.4, label=title)
         ax.errorbar(lags, np.asarray(measured), 2 * np.asarray(error), fmt="o", ms=3.5, color=color, lw=1)
     _say_missing(ax, *(values for _, *drawn in curves.values() for values in drawn))
@@ -131,12 +138,12 @@ def autocorrelation(curves):
     return figure
 
 
-def lines(panels, xlabel, log=""):
+def lines(panels: dict[str, dict[str, tuple[ArrayLike, ArrayLike]]], xlabel: str, log: str = "") -> Figure:
     """Plain curves: {panel title: {label: (x, y)}}; panels share the label colours."""
     _check("panels", panels, dict, tuple)
     figure, axes = _panels(len(panels))
-    colors = _colors(panels)
-    for ax, (title, curves) in zip(axes, panels.items()):
+    colors = _colors(label for curves in panels.values() for label in curves)
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
         for label, (x, y) in curves.items():
             ax.plot(x, y, marker="o", ms=3, lw=1.4, color=colors[label], label=label)
         _say_missing(ax, *(values for curve in curves.values() for values in curve))
@@ -145,7 +152,16 @@ def lines(panels, xlabel, log=""):
     return figure
 
 
-def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True, own_legends=False):
+def seed_lines(
+    panels: dict[str, dict[str, xr.DataArray]],
+    dim: str,
+    xlabel: str,
+    ylabel: str,
+    log: str = "",
+    reference: dict[str, tuple[float, str]] | None = None,
+    shared: bool = True,
+    own_legends: bool = False,
+) -> Figure:
     """Per-seed lines under their mean with its 95 % t interval.
 
     Where a seed has no value (NaN) there is no mean, and the panel says how many are lacking.
@@ -161,13 +177,13 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
     """
     _check("panels", panels, dict, xr.DataArray)
     figure, axes = _panels(len(panels), sharey=shared)
-    for ax, (title, curves) in zip(axes, panels.items()):
-        colors = _colors({title: curves} if own_legends else panels)
+    every = [label for curves in panels.values() for label in curves]
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        colors = _colors(curves if own_legends else every)
         for label, data in curves.items():
             if set(data.dims) != {"seed", dim}:
-                raise checks.BadValue(
-                    f"panels[{title!r}][{label!r}] must have dims ('seed', {dim!r}), got {data.dims}"
-                )
+                where = f"panels[{title!r}][{label!r}]"
+                raise checks.BadValue(f"{where} must have dims ('seed', {dim!r}), got {data.dims}")
             data = data.transpose("seed", dim)
             x = data[dim].values
             style = {"color": colors[label], "ls": "--" if label.startswith("untrained") else "-"}
@@ -178,9 +194,8 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
             if data.sizes["seed"] > 1:
                 low, high = (np.array([getattr(i, end) for i in intervals]) for end in ("low", "high"))
                 # On a log scale an interval that reaches 0 would fill the panel.
-                ax.fill_between(
-                    x, low, high, where=low > 0 if "y" in log else None, color=colors[label], alpha=0.18, lw=0
-                )
+                shown = low > 0 if "y" in log else None
+                ax.fill_between(x, low, high, where=shown, color=colors[label], alpha=0.18, lw=0)
         if reference and title in reference:
             value, text = reference[title]
             ax.axhline(value, color="black", lw=1, ls=":", label=text)
@@ -191,9 +206,7 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
     _label_y(axes, ylabel)
     if shared and "y" not in log:
         # The seeds set the range: a wide interval of few seeds may leave the panel.
-        values = np.concatenate(
-            [data.values.ravel() for curves in panels.values() for data in curves.values()]
-        )
+        values = np.concatenate([data.values.ravel() for p in panels.values() for data in p.values()])
         values = values[np.isfinite(values)]
         if len(values):
             axes[0].set_ylim(min(0, 1.1 * values.min()), 1.1 * values.max())
@@ -205,7 +218,7 @@ def seed_lines(panels, dim, xlabel, ylabel, log="", reference=None, shared=True,
     return figure
 
 
-def effects(rows, bounds, xlabel):
+def effects(rows: dict[str, dict[str, Interval]], bounds: Iterable[float], xlabel: str) -> Figure:
     """Effect sizes with intervals: {row label: {series label: Interval}}, side by side; `bounds` dotted.
 
     Of an unbounded interval the bar ends 9 beyond 0 and the mean; an effect without a value (NaN) is named
@@ -214,7 +227,7 @@ def effects(rows, bounds, xlabel):
     _check("rows", rows, dict, Interval)
     series = list(dict.fromkeys(label for intervals in rows.values() for label in intervals))
     figure, (ax,) = _panels(1, 6.6, 0.9 + 0.34 * len(rows))
-    for k, (label, color) in enumerate(zip(series, PALETTE)):
+    for k, (label, color) in enumerate(_colors(series).items()):
         for y, intervals in enumerate(rows.values()):
             if label in intervals:
                 i = intervals[label]
@@ -239,26 +252,36 @@ def effects(rows, bounds, xlabel):
     return figure
 
 
-def definition_effects(panels, statistic, bounds, xlabel):
-    """`effects` of one statistic under every definition in the position view: {series label: output of first_round.by_definition}."""
+def definition_effects(
+    panels: dict[str, dict[tuple, Verdict]], statistic: str, bounds: Iterable[float], xlabel: str
+) -> Figure:
+    """`effects` of one statistic under every definition in the position view.
+
+    Args:
+        panels: {series label: output of `first_round.by_definition`}.
+    """
     _check("panels", panels, dict, Verdict)
-    rows = {}
+    rows: dict[str, dict[str, Interval]] = {}
     for title, verdicts in panels.items():
         for (view, centring, spectrum, start), verdict in verdicts.items():
             if view == "position":
-                rows.setdefault(f"{centring}, {spectrum}, from depth {start}", {})[title] = (
-                    verdict.statistics[statistic]
-                )
+                row = rows.setdefault(f"{centring}, {spectrum}, from depth {start}", {})
+                row[title] = verdict.statistics[statistic]
     return effects(rows, bounds, xlabel)
 
 
-def scatter(panels, xlabel, ylabel, log="xy"):
-    """Points by group: {panel title: {label: (x, y)}}, colour and marker by label; `xlabel` one for all or by panel title."""
+def scatter(
+    panels: dict[str, dict[str, tuple[ArrayLike, ArrayLike]]],
+    xlabel: str | dict[str, str],
+    ylabel: str,
+    log: str = "xy",
+) -> Figure:
+    """Points by group: {panel title: {label: (x, y)}}, coloured and marked by label; `xlabel` by panel."""
     _check("panels", panels, dict, tuple)
     figure, axes = _panels(len(panels))
-    colors = _colors(panels)
-    for ax, (title, groups) in zip(axes, panels.items()):
-        for (label, (x, y)), marker in zip(groups.items(), "osD^vP"):
+    colors = _colors(label for groups in panels.values() for label in groups)
+    for ax, (title, groups) in zip(axes, panels.items(), strict=True):
+        for (label, (x, y)), marker in zip(groups.items(), "osD^vPX", strict=False):
             ax.plot(x, y, ls="", marker=marker, ms=5, alpha=0.75, color=colors[label], label=label)
         _say_missing(ax, *(values for group in groups.values() for values in group))
         ax.set_title(title)
@@ -274,16 +297,15 @@ def scatter(panels, xlabel, ylabel, log="xy"):
     return figure
 
 
-def cka_matrices(panels):
+def cka_matrices(panels: dict[str, xr.DataArray]) -> Figure:
     """Heat maps of CKA between depths: {panel title: DataArray (depth, other_depth)}."""
     _check("panels", panels, xr.DataArray)
     for title, cka in panels.items():
         if cka.dims != ("depth", "other_depth"):
-            raise checks.BadValue(
-                f"panels[{title!r}] must have dims ('depth', 'other_depth'), got {cka.dims}"
-            )
+            dims = ("depth", "other_depth")
+            raise checks.BadValue(f"panels[{title!r}] must have dims {dims}, got {cka.dims}")
     figure, axes = _panels(len(panels), 3.0, 2.8)
-    for ax, (title, cka) in zip(axes, panels.items()):
+    for ax, (title, cka) in zip(axes, panels.items(), strict=True):
         image = ax.imshow(cka.values, vmin=0, vmax=1, cmap="cividis", origin="lower")
         _say_missing(ax, cka.values)
         ax.set_title(title)
@@ -303,23 +325,26 @@ STATUS = {
 }  # colour, mark
 
 
-def status_grid(verdicts, stays, titles):
-    """Verdicts as a grid, a row of panels for each finding, a column for each architecture; rows families, columns variants; grey where the gate failed.
+def status_grid(
+    verdicts: dict[tuple[str, str, str, str, str], Verdict],
+    stays: dict[tuple[str, str, str, str, str], bool],
+    titles: dict[str, str],
+) -> Figure:
+    """Verdicts as a grid: a row of panels per finding and a column per architecture.
+
+    In a panel the rows are families and the columns variants; grey where the gate failed.
 
     Args:
         verdicts: {(finding, definition, family, mixing, variant): Verdict}.
-        stays: {the same key: whether a supported verdict survives a correction}; such get a ring.
+        stays: {the same key: whether a supported verdict survives a correction}; those get a ring.
         titles: {mixing: its name}.
     """
     _check("verdicts", verdicts, Verdict)
     found, rows, columns = (list(dict.fromkeys(k[i] for k in verdicts)) for i in (0, 2, 4))
     size = (9.6, 2.3 + len(found) * (0.45 + 0.22 * len(rows)))
-    figure, axes = plt.subplots(
-        len(found), len(titles), figsize=size, sharex=True, sharey=True, squeeze=False
-    )
-    panel = {
-        (finding, mixing): axes[i, j] for i, finding in enumerate(found) for j, mixing in enumerate(titles)
-    }
+    shape = (len(found), len(titles))
+    figure, axes = plt.subplots(*shape, figsize=size, sharex=True, sharey=True, squeeze=False)
+    panel = dict(zip(product(found, titles), axes.flat, strict=True))
     for key, verdict in verdicts.items():
         ax, x, y = panel[key[0], key[3]], columns.index(key[4]), rows.index(key[2])
         color, mark = STATUS[verdict.ungated or verdict.status]
@@ -337,14 +362,13 @@ def status_grid(verdicts, stays, titles):
     return figure
 
 
-def _colors(panels):
-    labels = dict.fromkeys(label for curves in panels.values() for label in curves)
+def _colors(labels):
+    labels = dict.fromkeys(labels)
     trained = [label for label in labels if not label.startswith("untrained")]
     if len(trained) > len(PALETTE):
-        raise checks.BadValue(
-            f"at most {len(PALETTE)} curves can be told apart, got {len(trained)}: {trained}"
-        )
-    return dict.fromkeys(labels, GREY) | dict(zip(trained, PALETTE))
+        most = f"at most {len(PALETTE)} curves can be told apart"
+        raise checks.BadValue(f"{most}, got {len(trained)}: {trained}")
+    return dict.fromkeys(labels, GREY) | dict(zip(trained, PALETTE, strict=False))
 
 
 def _finish(ax, title, xlabel, log):
@@ -375,6 +399,6 @@ def _legend(figure, axes):
     # One legend for all panels, below them, each label once.
     found = {}
     for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels()):
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     figure.legend(found.values(), found, loc="outside lower center", ncols=min(len(found), 3))

@@ -12,24 +12,25 @@ import subprocess
 import sys
 import time
 import tokenize
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rgnb import checks, cores, files
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 ROOT = Path(__file__).resolve().parents[2]  # the checkout
 PROFILES = ("quick", "small", "paper")  # of rgnb.study.settings, known here without importing torch
-KINDS = {
-    int: "an integer",
-    float: "a number",
-    bool: "True or False",
-    str: "text",
-    list: "a list",
-    tuple: "a tuple",
-}
+KINDS: dict[type, str] = {
+    int: "an integer", float: "a number", bool: "True or False",
+    str: "text", list: "a list", tuple: "a tuple",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,23 @@ class Parameter:
     """One line of a notebook's parameters cell: `name = default  # help`."""
 
     name: str
-    default: object
+    default: Any
     help: str
 
-    def parse(self, text):
+    def parse(self, text: str) -> Any:
         """The value that `text` from a command line stands for; ValueError if it is of another type."""
         if isinstance(self.default, str):
             return checks.choice("profile", text, PROFILES) if self.name == "profile" else text
         try:
-            return _like(
-                self.default, ast.literal_eval(text.capitalize() if isinstance(self.default, bool) else text)
-            )
+            value = ast.literal_eval(text.capitalize() if isinstance(self.default, bool) else text)
+            return _like(self.default, value)
         except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
-            kind = KINDS[type(self.default)]
-            raise checks.BadValue(
-                f"{self.name} must be {kind}, such as its default {self.default!r}; got {text!r}"
-            ) from None
+            kind = f"{KINDS[type(self.default)]}, such as its default {self.default!r}"
+            raise checks.BadValue(f"{self.name} must be {kind}; got {text!r}") from None
 
 
 def _like(default, value):
-    # `value` as the type of `default`, an int also where that is a float; the entries of a list as its first one.
+    # `value` as the type of `default`, where an int is a float, too; entries of a list as the first of its.
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
@@ -66,53 +64,51 @@ def _like(default, value):
     return value
 
 
-def pages(root=None):
+def pages(root: Path | None = None) -> list[str]:
     """Every page of the book, in the order of its table of contents, as paths from book/ without a suffix."""
     toc = (root or ROOT) / "_toc.yml"
     if not toc.exists():
-        raise checks.BadValue(
-            f"no book at {toc.parent}; install rgnb from a checkout of its repository: pip install -e "
-            "'.[book]'"
-        )
+        advice = "install rgnb from a checkout of its repository: pip install -e '.[book]'"
+        raise checks.BadValue(f"no book at {toc.parent}; {advice}")
     return re.findall(r"^[\s-]*(?:root|file): *([\w/-]+)", toc.read_text(), re.MULTILINE)
 
 
-def names(root=None):
+def names(root: Path | None = None) -> list[str]:
     """Names of the book's notebooks, in the order of its table of contents."""
     return [page.removeprefix("executed/") for page in pages(root) if page.startswith("executed/")]
 
 
-def source(name, root=None):
+def source(name: str, root: Path | None = None) -> Path:
     """Path of a notebook's MyST source; ValueError with the closest name if there is none."""
     return (root or ROOT) / "book" / "notebooks" / f"{checks.choice('notebook', name, names(root))}.md"
 
 
-def parameters(name, root=None):
+def parameters(name: str, root: Path | None = None) -> dict[str, Parameter]:
     """The parameters of a notebook, read from its source without running it: {name: Parameter}."""
-    path = source(name, root)
-    cells = re.findall(
-        r"^```\{code-cell\}.*?\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
+    # jupytext and papermill.inspect_notebook could do this, but `rgnb list` and errors in a command's
+    # arguments would wait ten times as long for their imports, and defaults would come as text.
+    text = source(name, root).read_text(encoding="utf-8")
+    cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     code = next((c for c in cells if re.match(r"(---\n)?:?tags:\s*(\[|- )parameters\b", c)), "")
     code = re.sub(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", "", code, flags=re.MULTILINE | re.DOTALL)
     tokens = tokenize.generate_tokens(io.StringIO(code).readline)
     comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     found = [
-        Parameter(line.targets[0].id, ast.literal_eval(line.value), comments.get(line.end_lineno, ""))
+        Parameter(line.targets[0].id, ast.literal_eval(line.value), comments.get(line.end_lineno or 0, ""))
         for line in ast.parse(code).body
-        if isinstance(line, ast.Assign)
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
     ]
     return {parameter.name: parameter for parameter in found}
 
 
-def parse_parameters(name, given, root=None):
+def parse_parameters(name: str, given: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Check names and types: [(name, text)] -> {name: value}. ValueError names the closest valid name."""
-    known = parameters(name, root)
+    known = parameters(name)
     return {key: known[checks.choice(f"parameter of {name}", key, known)].parse(text) for key, text in given}
 
 
-def run_path(name, values, output=None, root=None):
-    """Where a run with changed parameters goes: `output`, or a file in book/runs/ named after notebook and parameters.
+def run_path(name: str, values: dict[str, Any], output: str | Path | None = None) -> Path:
+    """Where a run with changed parameters goes: `output`, or a file in book/runs/ named after the run.
 
     Raises:
         ValueError: something other than an earlier output of the same run is there.
@@ -121,13 +117,12 @@ def run_path(name, values, output=None, root=None):
     slug = re.sub(r"[^\w.+=-]", "_", plain, flags=re.ASCII)[:120]
     if slug != plain:
         slug += "-" + hashlib.sha256(plain.encode()).hexdigest()[:8]
-    path = Path(os.path.abspath(output)) if output else (root or ROOT) / "book" / "runs" / f"{slug}.ipynb"
+    path = Path(os.path.abspath(output)) if output else ROOT / "book" / "runs" / f"{slug}.ipynb"
     if path.suffix != ".ipynb" or "\0" in str(path):
         raise checks.BadValue(f"the output must be a notebook, a name that ends in .ipynb; got {str(path)!r}")
     if path.exists() and _run_of(path) != _run_label(name, values):
-        raise checks.BadValue(
-            f"{path} is there already and is not an earlier output of this run; choose another --output"
-        )
+        there = f"{path} is there already and is not an earlier output of this run"
+        raise checks.BadValue(f"{there}; choose another --output")
     return path
 
 
@@ -148,7 +143,7 @@ SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that st
 }
 
 
-def check_settings(name, values, root=None):
+def check_settings(name: str, values: dict[str, Any]) -> None:
     """Build the Experiments that its parameters describe, to refuse what none takes before a kernel starts.
 
     Args:
@@ -158,13 +153,13 @@ def check_settings(name, values, root=None):
     Raises:
         ValueError: names the parameters that are changed, and says what is wrong.
     """
-    text = source(name, root).read_text(encoding="utf-8")
+    text = source(name).read_text(encoding="utf-8")
     if not values or not re.search(r"^(from|import) rgnb\b", text, re.MULTILINE):
         return
     from rgnb.study.experiment import Experiment
 
-    given = {p.name: p.default for p in parameters(name, root).values()} | values
-    found = {}
+    given = {p.name: p.default for p in parameters(name).values()} | values
+    found: dict[str, list] = {}
     for field, names in SETTINGS.items():
         if own := [given[n] for n in names if n in given]:
             found[field] = [x for value in own for x in (value if isinstance(value, list) else [value])]
@@ -175,8 +170,9 @@ def check_settings(name, values, root=None):
     if "correlation_lengths" in found:
         together["correlation_lengths"] = [found.pop("correlation_lengths")]
     single = [{field: x} for field, entries in found.items() for x in entries if (field, x) != ("steps", 0)]
+    points = [dict(zip(together, point, strict=True)) for point in product(*together.values())]
     try:
-        for changes in [dict(zip(together, point)) for point in product(*together.values())] + single:
+        for changes in [*points, *single]:
             Experiment.profile(**changes)
     except checks.BadInput as error:
         changed = ", ".join(f"{key} = {value!r}" for key, value in values.items())
@@ -191,9 +187,9 @@ def _surroundings():
     from rgnb.randomness import resolve_device
     from rgnb.study.store import provenance
 
-    return {
-        k: v for k, v in provenance(resolve_device()).items() if k != "commit"
-    }  # of the sources, not yet committed
+    made = provenance(resolve_device())
+    del made["commit"]  # of the sources, which are not committed yet
+    return made
 
 
 def _run_of(path):
@@ -204,11 +200,18 @@ def _run_of(path):
         return None
 
 
-def execute(name, output, values=None, root=None, progress=True):
+def execute(
+    name: str,
+    output: str | Path,
+    values: dict[str, Any] | None = None,
+    root: Path | None = None,
+    progress: bool = True,
+) -> None:
     """Execute a notebook with papermill and write it, cleaned, to `output` once every cell has passed.
 
-    Its metadata record when, where, how long and with which parameters it ran. An output that is there already with the
-    same cells is left as it is, record and all. What cells print on stderr, training's progress above all, goes to stderr as it happens.
+    Its metadata record when, where, how long and with which parameters it ran. An output that is there
+    already with the same cells is left as it is, record and all. What cells print on stderr, training's
+    progress above all, goes to stderr as it happens.
 
     Raises:
         ValueError: the output's folder is read-only; nothing is executed then.
@@ -219,33 +222,29 @@ def execute(name, output, values=None, root=None, progress=True):
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    path, output, started = source(name, root), Path(output), time.monotonic()
+    path, output, values, started = source(name, root), Path(output), values or {}, time.monotonic()
     check_folder(output.parent)
     defaults, made = {p.name: p.default for p in parameters(name, root).values()}, _surroundings()
+    label = _run_label(name, values)
     try:
         # The kernel of this environment, not one of the user's; its figures go where it shows them.
         with _environment(JUPYTER_PREFER_ENV_PATH="1", MPLBACKEND=None):
             notebook = papermill.execute_notebook(
-                jupytext.read(path), None, values or {}, kernel_name="python3", cwd=path.parent,
+                jupytext.read(path), None, values, kernel_name="python3", cwd=path.parent,
                 progress_bar={"desc": name, "leave": False, "disable": not progress}, stderr_file=_Live(),
                 extra_arguments=["--IPKernelApp.log_level=50"],
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
-        raise checks.Failed(
-            f"{name} stopped in cell {error.exec_count} with {error.ename}: {error.evalue}"
-        ) from None
+        where = f"cell {error.exec_count} with {error.ename}: {error.evalue}"
+        raise checks.Failed(f"{name} stopped in {where}") from None
     except DeadKernelError:
-        raise checks.Failed(
-            f"the kernel of {name} died, for want of memory perhaps; nothing was written"
-        ) from None
+        died = f"the kernel of {name} died, for want of memory perhaps; nothing was written"
+        raise checks.Failed(died) from None
     clean(notebook)
-    if (
-        _run_of(output) == _run_label(name, values or {})
-        and nbformat.read(output, as_version=4).cells == notebook.cells
-    ):
+    if _run_of(output) == label and nbformat.read(output, as_version=4).cells == notebook.cells:
         return
-    made |= {"seconds": round(time.monotonic() - started), "parameters": defaults | (values or {})}
-    notebook.metadata["rgnb"] = _run_label(name, values or {}) | {"record": made}
+    made |= {"seconds": round(time.monotonic() - started), "parameters": defaults | values}
+    notebook.metadata["rgnb"] = label | {"record": made}
     with files.replacing(output) as partial:
         nbformat.write(notebook, partial)
 
@@ -267,23 +266,24 @@ def _environment(**changes):
         put(before)
 
 
-def check_folder(folder):
+def check_folder(folder: Path) -> None:
     """See that a folder can be written, before anything is executed for it; a ValueError says what to do."""
     advice = "choose another, or where it is the checkout's, use a copy of the checkout that can be written"
     files.make_writable(folder, "the folder", advice)
 
 
-def execute_all(chosen, root=None):
-    """Execute notebooks of the book, as many at once as there are cores, at most 4; yields each name as it is done.
+def execute_all(chosen: Collection[str], root: Path | None = None) -> Iterator[str]:
+    """Execute notebooks, as many at once as there are cores, at most 4; yields each name as it is done.
 
-    Notebooks that need the same networks share their training out, see `Experiment.run`. The book's last one, the execution
-    record, waits for all others.
+    Notebooks that need the same networks share the training, see `Experiment.run`. The book's last notebook,
+    the execution record, waits for all others.
 
     Args:
-        chosen: names of notebooks; root: of the book; None: this checkout.
+        chosen: names of notebooks.
+        root: of the book; None: this checkout.
 
     Raises:
-        RuntimeError: as `execute`; those not begun yet are left.
+        RuntimeError: as `execute`; those not begun yet are not executed.
     """
     count = cores.available()
     workers = max(1, min(4, count, len(chosen)))
@@ -291,7 +291,7 @@ def execute_all(chosen, root=None):
     last = names(root)[-1]
     pool = ThreadPoolExecutor(workers)
     try:
-        for group in ([name for name in chosen if name != last], [name for name in chosen if name == last]):
+        for group in ([n for n in chosen if n != last], [n for n in chosen if n == last]):
             apart = [pool.submit(_execute_apart, name, root or ROOT, environment) for name in group]
             for done in as_completed(apart):
                 yield done.result()
@@ -304,9 +304,8 @@ def _execute_apart(name, root, environment):
     code = "import sys; from rgnb.press import notebooks; notebooks._execute_here(*sys.argv[1:])"
     command = [sys.executable, "-c", code, name, root]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        status = f"the execution of {name} ended with status {done.returncode}"
-        raise checks.Failed(done.stdout.strip() or status)
+    if status := done.returncode:
+        raise checks.Failed(done.stdout.strip() or f"the execution of {name} ended with status {status}")
     return name
 
 
@@ -332,8 +331,8 @@ class _Live:
         sys.stderr.flush()
 
 
-def clean(notebook):
-    """Drop, in place, what changes from run to run for no reason: times, paths, versions, ids, progress bars."""
+def clean(notebook: "NotebookNode") -> None:
+    """Drop, in place, what changes from run to run for no reason: times, paths, versions, ids, progress."""
     for key in ("papermill", "jupytext"):
         notebook.metadata.pop(key, None)
     notebook.metadata["language_info"] = {"name": "python"}
@@ -344,11 +343,10 @@ def clean(notebook):
         if cell.cell_type == "code":
             cell.outputs = _merged([o for o in cell.outputs if o.get("name") != "stderr"])
             for output in cell.outputs:
+                # Of a stream "text"; else HTML and plain text, also under the names that glue gives them.
                 texts = output.get("data", output)
                 for kind in texts:
-                    if kind.endswith(("text/html", "text/plain")) or (
-                        kind == "text" and output.output_type == "stream"
-                    ):
+                    if kind == "text" or kind.endswith(("text/html", "text/plain")):
                         texts[kind] = _steady(texts[kind], f"cell-{i}")
 
 
@@ -371,17 +369,17 @@ def _steady(text, label):
     return re.sub(r" at 0x[0-9a-f]+", " at 0x0", text)
 
 
-def record(name, root=None):
+def record(name: str, root: Path | None = None) -> dict[str, Any]:
     """When, where, how long and with which parameters the book's own output of a notebook was made."""
     return json.loads(executed(name, root).read_text(encoding="utf-8"))["metadata"]["rgnb"]["record"]
 
 
-def executed(name, root=None):
+def executed(name: str, root: Path | None = None) -> Path:
     """Path of a notebook as the book's own run left it."""
     return (root or ROOT) / "book" / "executed" / f"{checks.choice('notebook', name, names(root))}.ipynb"
 
 
-def glued(path):
+def glued(path: Path) -> dict[str, str]:
     """The verdicts and key numbers of an executed notebook, as its pages quote them: {name: text}."""
     import nbformat
 
@@ -394,18 +392,19 @@ def glued(path):
     return found
 
 
-def beside(name, output, root=None):
-    """What pages quote of a notebook, in the book's own and in another output: [(name, in the book, there)]."""
-    page = executed(name, root)
+def beside(name: str, output: Path) -> list[tuple[str, str, str]]:
+    """What pages quote of a notebook, in the book's own and another output: [(name, in the book, there)]."""
+    page = executed(name)
     book = glued(page) if page.exists() else {}
     return [(key, book.get(key, "-"), value) for key, value in glued(output).items()]
 
 
-def build_html(root=None, output=None, builder="html"):
+def build_html(root: Path | None = None, output: Path | None = None, builder: str = "html") -> Path:
     """Build the HTML from the executed notebooks, every warning an error; returns the front page's path.
 
     Args:
-        root: the checkout; output: folder that gets `_build/<builder>`, the checkout if None.
+        root: of the book; None: this checkout.
+        output: folder that gets `_build/<builder>`; None: `root`.
         builder: "html", or "singlehtml" for all in one page.
 
     Raises:
@@ -413,50 +412,35 @@ def build_html(root=None, output=None, builder="html"):
     """
     root = root or ROOT
     output, started = output or root, time.time()
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command += [
-        "build",
-        "book",
-        "--all",
-        "-W",
-        "--keep-going",
-        "-q",
-        "--builder",
-        builder,
-        "--path-output",
-        output,
-    ]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "book"]
+    command += ["--all", "-W", "--keep-going", "-q", "--builder", builder, "--path-output", str(output)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     html = output / "_build" / builder
     made = pages(root) if builder == "html" else pages(root)[:1]
     broken = [page for page in made if not _whole(html / f"{page}.html", started)]
     if done.returncode or broken:
         missing = f"\npages missing or cut short: {', '.join(broken)}" if broken else ""
-        raise checks.Failed(
-            f"jupyter-book failed (exit status {done.returncode}){missing}\n{done.stdout}\n{done.stderr}"
-        )
+        failed = f"jupyter-book failed (exit status {done.returncode}){missing}"
+        raise checks.Failed(f"{failed}\n{done.stdout}\n{done.stderr}")
     return html / f"{made[0]}.html"
 
 
 def _whole(page, started):
-    return (
-        page.exists()
-        and page.stat().st_mtime > started - 2
-        and "</html>" in page.read_text(encoding="utf-8")[-200:]
-    )
+    fresh = page.exists() and page.stat().st_mtime > started - 2
+    return fresh and "</html>" in page.read_text(encoding="utf-8")[-200:]
 
 
-def copy_book(into, keep=()):
+def copy_book(into: str | Path, keep: Iterable[str] = ()) -> Path:
     """Copy the book's sources to another root, so that it can be executed and built there; returns that root.
 
     Args:
-        into: folder; keep: names of the notebooks that are copied as they were executed, too, where `into` has none.
+        into: folder.
+        keep: names of the notebooks that are copied as they were executed, too, where `into` has none.
     """
     into = Path(into).resolve()
     if ROOT.is_relative_to(into) or into.is_relative_to(ROOT / "book"):
-        raise checks.BadValue(
-            f"{into} holds or is inside the book itself; choose another folder, such as build/reproduce"
-        )
+        advice = "choose another folder, such as build/reproduce"
+        raise checks.BadValue(f"{into} holds or is inside the book itself; {advice}")
     check_folder(into)
     ignore = shutil.ignore_patterns("_build", "ipynb", "executed", "runs", "_toc.yml")
     shutil.copytree(ROOT / "book", into / "book", ignore=ignore, dirs_exist_ok=True)

@@ -1,23 +1,23 @@
-"""The book as one PDF: Sphinx's single page, printed by Chromium with the print rules of `book/_static/rgnb.css`.
-
-It needs the extra `pdf`.
-"""
+"""The book as one PDF (extra `pdf`): Sphinx's single page, printed by Chromium by the rules in `rgnb.css`."""
 
 import shutil
+from pathlib import Path
 
 from rgnb import checks
 from rgnb.press import notebooks
 
-FOOTER = '<div style="width: 100%; text-align: center; font: 8px sans-serif; color: #555"><span class="pageNumber"></span></div>'
-MARGIN = {"top": "16mm", "bottom": "18mm", "left": "20mm", "right": "20mm"}
+FOOTER = (
+    '<div style="width: 100%; text-align: center; font: 8px sans-serif; color: #555">'
+    '<span class="pageNumber"></span></div>'
+)
 
 
-def installed_browser():
+def installed_browser() -> str | None:
     """Path of the Chromium or Chrome on this machine, None if there is none."""
     return next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 
 
-def build(output=None):
+def build(output: Path | None = None) -> Path:
     """Print the book to `_build/pdf/book.pdf` (or another root's) and return its path.
 
     Args:
@@ -30,9 +30,8 @@ def build(output=None):
 
     chromium = installed_browser()
     if not chromium:
-        raise checks.Failed(
-            "there is no Chromium to print with; install it, on Debian or Ubuntu with: apt install chromium"
-        )
+        advice = "install it, on Debian or Ubuntu with: apt install chromium"
+        raise checks.Failed(f"there is no Chromium to print with; {advice}")
     page = notebooks.build_html(output=output, builder="singlehtml")
     path = page.parents[1] / "pdf" / "book.pdf"
     path.parent.mkdir(exist_ok=True)
@@ -43,7 +42,8 @@ def build(output=None):
         tab.evaluate("MathJax.startup.promise")
         tab.emulate_media(media="print")
         tab.pdf(
-            path=path, format="A4", margin=MARGIN, print_background=True, outline=True, tagged=True,
+            path=path, format="A4", print_background=True, outline=True, tagged=True,
+            margin={"top": "16mm", "bottom": "18mm", "left": "20mm", "right": "20mm"},
             display_header_footer=True, header_template="<span></span>", footer_template=FOOTER,
         )  # fmt: skip
         browser.close()

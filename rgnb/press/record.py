@@ -1,8 +1,10 @@
-"""The execution record: where, when and how long each notebook and each stored result of the book was made."""
+"""The execution record: where, when and in what time each notebook and each stored result was made."""
 
 import json
 import math
 import re
+from collections.abc import Collection
+from pathlib import Path
 
 import pandas as pd
 from netCDF4 import Dataset
@@ -16,110 +18,99 @@ SECONDS = ("core seconds, training", "core seconds, measuring")
 COLUMNS = {"device": "device", "threads": "threads", "python": "python", "torch": "torch", "date": "date"}
 
 
-def notebooks_table(but=(), root=None):
-    """One line an executed notebook: seconds, device, versions and the day its present output was made.
+def notebooks_table(but: Collection[str] = (), root: Path | None = None) -> pd.DataFrame:
+    """One line per executed notebook: seconds, device, versions and the day its present output was made.
 
     Args:
         but: names to leave out.
         root: of the book; None: this checkout.
     """
-    lines = {}
-    for name in notebooks.names(root):
-        if name not in but:
-            made = notebooks.record(name, root)
-            lines[name] = {"seconds": made["seconds"]} | {k: made[k] for k in COLUMNS}
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("notebook")
+    made = {name: notebooks.record(name, root) for name in notebooks.names(root) if name not in but}
+    lines = {name: {key: m[key] for key in ("seconds", *COLUMNS)} for name, m in made.items()}
+    return _table(lines, "notebook")
 
 
-def parameters_table(but=(), root=None):
-    """One line an executed notebook: the parameters it ran with, in words."""
-    found = {
-        name: notebooks.record(name, root)["parameters"] for name in notebooks.names(root) if name not in but
-    }
-    words = {name: ", ".join(f"{k} = {v!r}" for k, v in values.items()) for name, values in found.items()}
+def parameters_table(but: Collection[str] = (), root: Path | None = None) -> pd.DataFrame:
+    """One line per executed notebook: the parameters it ran with, in words."""
+    made = {name: notebooks.record(name, root) for name in notebooks.names(root) if name not in but}
+    words = {n: ", ".join(f"{k} = {v!r}" for k, v in m["parameters"].items()) for n, m in made.items()}
     return pd.DataFrame({"parameters": words}).rename_axis("notebook")
 
 
-def results_table(results=None):
-    """One line a stored file: the (setting, seed) entries in it, where and when they were made, and the seconds they took, times threads.
+def _table(lines, index, columns=None):
+    return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis(index)
+
+
+def results_table(results: str | Path | None = None) -> pd.DataFrame:
+    """One line per stored file: its (setting, seed) entries, where and when made, and seconds times threads.
 
     Args:
         results: folder of results, as in `Experiment.run`.
     """
-    lines = {}
+    lines: dict[str, dict] = {}
     for path in sorted(results_folder(results).glob("*.nc")):
         found = provenances(path)
-        line = {"entries": len(found)}
+        line: dict = {"entries": len(found)}
         for key in ("seconds_training", "seconds_measuring"):
             known = [p[key] * p["threads"] for p in found if key in p]
             line[key.replace("seconds_", "core seconds, ")] = round(sum(known)) if known else ""
         for key in (*COLUMNS, "commit"):
             line[key] = ", ".join(sorted({str(p[key]) for p in found}))
         lines[path.name] = line
-    columns = ["entries", *SECONDS, *COLUMNS, "commit"]
-    return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("file")
+    return _table(lines, "file", ["entries", *SECONDS, *COLUMNS, "commit"])
 
 
-def rules_table(results=None):
-    """Which rules stored files name: one line for each version of the rules, with how many files name it and where and when they were made.
+def rules_table(results: str | Path | None = None) -> pd.DataFrame:
+    """Which rules stored files name: one line per version, with its number of files, commits and dates.
 
     Args:
         results: folder of results, as in `Experiment.run`.
     """
-    lines = {}
+    found: dict[str, list[tuple[str, str, str]]] = {}
     for path in sorted(results_folder(results).glob("*.nc")):
         for made in provenances(path):
             if "rules" in made:  # the first round's name none
-                line = lines.setdefault(
-                    made["rules"][:12], {"files": set(), "commits": set(), "dates": set()}
-                )
-                line["files"].add(path.name)
-                line["commits"].add(made["commit"])
-                line["dates"].add(made["date"])
-    rows = {
-        digest: {"files": len(v["files"]), **{k: ", ".join(sorted(v[k])) for k in ("commits", "dates")}}
-        for digest, v in lines.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["files", "commits", "dates"]).rename_axis(
-        "rules"
-    )
+                found.setdefault(made["rules"][:12], []).append((path.name, made["commit"], made["date"]))
+    lines = {}
+    for digest, entries in found.items():
+        files, commits, dates = map(set, zip(*entries, strict=True))
+        lines[digest] = (len(files), ", ".join(sorted(commits)), ", ".join(sorted(dates)))
+    return _table(lines, "rules", ["files", "commits", "dates"])
 
 
-def provenances(path):
+def provenances(path: Path) -> list[dict]:
     """Where and with what each entry of a stored file was made: list of records."""
     with Dataset(path) as file:
-        return [
-            json.loads(text)
-            for text in (
-                file["provenance"][:] if "provenance" in file.variables else [file.getncattr("provenance")]
-            )
-        ]
+        many = "provenance" in file.variables
+        return [json.loads(text) for text in (file["provenance"][:] if many else [file.provenance])]
 
 
-def hours_table(files):
-    """Core hours by kind of result, the longest first: output of `results_table` -> DataFrame.
+def hours_table(files: pd.DataFrame) -> pd.DataFrame:
+    """Core hours by kind of result, the longest first, from the output of `results_table`.
 
-    The analyses of `rgnb.study.probes` measure networks that are counted among the single ones: their training counts as 0.
+    The analyses of `rgnb.study.probes` measure networks that are counted among the single ones: their
+    training counts as 0.
     """
     hours = files[list(SECONDS)].apply(pd.to_numeric).fillna(0) / 3600
     hours.columns = [name.replace("seconds", "hours") for name in SECONDS]
-    hours.loc[[_kind(name) in ANALYSES for name in files.index], hours.columns[0]] = 0
-    grouped = hours.assign(entries=files["entries"]).groupby([_kind(name) for name in files.index]).sum()
+    kinds = [_kind(name) for name in files.index]
+    hours.loc[[kind in ANALYSES for kind in kinds], hours.columns[0]] = 0
+    grouped = hours.assign(entries=files["entries"]).groupby(kinds).sum()
     order = grouped.drop(columns="entries").sum(axis=1).sort_values(ascending=False, kind="stable").index
     return grouped.loc[order, ["entries", *hours.columns]].round(1).rename_axis("results")
 
 
-def deviations(again, results=None):
+def deviations(again: str | Path, results: str | Path | None = None) -> pd.DataFrame:
     """How far results that were made again are from the stored ones of the same name.
 
     Args:
         again, results: folders of results; None: as in `Experiment.run`.
 
     Returns:
-        DataFrame, one line a variable: in how many files it was compared, its largest absolute difference,
+        DataFrame, one line per variable: in how many files it was compared, its largest absolute difference,
         infinite where only one of the two has a value, and its largest size.
     """
-    lines = {}
+    lines: dict[str, tuple[int, float, float]] = {}
     for path in sorted(results_folder(again).glob("*.nc")):
         ours, theirs = load(results_folder(results) / path.name), load(path)
         if ours is None or theirs is None:
@@ -131,46 +122,40 @@ def deviations(again, results=None):
                 here = float(abs(ours[name] - theirs[name]).max()) if both else math.inf
                 difference = max(difference, here)
                 lines[name] = files + 1, difference, max(size, float(abs(ours[name]).max()))
-    return pd.DataFrame.from_dict(
-        lines, orient="index", columns=["files", "largest difference", "largest size"]
-    ).rename_axis("variable")
+    return _table(lines, "variable", ["files", "largest difference", "largest size"])
 
 
-def reproduction(names, root, again):
+def reproduction(names: list[str], root: Path, again: Path) -> dict:
     """What a book made again gave beside this checkout's own, as plain data (JSON).
 
     Args:
-        names: of the notebooks that were executed again; root: of the book made again; again: its folder of results.
+        names: of the notebooks that were executed again.
+        root: of the book made again.
+        again: its folder of results.
 
     Returns:
-        {"made": where it was made last, "entries", "core hours", "values": [[notebook, name, in the book, made again], ...] of every verdict and
-        number that pages quote, "deviations": rows of `deviations` by variable}.
+        {"made": where it was made last, "entries", "core hours", "values": [[notebook, name, in the book,
+        made again], ...] of all that pages quote, "deviations": rows of `deviations` by variable}.
     """
     files = results_table(again)
-    values = [
-        [name, *row] for name in names for row in notebooks.beside(name, notebooks.executed(name, root))
-    ]
-    hours = hours_table(files)[["core hours, training", "core hours, measuring"]].sum().sum()
-    rows = deviations(again, notebooks.ROOT / "results").to_dict("index")
+    pages = {name: notebooks.executed(name, root) for name in names}
     last = max((notebooks.record(name, root) for name in names), key=lambda made: made["date"])
-    made = {key: last[key] for key in COLUMNS} | {"notebooks": list(names)}
     return {
-        "made": made,
+        "made": {key: last[key] for key in COLUMNS} | {"notebooks": names},
         "entries": int(files["entries"].sum()),
-        "core hours": round(float(hours), 1),
-        "values": values,
-        "deviations": rows,
+        "core hours": round(float(hours_table(files).drop(columns="entries").sum().sum()), 1),
+        "values": [[name, *row] for name, page in pages.items() for row in notebooks.beside(name, page)],
+        "deviations": deviations(again, notebooks.ROOT / "results").to_dict("index"),
     }
 
 
-def reproduced():
-    """The book's own record of how it was made again: {"made", "entries", "core hours"} and two tables, the quoted values and the deviations."""
+def reproduced() -> tuple[dict, pd.DataFrame, pd.DataFrame]:
+    """How the book was made again: {"made", "entries", "core hours"}, the quoted values, the deviations."""
     found = json.loads((notebooks.ROOT / "results" / "reproduced.json").read_text(encoding="utf-8"))
-    values = pd.DataFrame(
-        found["values"], columns=["notebook", "what", "in the book", "made again"]
-    ).set_index(["notebook", "what"])
+    columns = ["notebook", "what", "in the book", "made again"]
+    values = pd.DataFrame(found["values"], columns=columns).set_index(columns[:2])
     values = values.map(lambda text: f"{float(text):.3g}" if re.fullmatch(r"-?\d+\.\d+", text) else text)
-    return found, values, pd.DataFrame.from_dict(found["deviations"], orient="index").rename_axis("variable")
+    return found, values, _table(found["deviations"], "variable")
 
 
 def _kind(name):

@@ -3,6 +3,8 @@
 import hashlib
 import re
 import shutil
+from collections.abc import Iterable
+from pathlib import Path
 
 import nbformat
 import yaml
@@ -10,8 +12,8 @@ import yaml
 from rgnb.press import notebooks
 
 
-def build(outputs=()):
-    """Build `build/runs/_build/html` from all runs in book/runs and those in `outputs`; other notebooks there are left out.
+def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
+    """Build `build/runs/_build/html` from all runs in book/runs and in `outputs`, no other notebooks.
 
     Returns:
         {path of each run: path of its HTML page}; nothing is built where there is no run.
@@ -32,7 +34,8 @@ def build(outputs=()):
     pages, chapters = {}, []
     for path, notebook in found.items():
         # Among the executed notebooks its links lead to the same pages as theirs.
-        page = f"run-{notebook.metadata['rgnb']['notebook']}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+        page = f"run-{notebook.metadata['rgnb']['notebook']}-{digest}"
         title = mark(notebook, page)
         nbformat.write(notebook, into / "book" / "executed" / f"{page}.ipynb")
         pages[path] = into / "_build" / "html" / "executed" / f"{page}.html"
@@ -47,7 +50,7 @@ def build(outputs=()):
     return pages
 
 
-def mark(notebook, page):
+def mark(notebook: nbformat.NotebookNode, page: str) -> str:
     """Say, in place, on a run's page whose it is; make its figures' names its own. Returns its title."""
     made = notebook.metadata["rgnb"]
     name, changed = made["notebook"], made["parameters"]

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 FRONT = ("selectivity", "fig-selectivity")  # the notebook and the figure of it that the front page shows
 
@@ -24,37 +25,25 @@ def _draw_front(app):
 
 
 def _mend(app, page, template, context, doctree):
-    # Docutils marks a bibliography as a list, and its entries as something that no list may hold.
+    # Docutils marks a bibliography as a list, and its entries as something that no list may contain.
     if "body" in context:
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
     # The theme offers the executed notebook; a reader who wants to change a page wants its source.
-    source = _source(app, page)
+    source = Path(app.srcdir, "notebooks", f"{Path(page).name}.md")
     for group in context.get("header_buttons", []) if source.exists() else []:
         if group.get("label") == "download-buttons":
             address = f"{context['pathto']('_sources', 1)}/{source.relative_to(app.srcdir)}"
-            button = {
-                "type": "link",
-                "url": address,
-                "text": ".md",
-                "tooltip": "Download MyST source",
-                "icon": "fas fa-file",
-                "label": "download-myst-button",
-            }
-            group["buttons"].insert(1, button)
+            button = {"type": "link", "url": address, "icon": "fas fa-file", "label": "download-myst-button"}
+            group["buttons"].insert(1, button | {"text": ".md", "tooltip": "Download MyST source"})
 
 
 def _copy_sources(app, error):
     if app.builder.name == "html" and error is None:
-        shutil.copytree(
-            Path(app.srcdir, "notebooks"), Path(app.outdir, "_sources", "notebooks"), dirs_exist_ok=True
-        )
+        sources = Path(app.outdir, "_sources", "notebooks")
+        shutil.copytree(Path(app.srcdir, "notebooks"), sources, dirs_exist_ok=True)
 
 
-def _source(app, page):
-    return Path(app.srcdir, "notebooks", f"{Path(page).name}.md")
-
-
-def setup(app):
+def setup(app: Any) -> dict[str, bool]:
     """Entry point that Sphinx calls."""
     app.connect("config-inited", _link_repository)
     app.connect("builder-inited", _draw_front)

@@ -30,7 +30,11 @@ SNAPSHOTS = RECIPES["cosine"]["snapshots"]
 
 
 def findings(
-    recipe: str = "cosine", family: str = "hierarchical", seeds: Sequence[int] | None = None
+    recipe: str = "cosine",
+    family: str = "hierarchical",
+    seeds: Sequence[int] | None = None,
+    profile: str = "paper",
+    **changes: Any,
 ) -> Experiment:
     """The networks that judge the three claims: paper size, token mixing, correlation lengths 1 and 7.
 
@@ -38,13 +42,14 @@ def findings(
         recipe: "sequel" or "cosine".
         family: of chains.
         seeds: None: those that are judged.
+        profile, changes: as in `Experiment.profile`, for other sizes.
     """
     if seeds is None:
         judged = {("cosine", "hierarchical"): range(2, 14), ("cosine", "sticky"): range(2, 10)}
         seeds = judged.get((recipe, family), range(2, 8))
     # The first round's recipe is the profile's own: its results are found by the snapshots they have.
     own = None if recipe == "sequel" else recipe
-    return Experiment.profile("paper", recipe=own, families=(family,), seeds=seeds)
+    return Experiment.profile(profile, recipe=own, families=(family,), seeds=tuple(seeds), **changes)
 
 
 def optimiser(
