@@ -183,7 +183,7 @@ def judge_scheme_and_law(
 
 
 def explained_variance(x: Numbers, y: Numbers) -> float:
-    """R^2 of the least-squares line between ln x and ln y; 0 where x or y is constant: nothing is explained."""
+    """R^2 of the least-squares line between ln x and ln y; 0 where x or y is constant."""
     x, y = checks.paired(checks.positives, x=x, y=y)
     return _explained(np.log(x), np.log(y))
 
