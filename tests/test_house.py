@@ -51,3 +51,22 @@ def test_the_public_names_are_there_and_wait_for_nothing():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def defined(*paths):
+    """The public functions at the top of some modules."""
+    bodies = (ast.parse((ROOT / "rgnb" / path).read_text(encoding="utf-8")).body for path in paths)
+    return {n.name for body in bodies for n in body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"}
+
+
+def test_measures_and_verdicts_share_no_names():
+    rooms = ("findings", "first_round", "hypotheses", "robustness")
+    verdicts = [defined(f"verdicts/{room}.py") for room in rooms]
+    metrics = (path.relative_to(ROOT / "rgnb") for path in (ROOT / "rgnb" / "metrics").glob("*.py"))
+    measures = defined("verdicts/measures.py", *metrics)
+    assert {"collapse", "kernel_drift", "relevant_modes"} < measures
+    for found in verdicts:
+        assert not found & measures
+    # Two rounds of rules may judge the same claim; nothing else has two homes.
+    shared = [one & other for i, one in enumerate(verdicts) for other in verdicts[:i]]
+    assert all(name.startswith("judge_") for names in shared for name in names)

@@ -40,7 +40,7 @@ def computed(
                 "start each with --nthreads 1, more of them instead"
             )
         store.folder.mkdir(parents=True, exist_ok=True)
-        token = store.folder / f".shared-{uuid.uuid4().hex}"  # a worker that finds it sees this folder
+        token = store.folder / f".shared-{uuid.uuid4().hex}"  # a worker that finds it shares this folder
         token.touch()
         futures = {
             client.submit(_settled_there, *row, store, token, device, pure=False): row
@@ -76,7 +76,7 @@ def _settled_there(
     setting: Setting, seeds: list[int], store: Store, token: Path, device: torch.device
 ) -> tuple[str | None, dict[str, bytes]]:
     # On a worker: the error, and the results by file name where the asking side's folder is not seen.
-    torch.set_num_threads(1)  # whoever started it may not have: every core has a worker of its own
+    torch.set_num_threads(1)  # its environment may say otherwise, but every core has a worker of its own
     if token.exists():
         return settled(setting, seeds, store, device), {}
     store = replace(store, folder=results_folder() / "entries")

@@ -14,7 +14,7 @@ from rgnb import chains, checks
 from rgnb.model import ModelConfig
 from rgnb.randomness import resolve_device
 from rgnb.study.runner import settle
-from rgnb.study.settings import MEASURED_VERSION, PROFILES, RECIPES, Analysis, Setting, _digits, _frozen
+from rgnb.study.settings import MEASURED_VERSION, PROFILES, RECIPES, Analysis, Setting
 from rgnb.study.store import Store, results_folder
 from rgnb.training import TrainConfig, check_gradient
 
@@ -102,7 +102,7 @@ class Experiment:
         """The grid's settings."""
         common: dict[str, Any] = {"model": self.model, "training": self.training, "sequences": self.sequences}
         if self.own:
-            return [Setting("own", _digits(c.correlation_length, 9), _frozen(c), **common) for c in self.own]
+            return [Setting.own(chain, **common) for chain in self.own]
         return [Setting(f, xi, (), **common) for f in self.families for xi in self.correlation_lengths]
 
     def missing(
@@ -137,7 +137,7 @@ class Experiment:
         """
         store, device = Store(results_folder(results), analysis), resolve_device(self.device)
         found, seen = {}, set()
-        # Processes that run the same settings share them out: each takes one that no other is at.
+        # Processes that run the same settings share the work: each takes one that no other is working on.
         waiting = self.settings()
         while waiting:
             setting = next((s for s in waiting if s not in seen), waiting[0])

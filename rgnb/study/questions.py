@@ -154,7 +154,7 @@ class Job(NamedTuple):
         return all(store.holds(self.setting, seed) for store in self.stores() for seed in self.seeds)
 
     def settle(self, wait: bool) -> bool:
-        """Do what is left; False where another process is at the setting, unless it waits."""
+        """Do what is left; False if another process works on the setting, unless it waits."""
         found = (settle(self.setting, self.seeds, s, self.device, wait=wait) for s in self.stores())
         return all(results is not None for results in found)
 
@@ -162,8 +162,8 @@ class Job(NamedTuple):
 def train(names: Sequence[str] = (), results: str | Path | None = None, progress: bool = True) -> None:
     """Train, measure and dissect (`anatomy`) what is not yet stored of the networks of some questions.
 
-    Several processes share the work: each takes a network whose setting no other is at. Stopped, it goes on
-    where it was.
+    Several processes share the work: each takes a network whose setting no other is working on. If stopped,
+    it resumes where it was.
 
     Args:
         names: in `QUESTIONS`; none: all.
@@ -187,7 +187,7 @@ def train(names: Sequence[str] = (), results: str | Path | None = None, progress
 
 
 def _jobs(experiments: Callable[[], list[Experiment]], swept: bool, folder: Path) -> list[Job]:
-    # Small networks train beside each other; of large ones every setting's first seed comes first.
+    # Small networks train together; of large ones the first seed of every setting comes first.
     asked = experiments()
     device = resolve_device(asked[0].device)
     if swept:

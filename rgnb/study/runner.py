@@ -28,7 +28,7 @@ def settle(
 
     Args:
         progress: show bars on stderr.
-        wait: for another process that is at this setting; else None is returned where there is one.
+        wait: for another process that works on this setting; without, None is returned if there is one.
 
     Raises:
         As `Experiment.run`.

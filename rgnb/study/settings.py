@@ -3,6 +3,8 @@
 A result's key is its whole setting, its seed, and the version of what was measured.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable
@@ -14,8 +16,8 @@ from rgnb import chains, checks
 from rgnb.model import ModelConfig
 from rgnb.training import TrainConfig, plain
 
-# Of `measurement.measure`: raise it when the meaning of a stored number changes, or with a new variable. What
-# other analyses measured, and trained weights, are found all the same.
+# Of `measurement.measure`: raise it with a new variable, or when the meaning of a stored number changes.
+# Trained weights and the results of other analyses do not depend on it.
 MEASURED_VERSION = 1
 
 Analysis = Callable[..., Any]  # (task, setting, seed, snapshots, device) -> xarray.Dataset
@@ -56,6 +58,12 @@ class Setting:
     model: ModelConfig
     training: TrainConfig
     sequences: int
+
+    @classmethod
+    def own(cls, chain: chains.MarkovChain, **parts: Any) -> Setting:
+        """That of a chain outside the families; `parts`: model, training and sequences."""
+        matrix = tuple(tuple(_digits(p, 12) for p in row) for row in chain.transition_matrix.tolist())
+        return cls("own", _digits(chain.correlation_length, 9), matrix, **parts)
 
     @property
     def chain(self) -> chains.MarkovChain:
@@ -111,7 +119,7 @@ def analysis_key(analysis: Analysis | None) -> dict[str, Any]:
     An analysis that was not given an id by `analysis` is found by its module and name.
 
     Raises:
-        TypeError: it is no function with a name of its own, which lambdas have not.
+        TypeError: it is not a function with a name of its own; lambdas have none.
     """
     if analysis is None:
         return {"version": MEASURED_VERSION}
@@ -128,7 +136,3 @@ def analysis_key(analysis: Analysis | None) -> dict[str, Any]:
 def _digits(x: float, digits: int) -> float:
     # The last digits of what was computed differ between machines, and must not decide whether it is found.
     return float(f"{x:.{digits}g}")
-
-
-def _frozen(chain: chains.MarkovChain) -> tuple:
-    return tuple(tuple(_digits(p, 12) for p in row) for row in chain.transition_matrix.tolist())

@@ -32,15 +32,16 @@ from rgnb.verdicts import rules
 class Store:
     """The results of one analysis in a folder, by setting and seed; None: what `measure` measures.
 
-    With the results of a function outside rgnb goes a digest of its source, so that a change without a new
-    version is noticed.
+    The results of a function outside rgnb carry a digest of its source, so that a change of the function
+    without a new version is noticed.
     """
 
     folder: Path
     analysis: Analysis | None = None
-    source: str | None = None  # found where the Store is made: a worker cannot see the source of a notebook
+    source: str | None = None  # digest of its code; a worker process may not see a notebook's
 
     def __post_init__(self) -> None:
+        analysis_key(self.analysis)  # refuses what cannot be one
         if self.source is None:
             object.__setattr__(self, "source", _source(self.analysis))
 

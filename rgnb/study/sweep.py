@@ -1,4 +1,4 @@
-"""Many settings in one Dataset: each (setting, seed) is trained and stored as ever, the whole in one file.
+"""Many settings in one Dataset: each (setting, seed) is trained and stored as always, the whole in one file.
 
 A sweep's own file is small and holds everything that is read from it, so that hundreds of settings can be
 committed and loaded at once; the entries it was made from stay in a folder of their own. What is missing runs
@@ -30,7 +30,7 @@ from rgnb.training import Diverged, seconds_a_step
 
 Row = tuple[Setting, int]  # a setting and a seed
 
-LABELS = (  # of a setting, beside its chain
+LABELS = (  # of a setting, in addition to its chain
     *("n_states", "mixing", "width", "blocks", "scheme", "rate"),
     *("learning_rate", "schedule", "steps", "batch", "weight_decay", "gradient"),
 )
@@ -322,7 +322,7 @@ def _computed(
     progress: bool,
     scheduler: str | None,
 ) -> Iterator[tuple[Setting, list[int], str | None]]:
-    # Computes settings, one progress bar for all; yields (setting, seeds, error or None) as each is done.
+    # Computes settings under one progress bar; yields (setting, seeds, error or None) as each is done.
     if not waiting:
         return
     with tqdm(total=sum(map(len, waiting.values())), desc=name, unit="network", disable=not progress) as bar:

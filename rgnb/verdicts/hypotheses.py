@@ -182,8 +182,13 @@ def judge_scheme_and_law(
     return Verdict.of("The scheme and the stationary law do matter", conditions, numbers, networks=networks)
 
 
+def explained_variance(x: Numbers, y: Numbers) -> float:
+    """R^2 of the least-squares line between ln x and ln y; 0 where x or y is constant."""
+    x, y = checks.paired(checks.positives, x=x, y=y)
+    return _explained(np.log(x), np.log(y))
+
+
 def _explained(x: np.ndarray, y: np.ndarray) -> float:
-    # R^2 of the least-squares line; 0 where x or y is constant: nothing is explained.
     return stats.linregress(x, y).rvalue ** 2 if min(np.ptp(x), np.ptp(y)) > 0 else 0.0
 
 
