@@ -115,7 +115,7 @@ def deviations(again: str | Path, results: str | Path | None = None) -> pd.DataF
         ours, theirs = load(results_folder(results) / path.name), load(path)
         if ours is None or theirs is None:
             continue
-        for name in ours.data_vars:
+        for name in map(str, ours.data_vars):
             if ours[name].dtype.kind in "fi":
                 files, difference, size = lines.get(name, (0, 0.0, 0.0))
                 both = ours[name].isnull().equals(theirs[name].isnull())
