@@ -7,7 +7,7 @@ rows* are the positions that show [MASK], *visible rows* those that show a state
 import torch
 import xarray as xr
 
-from rgnb import metrics
+from rgnb import checks, metrics
 from rgnb.chains import MarkovChain
 from rgnb.masking import entropy
 from rgnb.model import ResidualMLP
@@ -24,7 +24,7 @@ PERTURBED = 128  # sequences of which perturbations are followed
 
 def log_posterior(posterior: torch.Tensor) -> torch.Tensor:
     """Bayes log-posterior with floor `FLOOR`, centred over the vocabulary: (n, V) -> (n, V)."""
-    log_q = posterior.clamp(min=FLOOR).log()
+    log_q = checks.matrix("posterior", posterior).clamp(min=FLOOR).log()
     return log_q - log_q.mean(-1, keepdim=True)
 
 
@@ -42,7 +42,9 @@ def level_shares(chain: MarkovChain, logits: torch.Tensor) -> torch.Tensor:
         (levels,) float64, by decreasing modulus; NaN where nothing varies.
     """
     _, group, functions = eigenmodes(chain)
-    logits = logits.double()
+    logits = checks.matrix("logits", logits)
+    if logits.shape[1] != chain.n_states:
+        raise checks.BadValue(f"logits must be (n, {chain.n_states}), got shape {tuple(logits.shape)}")
     variance = (logits @ (functions * chain.stationary_distribution[:, None])).var(0, correction=0)
     total = variance.sum() if variance.sum() > ROUNDING * logits.square().mean() else torch.nan
     return torch.zeros(int(group.max()) + 1, dtype=torch.float64).index_add(0, group, variance) / total
@@ -57,7 +59,10 @@ def explained_shares(x: torch.Tensor, y: torch.Tensor, group: torch.Tensor) -> t
     Returns:
         (groups,) float64; NaN where x is constant.
     """
-    x, y = x.double(), y.double()
+    x, y = checks.paired(checks.matrix, x=x, y=y)
+    group = checks.states("group", group, y.shape[1])
+    if group.shape != y.shape[1:]:
+        raise checks.BadValue(f"group must be ({y.shape[1]},), one per target, got {tuple(group.shape)}")
     size, x, y = x.square().sum(), x - x.mean(0), y - y.mean(0)
     total = x.square().sum()
     gram, cross = y.T @ y, y.T @ x
@@ -80,7 +85,9 @@ def alignment(features: torch.Tensor, weights: torch.Tensor) -> float:
     Returns:
         `<H^T H, W^T W> / (|H^T H| |W^T W|)`, Frobenius products, a float.
     """
-    h, w = features.double(), weights.double()
+    h, w = checks.matrix("features", features), checks.matrix("weights", weights)
+    if h.shape[1] != w.shape[1]:
+        raise checks.BadValue(f"features and weights must be of one width, got {h.shape[1]} and {w.shape[1]}")
     h, w = (z - z.mean(0) for z in (h, w))
     a, b = h.T @ h, w.T @ w
     return ((a * b).sum() / (a.norm() * b.norm())).item()

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from rgnb import checks
+from rgnb.chains import FAMILIES
 from rgnb.randomness import resolve_device
 from rgnb.study.anatomy import anatomy
 from rgnb.study.experiment import Experiment
@@ -44,18 +45,22 @@ def findings(
         seeds: None: those that are judged.
         profile, changes: as in `Experiment.profile`, for other sizes.
     """
+    checks.choice("recipe", recipe, RECIPES)
+    checks.choice("family", family, FAMILIES)
     if seeds is None:
         judged = {("cosine", "hierarchical"): range(2, 14), ("cosine", "sticky"): range(2, 10)}
-        seeds = judged.get((recipe, family), range(2, 8))
+        seeds = tuple(judged.get((recipe, family), range(2, 8)))
     # The first round's recipe is the profile's own: its results are found by the snapshots they have.
     own = None if recipe == "sequel" else recipe
-    return Experiment.profile(profile, recipe=own, families=(family,), seeds=tuple(seeds), **changes)
+    return Experiment.profile(profile, recipe=own, families=(family,), seeds=seeds, **changes)
 
 
 def optimiser(
     rate: float, schedule: str, correlation_lengths: Sequence[float] = (1.0,), seeds: Sequence[int] = FEW
 ) -> Experiment:
     """Paper size at one learning rate and schedule; the two recipes of `findings` are among them."""
+    checks.positive("rate", rate)
+    checks.choice("schedule", schedule, SCHEDULES)
     for recipe in ("sequel", "cosine"):
         if (rate, schedule) == (RECIPES[recipe]["learning_rate"], RECIPES[recipe]["schedule"]):
             return replace(findings(recipe, seeds=seeds), correlation_lengths=correlation_lengths)

@@ -109,6 +109,9 @@ def leading_share(drift: np.ndarray) -> np.ndarray:
     Returns:
         (...) array.
     """
+    drift = checks.array("drift", drift)
+    if drift.ndim < 1 or not drift.shape[-1]:
+        raise checks.BadValue(f"drift must be (..., transitions), one or more, got shape {drift.shape}")
     drift = np.clip(drift, 0, None)
     return np.sort(drift, -1)[..., -rules.LEADING :].sum(-1) / drift.sum(-1)
 
@@ -119,6 +122,7 @@ def noise_share(transitions: int) -> float:
     The k-th largest of n exponential spacings of 1 has mean `sum_{j=k..n} 1 / j / n`; for n = 6 the two
     largest hold 0.65.
     """
+    transitions = checks.integer("transitions", transitions, 1, 10_000)
     ranks = range(1, min(rules.LEADING, transitions) + 1)
     return sum(sum(1 / j for j in range(k, transitions + 1)) / transitions for k in ranks)
 
@@ -208,8 +212,10 @@ def coupling_sign(dissected: xr.Dataset) -> xr.DataArray:
     Args:
         dissected: results of `anatomy`, whatever their leading dims; the last training step counts.
     """
-    last = chosen(dissected.coupling.isel(step=-1), block=1)
-    return np.sign(checks.complete("dissected", last.sel(offset=[-1, 1])).mean("offset"))
+    checks.results("dissected", dissected, coupling="step block offset")
+    last = dissected.coupling.isel(step=-1)
+    both = [checks.complete("dissected", chosen(last, block=1, offset=k)) for k in (-1, 1)]
+    return np.sign(both[0].drop_vars("offset") + both[1].drop_vars("offset"))
 
 
 def by_group(
@@ -265,10 +271,15 @@ def slopes(outcome: Numbers, **covariates: Numbers) -> dict[str, np.ndarray]:
     """
     outcome = checks.matrix("outcome", outcome).numpy()
     n, seeds = outcome.shape
-    columns = [
-        checks.matrix(name, np.broadcast_to(np.asarray(v, dtype=float).reshape(n, -1), outcome.shape)).numpy()
-        for name, v in covariates.items()
-    ]
+    columns = []
+    for name, values in covariates.items():
+        column = checks.array(name, values)
+        if column.shape not in ((n,), outcome.shape):
+            raise checks.BadValue(
+                f"{name} must be ({n},) or {outcome.shape} like outcome, got {column.shape}"
+            )
+        column = np.broadcast_to(column.reshape(n, -1), outcome.shape)
+        columns.append(checks.matrix(name, column).numpy())
     if n <= len(columns) + 1:
         raise checks.BadValue(f"{n} recipes cannot give {len(columns) + 1} unknowns; pass more")
     design = np.stack([np.ones_like(outcome), *columns], -1)
@@ -283,6 +294,7 @@ def judge_rate(collapses: Numbers, rates: Numbers, shares: Numbers) -> Verdict:
         collapses, shares: (recipes, seeds) C and excess shares.
         rates: (recipes,) learning rates.
     """
+    rates = checks.positives("rates", rates)
     slope = Interval.of(slopes(collapses, rate=np.log(rates), excess=shares)["rate"])
     condition = above("slope of C against ln rate", slope, 0)
     return Verdict.of("C grows with the learning rate", [condition], {"slope of ln rate": slope})
@@ -297,7 +309,8 @@ def judge_small_size(
         collapses, shares: (recipes, seeds).
         rates, batches, decays: (recipes,).
     """
-    found = slopes(collapses, rate=np.log(rates), batch=np.log(batches), decay=decays, excess=shares)
+    rate, batch = (np.log(checks.positives(name, v)) for name, v in (("rates", rates), ("batches", batches)))
+    found = slopes(collapses, rate=rate, batch=batch, decay=decays, excess=shares)
     confidence = 1 - (1 - rules.CONFIDENCE) / rules.COMPARISONS
     verdicts = {}
     for name, side, covariate, words in (

@@ -159,7 +159,7 @@ def test_every_public_name_is_in_the_reference(html):
     text = (html / "api.html").read_text(encoding="utf-8")
     wings = {"": "chains masking model training randomness", "metrics.": "ranks similarity views moments"}
     wings |= {
-        "verdicts.": "intervals findings first_round hypotheses robustness",
+        "verdicts.": "intervals measures findings first_round hypotheses robustness",
         "study.": "experiment sweep questions probes anatomy",
     }
     wings |= {"press.": "figures tables"}

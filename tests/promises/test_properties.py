@@ -26,13 +26,13 @@ from rgnb.metrics.moments import Moments
 from rgnb.model import ModelConfig, ResidualMLP
 from rgnb.press import figures, notebooks, tables
 from rgnb.randomness import generator, resolve_device
-from rgnb.study import Experiment, probes
+from rgnb.study import Experiment, anatomy, probes, questions
 from rgnb.study.measurement import Evaluation, evaluation, forward, measure
 from rgnb.study.settings import Setting
 from rgnb.study.store import results_folder, stored
-from rgnb.study.sweep import Plan, grid, pivot, plan, sweep
+from rgnb.study.sweep import Plan, grid, pivot, plan, settled, sweep
 from rgnb.training import Diverged, TrainConfig, load_model, train
-from rgnb.verdicts import first_round, hypotheses, intervals, measures, robustness
+from rgnb.verdicts import findings, first_round, hypotheses, intervals, measures, robustness
 
 pytestmark = [pytest.mark.promise("bad input"), pytest.mark.slow]
 
@@ -764,6 +764,8 @@ READERS = {
         lambda ds: first_round.gate(ds, 1.0), lambda ds: first_round.gate_limit(ds, 1.0),
         lambda ds: hypotheses.judge_no_selectivity({"quick": ds}),
         lambda ds: tables.modes_table({("ring", "quick"): ds}), lambda ds: tables.stack_table({3: ds}),
+        findings.judge_rank_collapse, findings.judge_selectivity, findings.excess_share,
+        lambda ds: findings.judge_kernel_drift(ds, 1.0),
         lambda ds: measures.defined_drift(ds, correlation_length=1.0, view="position", state="trained"),
     ],
     "rows": [
@@ -1144,10 +1146,61 @@ def test_arrays_are_never_one_of_the_choices(value):
 OWN = {
     Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic,
     metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
+    anatomy.anatomy, anatomy.couplings, anatomy.absolute_growth, findings.Claim, findings.by_group,
+    questions.Job, questions.decayed, questions.gradient_noise, questions.longer, questions.markers,
+    questions.optimisers, questions.small_optimisers, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient,
     measures.one_chain, measures.chosen, hypotheses.last, figures.use_style,
     tables.interval_table, tables.bench_table, tables.bench_notes, tables.bench_costs,
 }  # fmt: skip
+
+
+small_matrices = st.one_of(hnp.arrays("f8", (4, 3), elements=st.floats(-5, 5)), arrays(2), junk)
+fours = st.one_of(hnp.arrays("f8", 4, elements=st.floats(1e-3, 5)), arrays(1), junk)
+
+
+@given(small_matrices, fours, small_matrices)
+def test_what_the_optimiser_does(ends_well, outcome, rates, shares):
+    named = ["outcome", "rate", "batch", "decay", "excess", "recipes", "values"]
+    found = ends_well(named, findings.judge_rate, outcome, rates, shares)
+    assert found is None or found.status in ("supported", "not supported")
+    ends_well(named, findings.judge_small_size, outcome, rates, rates, rates, shares)
+    found = ends_well(named, findings.slopes, outcome, rate=rates)
+    assert found is None or found["rate"].shape == np.shape(outcome)[1:]
+
+
+@given(fours, fours, fours, st.one_of(st.floats(1e-3, 1), junk))
+def test_excess_and_noise(ends_well, a, b, c, target):
+    ends_well(["small", "large", "exact"], findings.judge_gradient_noise, a, b, c)
+    ends_well(["ranks", "shares", "target"], findings.rank_at_excess, a, b, target)
+    found = ends_well(["drift"], findings.leading_share, a)
+    assert found is None or np.isnan(found).any() or (found <= 1 + 1e-9).all()
+    found = ends_well(["transitions"], findings.noise_share, target)
+    assert found is None or 0 < found <= 1
+
+
+@given(junk)
+def test_signs_of_couplings(ends_well, ds):
+    ends_well(["dissected"], findings.coupling_sign, ds)
+
+
+@given(st.one_of(st.just(CHAIN), junk), small_matrices, small_matrices, st.one_of(st.just([0, 0, 1]), junk))
+def test_anatomy(ends_well, chain, x, y, group):
+    ends_well(["chain", "logits"], anatomy.level_shares, chain, x)
+    found = ends_well(["x", "y", "group"], anatomy.explained_shares, x, y, group)
+    assert found is None or found.isnan().all() or (found.nan_to_num() <= 1 + 1e-6).all()
+    found = ends_well(["features", "weights"], anatomy.alignment, x, y)
+    assert found is None or math.isnan(found) or abs(found) <= 1 + 1e-9
+    ends_well(["posterior"], anatomy.log_posterior, x)
+
+
+words = st.one_of(st.sampled_from(["sequel", "cosine", "sticky"]), junk)
+
+
+@given(words, words, st.one_of(st.none(), st.just([2]), junk))
+def test_questions(ends_well, recipe, family, seeds):
+    ends_well(["recipe", "famil", "seed"], questions.findings, recipe, family, seeds)
+    ends_well(["rate", "schedule"], questions.optimiser, family, recipe)
 
 
 def documented():
