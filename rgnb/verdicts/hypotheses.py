@@ -185,11 +185,15 @@ def judge_scheme_and_law(
 def explained_variance(x: Numbers, y: Numbers) -> float:
     """R^2 of the least-squares line between ln x and ln y; 0 where x or y is constant."""
     x, y = checks.paired(checks.positives, x=x, y=y)
-    return _explained(np.log(x), np.log(y))
+    return float(_explained(np.log(x), np.log(y)))
 
 
-def _explained(x: np.ndarray, y: np.ndarray) -> float:
-    return stats.linregress(x, y).rvalue ** 2 if min(np.ptp(x), np.ptp(y)) > 0 else 0.0
+def _explained(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # R^2 along the last axis, of (..., settings).
+    varies = np.minimum(np.ptp(x, -1), np.ptp(y, -1)) > 0
+    x, y = (z - z.mean(-1, keepdims=True) for z in (x, y))
+    product = np.where(varies, (x**2).sum(-1) * (y**2).sum(-1), 1.0)
+    return np.where(varies, (x * y).sum(-1) ** 2 / product, 0.0)
 
 
 def explains_better(
@@ -212,12 +216,12 @@ def explains_better(
         raise checks.BadValue("rank must hold 2 settings or more; a line through one explains nothing")
     data = [np.log(v) for v in data]
 
-    def both(rank, modes, xi):
+    def both(rank, modes, xi, axis=-1):
         a, b = _explained(modes, rank), _explained(xi, rank)
         return np.array([a, b, a - b])
 
     found = stats.bootstrap(
-        data, both, paired=True, vectorized=False, method="percentile", rng=np.random.default_rng(0),
+        data, both, paired=True, vectorized=True, method="percentile", rng=np.random.default_rng(0),
         n_resamples=checks.integer("resamples", resamples, 1, 10**6),
         confidence_level=checks.fraction("confidence", confidence),
     ).confidence_interval  # fmt: skip

@@ -17,7 +17,7 @@ from rgnb import _checkpoints as checkpoints
 from rgnb import checks, files
 from rgnb.study import Experiment, runner, store
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 UNREADABLE = {  # what is raised, by what its advice says
     "get the right to read it": [(OSError, errno.EACCES, "x"), (OSError, errno.EPERM, "x")],
     "the disk, the file server": [

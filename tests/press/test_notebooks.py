@@ -57,7 +57,7 @@ def test_every_notebook_runs_at_a_tiny_size(name, results, tmp_path, monkeypatch
     output = tmp_path / f"{name}.ipynb"
     notebooks.execute(name, output, tiny(name))
     assert (
-        images(output) or "figures." not in notebooks.source(name).read_text()
+        images(output) or "figures.use_style" not in notebooks.source(name).read_text()
     )  # a page of figures shows some
 
 

@@ -885,11 +885,10 @@ def test_parameters_reach_notebooks_as_data(ends_well, text, value):
     st.dictionaries(st.text(string.ascii_lowercase, min_size=1, max_size=8), st.text(), max_size=3),
     st.one_of(st.none(), names),
 )
-def test_where_runs_go(ends_well, tmp_path_factory, values, output):
-    root = tmp_path_factory.getbasetemp()
-    path = ends_well(["output"], notebooks.run_path, "selectivity", values, output, root)
+def test_where_runs_go(ends_well, values, output):
+    path = ends_well(["output"], notebooks.run_path, "selectivity", values, output)
     if path is not None and output is None:
-        assert path.parent == root / "book" / "runs"
+        assert path.parent == notebooks.ROOT / "book" / "runs"
 
 
 # --- valid input of every kind is taken, and gives what the plain tensor gives ---
@@ -1150,7 +1149,8 @@ OWN = {
     questions.Job, questions.decayed, questions.gradient_noise, questions.longer, questions.markers,
     questions.optimisers, questions.small_optimisers, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient,
-    measures.one_chain, measures.chosen, hypotheses.last, figures.use_style,
+    measures.one_chain, measures.chosen, measures.contrast, measures.lengths, measures.fall,
+    measures.rank_profiles, hypotheses.last, figures.use_style,
     tables.interval_table, tables.bench_table, tables.bench_notes, tables.bench_costs,
 }  # fmt: skip
 
