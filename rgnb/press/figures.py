@@ -297,6 +297,28 @@ def scatter(
     return figure
 
 
+def paths(panels: dict[str, dict[str, tuple[ArrayLike, ArrayLike]]], xlabel: str, ylabel: str) -> Figure:
+    """A line per network through a plane, x on a log scale, a dot where it ends.
+
+    Args:
+        panels: {panel title: {label: (x, y)}}, both (points, networks); points where x is not positive are
+            left out.
+    """
+    _check("panels", panels, dict, tuple)
+    figure, axes = _panels(len(panels))
+    colors = _colors(label for curves in panels.values() for label in curves)
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        for (label, (x, y)), marker in zip(curves.items(), "osD^vPX", strict=False):
+            style = {"color": colors[label], "lw": 1, "alpha": 0.8}
+            ax.plot(x, y, **style)
+            ax.plot(x[-1], y[-1], marker=marker, ls="", ms=5, label=label, color=colors[label])
+        _say_missing(ax, *(values for curve in curves.values() for values in curve))
+        _finish(ax, title, xlabel, "x")
+    _label_y(axes, ylabel)
+    _legend(figure, axes)
+    return figure
+
+
 def cka_matrices(panels: dict[str, xr.DataArray]) -> Figure:
     """Heat maps of CKA between depths: {panel title: DataArray (depth, other_depth)}."""
     _check("panels", panels, xr.DataArray)

@@ -131,7 +131,7 @@ SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that st
     "n_states": ("n_states", "states"),
     "families": ("family", "control", "families"),
     "correlation_lengths": ("correlation_length_short", "correlation_length_long", "correlation_lengths"),
-    "seeds": ("seeds", "second_seeds", "control_seeds", "depth_seeds", "own_seeds"),
+    "seeds": ("seeds", "sequel_seeds", "second_seeds", "control_seeds", "depth_seeds", "own_seeds"),
     "steps": ("steps", "own_steps"),
     "rate": ("rate", "rates"),
     "scheme": ("scheme", "schemes"),
@@ -158,18 +158,23 @@ def check_settings(name: str, values: dict[str, Any]) -> None:
         return
     from rgnb.study.experiment import Experiment
 
-    given = {p.name: p.default for p in parameters(name).values()} | values
-    found: dict[str, list] = {}
+    defaults = {p.name: p.default for p in parameters(name).values()}
+    given = defaults | values
+    listed = {n: value if isinstance(value, list) else [value] for n, value in given.items()}
+    # Which chains can be built depends on several fields together; the others stand for themselves, and
+    # what a page has by default stands (0 steps: as the profile says).
+    together: dict[str, list] = {}
+    single: list[dict[str, Any]] = []
     for field, names in SETTINGS.items():
-        if own := [given[n] for n in names if n in given]:
-            found[field] = [x for value in own for x in (value if isinstance(value, list) else [value])]
-    # Which chains can be built depends on several fields together; the others stand for themselves.
-    together = {field: found.pop(field) for field in ("profile", "n_states") if found.get(field)}
-    if "families" in found:
-        together["families"] = [[family] for family in found.pop("families")] or [[]]
-    if "correlation_lengths" in found:
-        together["correlation_lengths"] = [found.pop("correlation_lengths")]
-    single = [{field: x} for field, entries in found.items() for x in entries if (field, x) != ("steps", 0)]
+        own = [n for n in names if n in given]
+        if field in ("profile", "n_states", "families", "correlation_lengths"):
+            together |= {field: [x for n in own for x in listed[n]]} if own else {}
+        else:
+            single += [{field: x} for n in own if given[n] != defaults[n] for x in listed[n]]
+    if "families" in together:
+        together["families"] = [[family] for family in together["families"]] or [[]]
+    if "correlation_lengths" in together:
+        together["correlation_lengths"] = [together["correlation_lengths"]]
     points = [dict(zip(together, point, strict=True)) for point in product(*together.values())]
     try:
         for changes in [*points, *single]:

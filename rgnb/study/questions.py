@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import xarray as xr
 from tqdm import tqdm
 
 from rgnb import checks
@@ -28,6 +29,10 @@ BATCHES = (8, 32, 128, 512)
 DECAYS = (0.0, 0.1, 1.0)
 FEW = (2, 3, 4, 5)
 SNAPSHOTS = RECIPES["cosine"]["snapshots"]
+# Seeds that are judged, by recipe and family; the first round's networks go from 2 to 7.
+JUDGED = {("cosine", "hierarchical"): tuple(range(2, 14)), ("cosine", "sticky"): tuple(range(2, 10))}
+# Those of them that are trained so far: what the pages show. Raise it as results are committed.
+TRAINED = {("cosine", "hierarchical"): (2, 3, 4), ("cosine", "sticky"): ()}
 
 
 def findings(
@@ -48,11 +53,31 @@ def findings(
     checks.choice("recipe", recipe, RECIPES)
     checks.choice("family", family, FAMILIES)
     if seeds is None:
-        judged = {("cosine", "hierarchical"): range(2, 14), ("cosine", "sticky"): range(2, 10)}
-        seeds = tuple(judged.get((recipe, family), range(2, 8)))
+        seeds = JUDGED.get((recipe, family), tuple(range(2, 8)))
     # The first round's recipe is the profile's own: its results are found by the snapshots they have.
     own = None if recipe == "sequel" else recipe
     return Experiment.profile(profile, recipe=own, families=(family,), seeds=seeds, **changes)
+
+
+def recipe(
+    name: str, family: str = "hierarchical", n: int = 0, profile: str = "paper", **changes: Any
+) -> Experiment:
+    """`findings` with a number of networks of each kind, as pages ask for them.
+
+    Args:
+        n: seeds 2, 3, ..., so many of them; 0: those that are trained so far.
+    """
+    seeds = range(2, 2 + checks.integer("n", n, 1)) if n else TRAINED.get((name, family))
+    return findings(name, family, seeds, profile, **changes)
+
+
+def by_recipe(*arguments: Any, **changes: Any) -> dict[str, xr.Dataset]:
+    """Results of the networks that judge the three claims, under each recipe: {recipe: Dataset of one chain}.
+
+    Args:
+        arguments, changes: those of `recipe` after the name.
+    """
+    return {name: recipe(name, *arguments, **changes).run().isel(chain=0) for name in RECIPES}
 
 
 def optimiser(
@@ -76,11 +101,24 @@ def optimisers() -> list[Experiment]:
     ]
 
 
+def small_optimiser(
+    rate: float, batch: int, decay: float, profile: str = "small", n: int = 8, **changes: Any
+) -> Experiment:
+    """The recipe "cosine" at another peak rate, batch size and weight decay, at correlation length 1.
+
+    Args:
+        n: networks, seeds 2, 3, ...
+        profile, changes: as in `findings`.
+    """
+    given = {"correlation_lengths": (1.0,), "seeds": range(2, 2 + checks.integer("n", n, 1))} | changes
+    trained = {"learning_rate": rate, "batch": batch, "weight_decay": decay}
+    return Experiment.profile(profile, recipe="cosine", **trained, **given)
+
+
 def small_optimisers() -> list[Experiment]:
     """Four batch sizes, two rates and three decays at the small size, cosine."""
-    common: dict[str, Any] = {"recipe": "cosine", "correlation_lengths": (1.0,), "seeds": range(2, 10)}
     return [
-        Experiment.profile("small", **common, learning_rate=rate, batch=batch, weight_decay=decay)
+        small_optimiser(rate, batch, decay)
         for batch, rate, decay in itertools.product(BATCHES, (3e-4, 1e-3), DECAYS)  # the cheap ones first
     ]
 

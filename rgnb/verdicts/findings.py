@@ -64,19 +64,19 @@ def _gate(ds: xr.Dataset, xi: float, seeds: np.ndarray) -> Condition:
     excess = checks.complete("ds", here.excess_loss.isel(step=-1)).values[seeds]
     learnable = checks.complete("ds", here.marginal_entropy - here.reachable_loss).values.mean()
     if learnable <= 1e-9:
-        text = (
-            f"no excess loss at correlation length {xi:g} lies above {rules.GATE_NATS:g} nats; "
-            f"the largest is {excess.max():.4f}"
-        )
-        return Condition(text, excess.max() <= rules.GATE_NATS)
+        needed, worst = f"at most {rules.GATE_NATS:g} nats", f"{excess.max():.4f} nats"
+        text = f"the largest excess loss at correlation length {xi:g}, {worst}, is {needed}"
+        return Condition(text, excess.max() <= rules.GATE_NATS, (f"excess, ξ = {xi:g}", worst, needed))
     share = excess / learnable
     mean = Interval.of(share)
-    text = (
-        f"excess at correlation length {xi:g} is {100 * mean.mean:.1f} % [{100 * mean.low:.1f}, "
-        f"{100 * mean.high:.1f}] of what can be learned, below {100 * rules.GATE_MEAN:g} %, "
-        f"and at most {100 * share.max():.1f} %, below {100 * rules.GATE_WORST:g} %"
+    found = (
+        f"{100 * mean.mean:.1f} % [{100 * mean.low:.1f}, {100 * mean.high:.1f}], largest "
+        f"{100 * share.max():.1f} %"
     )
-    return Condition(text, bool(mean.high < rules.GATE_MEAN and share.max() <= rules.GATE_WORST))
+    needed = f"below {100 * rules.GATE_MEAN:g} %, largest below {100 * rules.GATE_WORST:g} %"
+    text = f"excess at correlation length {xi:g}, {found} of what can be learned, is {needed}"
+    holds = bool(mean.high < rules.GATE_MEAN and share.max() <= rules.GATE_WORST)
+    return Condition(text, holds, (f"excess, ξ = {xi:g}", found, needed))
 
 
 def _rank_collapse(profile: np.ndarray) -> Verdict:
@@ -92,10 +92,10 @@ def _rank_collapse(profile: np.ndarray) -> Verdict:
 def _selectivity(short: np.ndarray, long: np.ndarray) -> Verdict:
     c = contrast(short, long)
     conditions = [
-        above("C at the shortest correlation length,", c["collapse, short"], rules.COLLAPSE),
-        below("C at the longest,", c["collapse, long"], rules.NO_COLLAPSE),
-        below("C at the longest, from the maximum,", c["collapse, long, from maximum"], rules.NO_COLLAPSE),
-        above("their difference", c["difference"], rules.DIFFERENCE),
+        above("C, short memory,", c["collapse, short"], rules.COLLAPSE),
+        below("C, long memory,", c["collapse, long"], rules.NO_COLLAPSE),
+        below("C, long memory, from the maximum,", c["collapse, long, from maximum"], rules.NO_COLLAPSE),
+        above("C, short minus long,", c["difference"], rules.DIFFERENCE),
     ]
     return Verdict.of("Selectivity", conditions, c)
 

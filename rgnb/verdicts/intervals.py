@@ -45,6 +45,7 @@ class Condition:
 
     text: str
     holds: bool
+    parts: tuple[str, ...] = ()  # what a table says of it: quantity, measured, needed
 
     def __str__(self) -> str:
         return f"{self.text}: {'yes' if self.holds else 'no'}"
@@ -53,13 +54,18 @@ class Condition:
 def above(name: str, interval: Interval, bound: float) -> Condition:
     """Whether an interval lies above a bound."""
     interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
-    return Condition(f"{name} {interval} lies above {bound:g}", bool(interval.low > bound))
+    return _bounded(name, interval, f"above {bound:g}", interval.low > bound)
 
 
 def below(name: str, interval: Interval, bound: float) -> Condition:
     """Whether an interval lies below a bound."""
     interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
-    return Condition(f"{name} {interval} lies below {bound:g}", bool(interval.high < bound))
+    return _bounded(name, interval, f"below {bound:g}", interval.high < bound)
+
+
+def _bounded(name: str, interval: Interval, needed: str, holds: bool) -> Condition:
+    parts = (name.rstrip(","), str(interval), needed)
+    return Condition(f"{name} {interval} lies {needed}", bool(holds), parts)
 
 
 @dataclass(frozen=True)

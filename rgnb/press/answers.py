@@ -1,0 +1,59 @@
+"""What a page of the argument opens with, and its rule as a table."""
+
+import pandas as pd
+from IPython.display import Markdown
+
+from rgnb import checks
+from rgnb.press.figures import _check
+from rgnb.verdicts.findings import NOTHING_LEFT, Claim
+
+WORDS = {
+    "supported": "yes",
+    "not supported": "no",
+    "not trained": "not decided, since these networks miss the gate",
+}
+
+
+def answer(claim: Claim) -> str:
+    """A claim's headline as an answer to its question; "close" where one or two networks decide it."""
+    headline = checks.instance("claim", claim, Claim).headline
+    return f"{WORDS.get(headline, headline)}{', but close' * claim.close}"
+
+
+def box(claims: dict[str, Claim], statistic: str, name: str) -> Markdown:
+    """The answer to one question, a sentence each: what the claims say and the range of a number.
+
+    Args:
+        claims: {title: Claim}.
+        statistic: of their verdicts; the definitions with its least and its greatest mean are named.
+        name: of the number in words.
+    """
+    _check("claims", claims, Claim)
+    sentences = []
+    for title, claim in claims.items():
+        found = {definition: v.statistics[statistic] for definition, v in claim.verdicts.items()}
+        ends = [least(found, key=lambda d: found[d].mean) for least in (min, max)]
+        range_ = " to ".join(f"{found[d]} ({d})" for d in dict.fromkeys(ends))
+        said = f"*{title}*: **{answer(claim)}** ({claim.seeds} networks each)"
+        sentences.append(f"{said}; {name} {range_}.")
+    return Markdown("\n\n".join(sentences))
+
+
+def rule_table(claims: dict[str, Claim]) -> pd.DataFrame:
+    """Every condition of a rule and whether it holds: {title: Claim of one question} -> a column per title."""
+    _check("claims", claims, Claim)
+    columns = {title: pd.Series(_cells(claim)) for title, claim in claims.items()}
+    return pd.DataFrame(columns).rename_axis(["definition", "quantity", "needed"])
+
+
+def _cells(claim: Claim) -> dict[tuple[str, ...], str]:
+    rows = [("gate", _word(c.holds), c) for c in claim.gate]
+    for name, verdict in claim.verdicts.items():
+        judged = verdict.status != NOTHING_LEFT
+        words = [_word(c.holds) if judged else "not judged" for c in verdict.conditions]
+        rows += [(name, word, c) for word, c in zip(words, verdict.conditions, strict=True)]
+    return {(name, c.parts[0], c.parts[2]): f"{c.parts[1]}: {word}" for name, word, c in rows}
+
+
+def _word(holds: bool) -> str:
+    return "yes" if holds else "no"

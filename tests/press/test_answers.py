@@ -1,0 +1,47 @@
+"""The answers that pages open with, and the rule as a table, on results whose verdicts are known."""
+
+import pytest
+from tests_results import EVEN, FALLING, FLAT, results
+
+from rgnb.press import answers
+from rgnb.verdicts import findings
+
+LATE = [10, 14, 13, 12, 11, 10, 9]  # falls from depth 1 alone
+
+
+@pytest.mark.parametrize(
+    ("short", "excess", "words"),
+    [
+        (FALLING, 0.02, "yes"),
+        (FLAT, 0.02, "no"),
+        (LATE, 0.02, "depends on the definition (2 of 4)"),
+        (FALLING, 0.2, "not decided, since these networks miss the gate"),
+    ],
+)
+def test_an_answer_in_words(short, excess, words):
+    claim = findings.judge_rank_collapse(results(short=short, excess=excess))
+    assert answers.answer(claim) == words
+    box = answers.box({"one": claim, "two": claim}, "collapse", "C runs from").data
+    assert box.count(f"**{words}** (8 networks each); C runs from") == 2
+    numbers = {d: v.statistics["collapse"] for d, v in claim.verdicts.items()}
+    least, most = (end(numbers.values(), key=lambda i: i.mean) for end in (min, max))
+    assert str(least) in box and str(most) in box
+
+
+def test_a_rule_table_holds_every_condition_of_the_gate_and_of_each_definition():
+    claims = {name: findings.judge_selectivity(results(short=p)) for name, p in {"a": FALLING, "b": FLAT}.items()}
+    table = answers.rule_table(claims)
+    assert list(table) == ["a", "b"] and len(table) == 2 + 4 * 4
+    for title, claim in claims.items():
+        conditions = [*claim.gate, *(c for v in claim.verdicts.values() for c in v.conditions)]
+        assert [cell.endswith(": yes") for cell in table[title]] == [c.holds for c in conditions]
+    gate = table.loc["gate"].reset_index()
+    assert gate["quantity"].tolist() == ["excess, ξ = 1", "excess, ξ = 7"]
+    assert set(gate["needed"]) == {"below 5 %, largest below 10 %"}
+
+
+def test_what_is_not_judged_is_not_called_yes_or_no():
+    claim = findings.judge_kernel_drift(results(drift=[0.9, *[0.01] * 5]), 7.0)
+    rest = answers.rule_table({"a": claim})["a"].loc["without the first"]
+    assert rest.str.endswith(": not judged").all()
+    assert answers.rule_table({"a": findings.judge_kernel_drift(results(drift=EVEN), 7.0)})["a"].str.contains("no$").any()
