@@ -16,7 +16,7 @@ from rgnb.randomness import resolve_device
 from rgnb.study.runner import settle
 from rgnb.study.settings import MEASURED_VERSION, PROFILES, RECIPES, Analysis, Setting
 from rgnb.study.store import Store, results_folder
-from rgnb.training import TrainConfig, check_gradient
+from rgnb.training import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,8 @@ class Experiment:
                 raise checks.BadValue(f"{name} must hold at least one value and none twice, got {values}")
         for chain in self.own:
             checks.instance("own", chain, chains.MarkovChain, "wrap a matrix as MarkovChain(P)")
-            if chain.n_states != self.model.n_states:
-                raise checks.BadValue(
-                    f"the chain has {chain.n_states} states, the model {self.model.n_states}; make them equal"
-                )
-        resolve_device(self.device)
-        check_gradient(self.model, self.training)
-        made = [setting.chain.correlation_length for setting in self.settings()]  # a bad chain fails here
+        # What cannot be trained is refused here.
+        made = [setting.run(self.device).chain.correlation_length for setting in self.settings()]
         if self.own and len(set(made)) < len(made):
             raise checks.BadValue(
                 "own chains must differ in correlation length; run equal ones as separate experiments"

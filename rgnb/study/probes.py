@@ -197,7 +197,6 @@ def mode_retention(
     # `model` and `stream` are the trained network's from here on.
     q = torch.zeros(*rows.shape, chain.n_states, dtype=torch.float64)
     q[task.selected] = task.bayes
-    at = rows[test], q[test], device
     removed = [k for k in REMOVED if k < len(group) and k <= setting.model.width]
     increase = torch.zeros(len(DIRECTIONS), len(removed), depths, dtype=torch.float64)
     g = generator(seed, 3)
@@ -205,7 +204,7 @@ def mode_retention(
         known, posterior = x[rows][fit].double(), targets["posterior"][fit]
         mean = known.mean(0)
         spread = (known - mean).T @ (known - mean)
-        before = _masked_loss(model, x[test], depth, *at)
+        before = _masked_loss(model, x[test], depth, rows[test], q[test])
         for j, k in enumerate(removed):
             isotropic = torch.randn(len(mean), k, generator=g, dtype=torch.float64)
             for i, y in enumerate((posterior[:, :k], posterior[:, -k:], isotropic, spread @ isotropic)):
@@ -213,7 +212,8 @@ def mode_retention(
                 changed = x[test].clone()
                 here = changed[rows[test]].double()
                 changed[rows[test]] = (here - (here - mean) @ Q @ Q.T).float()
-                increase[i, j, depth] = _masked_loss(model, changed, depth, *at) - before
+                after = _masked_loss(model, changed, depth, rows[test], q[test])
+                increase[i, j, depth] = after - before
     learnable = (entropy(chain.stationary_distribution) - entropy(task.bayes).mean()).item()
     variables = {
         "r2": variable(
@@ -243,15 +243,10 @@ def mode_retention(
 
 @torch.no_grad()
 def _masked_loss(
-    model: ResidualMLP,
-    stream: torch.Tensor,
-    depth: int,
-    rows: torch.Tensor,
-    q: torch.Tensor,
-    device: torch.device,
+    model: ResidualMLP, stream: torch.Tensor, depth: int, rows: torch.Tensor, q: torch.Tensor
 ) -> float:
     # Expected cross-entropy (nats) at `rows`, the network continued from its stream at `depth`.
-    total = 0.0
+    total, device = 0.0, next(model.parameters()).device
     for x, r, p in zip(stream.split(64), rows.split(64), q.split(64), strict=True):
         log_p = model.readout(model.continue_stream(x.to(device), depth)[-1]).log_softmax(-1)
         total -= (p[r] * log_p.cpu()[r]).sum().item()

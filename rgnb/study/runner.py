@@ -84,9 +84,8 @@ def _trained(
     setting: Setting, seeds: Sequence[int], store: Store, device: torch.device, progress: bool
 ) -> tuple[dict[int, Snapshots], Diverged | None]:
     # Snapshots by seed, and the error of those that diverged: the others are measured and stored first.
-    where = setting.weights(store.folder), device, progress
     try:
-        return train(setting.model, setting.training, setting.chain, seeds, *where), None
+        return train(setting.run(device), seeds, setting.weights(store.folder), progress), None
     except Diverged as error:
         left = [seed for seed in seeds if seed not in error.seeds]
         return _trained(setting, left, store, device, progress)[0] if left else {}, error

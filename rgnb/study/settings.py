@@ -12,9 +12,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from rgnb import chains, checks
 from rgnb.model import ModelConfig
-from rgnb.training import TrainConfig, plain
+from rgnb.training import Run, TrainConfig, plain
 
 # Of `measurement.measure`: raise it with a new variable, or when the meaning of a stored number changes.
 # Trained weights and the results of other analyses do not depend on it.
@@ -70,6 +72,10 @@ class Setting:
         if self.matrix:
             return chains.MarkovChain(self.matrix)
         return chains.FAMILIES[self.family](self.model.n_states, self.correlation_length)
+
+    def run(self, device: str | torch.device = "auto") -> Run:
+        """Its training, which `rgnb.training.train` takes."""
+        return Run(self.model, self.training, self.chain, device)
 
     def config(self) -> dict[str, Any]:
         """The whole setting as plain data: what a result's key is made of."""

@@ -112,7 +112,7 @@ def plan(
             together = setting.model, setting.training.batch, len(seeds)
             alone = setting.model, setting.sequences
             if together not in step:
-                step[together] = seconds_a_step(setting.model, setting.training, setting.chain, seeds, device)
+                step[together] = seconds_a_step(setting.run(device), seeds)
             if alone not in measuring:
                 measuring[alone] = seconds_measuring(setting, device, analysis)
             seconds += step[together] * setting.training.steps + measuring[alone] * len(seeds)

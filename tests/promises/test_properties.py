@@ -31,7 +31,7 @@ from rgnb.study.measurement import Evaluation, evaluation, forward, measure
 from rgnb.study.settings import Setting
 from rgnb.study.store import results_folder, stored
 from rgnb.study.sweep import Plan, grid, pivot, plan, settled, sweep
-from rgnb.training import Diverged, TrainConfig, load_model, train
+from rgnb.training import Diverged, Run, TrainConfig, load_model, train
 from rgnb.verdicts import findings, first_round, hypotheses, intervals, measures, robustness
 
 pytestmark = [pytest.mark.promise("bad input"), pytest.mark.slow]
@@ -369,25 +369,24 @@ def test_weights_of_another_network(ends_well, snapshot):
 
 
 TINY = {
-    "model_config": ModelConfig(n_states=4, length=5, width=4, depth=1),
-    "train_config": TrainConfig(batch=2, steps=50, snapshots=()),
+    "model": ModelConfig(n_states=4, length=5, width=4, depth=1),
+    "training": TrainConfig(batch=2, steps=50, snapshots=()),
     "chain": CHAIN,
-    "seeds": [0],
+    "device": "cpu",
 }
 
 
-@given(st.sampled_from([*TINY, "folder", "device"]), junk)
+@given(st.sampled_from([*TINY, "run", "seeds", "folder"]), junk)
 def test_training(ends_well, tmp_path_factory, name, value):
     assume(
         not (name == "folder" and isinstance(value, str) and value.strip("\0"))
     )  # any other name is a folder's
-    arguments = TINY | {
-        "folder": tmp_path_factory.getbasetemp() / "weights",
-        "device": "cpu",
-        "progress": False,
-        name: value,
-    }
-    found = ends_well([name], train, **arguments)
+    run = ends_well([name], Run, **TINY | {name: value}) if name in TINY else Run(**TINY)
+    if run is None:
+        return
+    folder = tmp_path_factory.getbasetemp() / "weights"
+    arguments = {"run": run, "seeds": [0], "folder": folder, "progress": False}
+    found = ends_well([name], train, **arguments | ({} if name in TINY else {name: value}))
     assert found is None or all(np.isfinite(steps[50]["history"]).all() for steps in found.values())
 
 
@@ -1148,7 +1147,7 @@ OWN = {
     anatomy.anatomy, anatomy.couplings, anatomy.absolute_growth, findings.Claim, findings.by_group,
     questions.Job, questions.decayed, questions.gradient_noise, questions.longer, questions.markers,
     questions.optimisers, questions.small_optimisers, settled,
-    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient,
+    training.count_loss, training.seconds_a_step, training.added, training.plain,
     measures.one_chain, measures.chosen, measures.contrast, measures.lengths, measures.fall,
     measures.rank_profiles, hypotheses.last, figures.use_style,
     tables.interval_table, tables.bench_table, tables.bench_notes, tables.bench_costs,

@@ -106,10 +106,10 @@ def test_bad_input_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
 def test_a_fault_is_listed_with_its_traceback_and_bad_input_in_one_line(tmp_path, monkeypatch):
     train = runner.train
 
-    def faulty(model, training, chain, seeds, *rest):
-        if chain.correlation_length > 3:
+    def faulty(run, seeds, *rest):
+        if run.chain.correlation_length > 3:
             return len(7)
-        return train(model, training, chain, seeds, *rest)
+        return train(run, seeds, *rest)
 
     monkeypatch.setattr(runner, "train", faulty)
     monkeypatch.setattr(module, "_workers", lambda *a: 1)  # in this process
