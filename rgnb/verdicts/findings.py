@@ -18,6 +18,7 @@ from rgnb.verdicts.measures import (
     DRIFT,
     GATE,
     RANK,
+    Definition,
     chosen,
     contrast,
     fall,
@@ -172,7 +173,8 @@ def _by_definition(claim: str, ds: xr.Dataset, xis: Iterable[float], judge: Call
     # A claim about rank: `judge` takes profiles (seed, depth), one for each of the correlation lengths.
     forms = {}
     for centring, start in itertools.product(("centred", "uncentred"), (0, 1)):
-        profiles = [rank_profiles(ds, xi, centring=centring, start=start) for xi in xis]
+        definition = Definition(centring=centring, start=start)
+        profiles = [rank_profiles(ds, xi, definition) for xi in xis]
         name = f"{centring}, from depth {start}"
         forms[name] = lambda seeds, profiles=profiles: judge(*(p[seeds] for p in profiles))
     return _answer(claim, ds, xis, forms)

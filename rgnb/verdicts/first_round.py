@@ -28,7 +28,18 @@ import xarray as xr
 from rgnb import checks, metrics
 from rgnb.verdicts import measures, rules
 from rgnb.verdicts.intervals import Condition, Interval, Verdict, above, below
-from rgnb.verdicts.measures import DRIFT, GATE, RANK, STEP_DRIFT, STEP_RANK, chosen, one_chain, rank_profiles
+from rgnb.verdicts.measures import (
+    DRIFT,
+    GATE,
+    PRIMARY,
+    RANK,
+    STEP_DRIFT,
+    STEP_RANK,
+    Definition,
+    chosen,
+    one_chain,
+    rank_profiles,
+)
 
 
 def gate_limit(ds: xr.Dataset, correlation_length: float) -> float:
@@ -50,29 +61,21 @@ def gate(ds: xr.Dataset, correlation_length: float, step: int | None = None) -> 
     return Condition(f"{where}, {worst:.4f} nats, is at most {limit:.4f}", worst <= limit)
 
 
-def judge_rank_collapse(
-    ds: xr.Dataset,
-    view: str = "position",
-    centring: str = "centred",
-    spectrum: str = "singular",
-    start: int = 0,
-    step: int | None = None,
-) -> Verdict:
+def judge_rank_collapse(ds: xr.Dataset, definition: Definition = PRIMARY, step: int | None = None) -> Verdict:
     """Finding 1: effective rank falls with depth, at the shortest correlation length.
 
     Args:
         ds: results of one chain family with variables effective_rank (step_rank where a step is given),
             excess_loss, marginal_entropy and reachable_loss.
-        view, centring, spectrum: the definition of rank; the defaults are the primary definition.
-        start: depth from which the profile is taken.
-        step: training step; None is the end. Steps before the end know the position view, centred.
+        definition: of rank, such as `Definition(spectrum="eigen")`.
+        step: training step; None is the end. Before the end only the position view, centred, was measured.
 
     Returns:
         Verdict with statistics "collapse" and "largest rise".
     """
     ds = one_chain(ds, **(RANK if step is None else STEP_RANK))
     xi = measures.lengths(ds)[0]
-    profile = rank_profiles(ds, xi, view, centring, spectrum, start, step)
+    profile = rank_profiles(ds, xi, definition, step)
     numbers = measures.fall(profile)
     conditions = (
         above(f"collapse C at correlation length {xi:g},", numbers["collapse"], rules.COLLAPSE),
@@ -82,14 +85,7 @@ def judge_rank_collapse(
     return Verdict.of("Rank collapse", conditions, numbers, gates, len(profile), partly=conditions[0].holds)
 
 
-def judge_selectivity(
-    ds: xr.Dataset,
-    view: str = "position",
-    centring: str = "centred",
-    spectrum: str = "singular",
-    start: int = 0,
-    step: int | None = None,
-) -> Verdict:
+def judge_selectivity(ds: xr.Dataset, definition: Definition = PRIMARY, step: int | None = None) -> Verdict:
     """Finding 2: rank collapses at the shortest correlation length and not at the longest, paired by seed.
 
     Arguments as in `judge_rank_collapse`; needs two correlation lengths.
@@ -100,7 +96,7 @@ def judge_selectivity(
     """
     ds = one_chain(ds, **(RANK if step is None else STEP_RANK))
     short, long = ends = measures.lengths(ds, several=True)[[0, -1]]
-    profiles = [rank_profiles(ds, xi, view, centring, spectrum, start, step) for xi in ends]
+    profiles = [rank_profiles(ds, xi, definition, step) for xi in ends]
     c = measures.contrast(*profiles)
     from_maximum = c["collapse, long, from maximum"]
     conditions = (
@@ -183,19 +179,20 @@ def _leaders(
     return conditions, share, control
 
 
-def by_definition(judge: Callable[..., Verdict], ds: xr.Dataset) -> dict[tuple, Verdict]:
+def by_definition(judge: Callable[..., Verdict], ds: xr.Dataset) -> dict[Definition, Verdict]:
     """One verdict for each definition of rank: view x centring x spectrum x starting depth 0 or 1.
 
     Args:
         judge: `judge_rank_collapse` or `judge_selectivity`.
 
     Returns:
-        {(view, centring, spectrum, start): Verdict}; the primary definition comes first.
+        {Definition: Verdict}; the primary definition comes first.
     """
     checks.choice("judge", judge, (judge_rank_collapse, judge_selectivity))
     ds = one_chain(ds, **RANK)
-    named = itertools.product(*(map(str, ds[label].values) for label in ("view", "centring", "spectrum")))
-    return {(*names, start): judge(ds, *names, start) for names in named for start in (0, 1)}
+    labels = (map(str, ds[label].values) for label in ("view", "centring", "spectrum"))
+    definitions = itertools.starmap(Definition, itertools.product(*labels, (0, 1)))
+    return {definition: judge(ds, definition) for definition in definitions}
 
 
 def tally(verdicts: dict[Any, Verdict]) -> str:

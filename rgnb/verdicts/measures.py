@@ -1,6 +1,6 @@
 """What the verdicts measure of results: rank profiles, their collapse, drift; which variables they read."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,18 @@ RANK = {"effective_rank": "correlation_length seed state view centring spectrum 
 STEP_RANK = {"step_rank": "correlation_length seed step spectrum depth", **GATE}
 DRIFT = {"kernel_drift": "correlation_length seed state view transition", **GATE}
 STEP_DRIFT = {"step_drift": "correlation_length seed step transition", **DRIFT}
+
+
+class Definition(NamedTuple):
+    """How rank is taken of a stream; the defaults are the primary definition."""
+
+    view: str = "position"
+    centring: str = "centred"
+    spectrum: str = "singular"
+    start: int = 0  # depth from which profiles are taken
+
+
+PRIMARY = Definition()
 
 
 def one_chain(ds: xr.Dataset, **variables: str) -> xr.Dataset:
@@ -51,21 +63,14 @@ def lengths(ds: xr.Dataset, several: bool = False) -> np.ndarray:
 
 
 def rank_profiles(
-    ds: xr.Dataset,
-    correlation_length: float,
-    view: str = "position",
-    centring: str = "centred",
-    spectrum: str = "singular",
-    start: int = 0,
-    step: int | None = None,
+    ds: xr.Dataset, correlation_length: float, definition: Definition = PRIMARY, step: int | None = None
 ) -> np.ndarray:
     """Effective rank by depth of the trained networks of one chain family, (seed, depth), none missing.
 
     Args:
-        view, centring, spectrum: the definition of rank; the defaults are the primary one.
-        start: depth from which profiles are taken.
-        step: training step; None is the end. Steps before the end know the position view, centred.
+        step: training step; None is the end. Before the end only the position view, centred, was measured.
     """
+    view, centring, spectrum, start = checks.instance("definition", definition, Definition)
     if step is None:
         ranks = chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
     elif (view, centring) == ("position", "centred"):

@@ -10,16 +10,17 @@ from rgnb import checks
 from rgnb.verdicts import first_round, rules
 from rgnb.verdicts.hypotheses import GATE, RANK
 from rgnb.verdicts.intervals import Interval, Verdict
+from rgnb.verdicts.measures import PRIMARY, Definition
 
-DEFINITIONS: dict[str, dict] = {  # of rank, as arguments of `first_round.judge_rank_collapse`
-    "primary": {},
-    "eigenvalues": {"spectrum": "eigen"},
-    "uncentred": {"centring": "uncentred"},
-    "uncentred eigenvalues": {"centring": "uncentred", "spectrum": "eigen"},
-    "from depth 1": {"start": 1},
-    "token": {"view": "token"},
-    "masked": {"view": "masked"},
-    "pooled": {"view": "pooled"},
+DEFINITIONS = {  # of rank
+    "primary": PRIMARY,
+    "eigenvalues": Definition(spectrum="eigen"),
+    "uncentred": Definition(centring="uncentred"),
+    "uncentred eigenvalues": Definition(centring="uncentred", spectrum="eigen"),
+    "from depth 1": Definition(start=1),
+    "token": Definition(view="token"),
+    "masked": Definition(view="masked"),
+    "pooled": Definition(view="pooled"),
 }
 FINDINGS = (
     *("Rank collapse, short memory", "Rank collapse, long memory", "Selectivity"),
@@ -62,13 +63,12 @@ def judge_robustness(
                 key = (family, mixing, variant if xi in (short, long) else f"ξ = {xi:g}")
                 drift = first_round.judge_kernel_drift(here)
                 verdicts[f"Kernel drift, {end} memory", "primary", *key] = drift
-                for definition, arguments in DEFINITIONS.items():
-                    fall = first_round.judge_rank_collapse(here, **arguments)
-                    verdicts[f"Rank collapse, {end} memory", definition, *key] = fall
+                for name, definition in DEFINITIONS.items():
+                    fall = first_round.judge_rank_collapse(here, definition)
+                    verdicts[f"Rank collapse, {end} memory", name, *key] = fall
                     if xi != short:
                         both = one.sel(correlation_length=pair)
-                        contrast = first_round.judge_selectivity(both, **arguments)
-                        verdicts["Selectivity", definition, *key] = contrast
+                        verdicts["Selectivity", name, *key] = first_round.judge_selectivity(both, definition)
 
     def place(key):  # the other correlation lengths come after the named variants
         named = variants.index(key[-1]) if key[-1] in variants else len(variants)

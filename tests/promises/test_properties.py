@@ -33,6 +33,7 @@ from rgnb.study.store import results_folder, stored
 from rgnb.study.sweep import Plan, grid, pivot, plan, settled, sweep
 from rgnb.training import Diverged, Run, TrainConfig, load_model, train
 from rgnb.verdicts import findings, first_round, hypotheses, intervals, measures, robustness
+from rgnb.verdicts.measures import Definition
 
 pytestmark = [pytest.mark.promise("bad input"), pytest.mark.slow]
 
@@ -567,9 +568,10 @@ ranks = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 5)).flatm
 def test_verdicts(ends_well, rank, view, start):
     for finding in (first_round.judge_rank_collapse, first_round.judge_selectivity):
         verdict = ends_well(
-            ["view", "start", "correlation lengths"], finding, results(rank), view=view, start=start
+            ["view", "start", "correlation lengths"], finding, results(rank), Definition(view, start=start)
         )
         assert verdict is None or verdict.status in ("supported", "partly supported", "not supported")
+        assert ends_well(["definition", "correlation lengths"], finding, results(rank), view) is None
 
 
 @given(vectors, st.one_of(st.floats(0, 1), junk))
