@@ -174,14 +174,18 @@ def sweep(
         for store in stores:
             for setting, seeds in _by_setting(row for row in rows if row not in found).items():
                 found |= _kept(setting, store.get(setting, seeds), variables)
-        waiting = _by_setting(row for row in rows if row not in found)
-        if waiting:
-            _check_variables(variables, next(iter(waiting)), analysis)
         failed, own = [], stores[-1]
-        for setting, seeds, error in _computed(name, waiting, own, _device(experiments), progress, scheduler):
-            found |= _kept(setting, own.get(setting, seeds), variables)
-            if lost := [seed for seed in seeds if (setting, seed) not in found]:
-                failed.append(_labels(setting) | {"seeds": lost, "error": error or "its results are gone"})
+        if waiting := _by_setting(row for row in rows if row not in found):
+            _check_variables(variables, next(iter(waiting)), analysis)
+            done = _computed(waiting, own, _device(experiments), scheduler)
+            total = sum(map(len, waiting.values()))
+            with tqdm(total=total, desc=name, unit="network", disable=not progress) as bar:
+                for setting, seeds, error in done:
+                    bar.update(len(seeds))
+                    found |= _kept(setting, own.get(setting, seeds), variables)
+                    if lost := [seed for seed in seeds if (setting, seed) not in found]:
+                        why = error or "its results are gone"
+                        failed.append(_labels(setting) | {"seeds": lost, "error": why})
         if not found:
             raise checks.Failed(f"every setting failed, the first with: {failed[0]['error']}")
         ds = _combined(rows, found).assign_attrs(stores[0].stamp())
@@ -315,31 +319,18 @@ def _combined(rows: dict[Row, int], found: dict[Row, xr.Dataset]) -> xr.Dataset:
 
 
 def _computed(
-    name: str,
-    waiting: dict[Setting, list[int]],
-    store: Store,
-    device: torch.device,
-    progress: bool,
-    scheduler: str | None,
+    waiting: dict[Setting, list[int]], store: Store, device: torch.device, scheduler: str | None
 ) -> Iterator[tuple[Setting, list[int], str | None]]:
-    # Computes settings under one progress bar; yields (setting, seeds, error or None) as each is done.
-    if not waiting:
-        return
-    with tqdm(total=sum(map(len, waiting.values())), desc=name, unit="network", disable=not progress) as bar:
-        if scheduler:
-            from rgnb.study import cluster  # needs Dask, the others do not
+    # (setting, seeds, error or None) of settings as each is done.
+    if scheduler:
+        from rgnb.study import cluster  # needs Dask, the others do not
 
-            done = cluster.computed(scheduler, waiting, store, device)
-        else:
-            workers = _workers(device, len(waiting))
-            # With a pickler that takes functions of a notebook, and no need of a main guard in scripts.
-            backend = "loky" if workers > 1 else "sequential"
-            run = joblib.Parallel(workers, backend=backend, return_as="generator_unordered")
-            alone = joblib.delayed(_settled_alone)
-            done = run(alone(*row, store, device, workers) for row in waiting.items())
-        for setting, seeds, error in done:
-            bar.update(len(seeds))
-            yield setting, seeds, error
+        return cluster.computed(scheduler, waiting, store, device)
+    workers = _workers(device, len(waiting))
+    # Loky's pickler takes functions of a notebook, and scripts need no main guard.
+    backend = "loky" if workers > 1 else "sequential"
+    run = joblib.Parallel(workers, backend=backend, return_as="generator_unordered")
+    return run(joblib.delayed(_settled_alone)(*row, store, device, workers) for row in waiting.items())
 
 
 def _settled_alone(
