@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from small import SMALL
 
 from rgnb import cores, files
 from rgnb.press import cli, notebooks
@@ -458,24 +459,9 @@ def test_a_run_replaces_no_other_file(book, tmp_path, capsys):
 
 def test_a_sweep_says_its_plan_and_lists_what_failed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RGNB_RESULTS", str(tmp_path))
-    small = {
-        "n_states": 4,
-        "length": 6,
-        "width": 8,
-        "depth": 2,
-        "batch": 8,
-        "steps": 50,
-        "snapshots": [],
-        "sequences": 64,
-    }
-    small |= {
-        "mixing": "none",
-        "seeds": 1,
-        "correlation_lengths": [1.0],
-        "learning_rate": [1e-3, 1e30],
-        "device": "cpu",
-    }
-    command = ["sweep", "mine", *(x for k, v in small.items() for x in ("-p", k, str(v)))]
+    one = {"mixing": "none", "steps": 50, "seeds": 1, "correlation_lengths": [1.0]}
+    values = SMALL | one | {"learning_rate": [1e-3, 1e30]}
+    command = ["sweep", "mine", *(x for k, v in values.items() for x in ("-p", k, str(v)))]
     assert main([*command, "--plan"]) == 0
     assert "2 networks asked for, 0 stored, 2 to train in 2 settings: about " in capsys.readouterr().out
     assert not list(tmp_path.iterdir())

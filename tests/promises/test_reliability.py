@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import netCDF4
@@ -21,27 +22,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small import SMALL, small
 
 from rgnb import _checkpoints as checkpoints
 from rgnb.press import notebooks
 from rgnb.randomness import resolve_device
-from rgnb.study import Experiment, store
 from rgnb.study import cluster as cluster_module
+from rgnb.study import store
 from rgnb.study.sweep import grid, plan, sweep
 
 pytestmark = pytest.mark.slow  # processes are killed in training, disks filled
 
 ROOT = Path(__file__).parents[2]
-SMALL = {
-    "n_states": 4,
-    "length": 6,
-    "width": 8,
-    "depth": 2,
-    "batch": 8,
-    "snapshots": (),
-    "sequences": 64,
-    "device": "cpu",
-}
+small = partial(small, correlation_lengths=[1.0], steps=100)
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 # Runs one setting; saves a checkpoint after every 50 steps and says on stdout what it trains.
@@ -64,12 +57,6 @@ try:
 except OSError as error:
     sys.exit(str(error))
 """
-
-
-def small(**changes):
-    return Experiment.profile(
-        "quick", **(SMALL | {"correlation_lengths": [1.0], "seeds": 2, "steps": 100} | changes)
-    )
 
 
 def start(folder, settings, **kwargs):

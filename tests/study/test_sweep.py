@@ -1,30 +1,19 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+from small import small
 
 from rgnb import chains, cores
 from rgnb.randomness import resolve_device
-from rgnb.study import Experiment, measurement, runner
+from rgnb.study import measurement, runner
 from rgnb.study import sweep as module
 from rgnb.study.probes import mode_retention
 from rgnb.study.sweep import pivot, sweep
 
-SMALL = {
-    "n_states": 4,
-    "length": 6,
-    "width": 8,
-    "depth": 2,
-    "batch": 8,
-    "steps": 50,
-    "snapshots": (),
-    "sequences": 64,
-}
+small = partial(small, mixing="none")
 KEPT = ["effective_rank", "excess_loss", "relevant_modes"]
-
-
-def small(**changes):
-    return Experiment.profile("quick", **(SMALL | {"seeds": 2, "device": "cpu", "mixing": "none"} | changes))
 
 
 @pytest.fixture(scope="module")
