@@ -1,9 +1,8 @@
 """Train the members (seeds) of one setting together: fresh sequences every step, Adam, checkpoints.
 
-What a member sees depends on its own seed and the step alone: the tokens of block k of seed s come from
-a generator seeded with (s, k). So a run resumes from its weights and the step number, and the members
-beside it change a result only through rounding: that of batched products, or of products shared out among
-threads.
+What a member sees depends only on its seed and the step: the tokens of block k of seed s come from a
+generator seeded with (s, k). So a run resumes from its weights and the step number, and the other members
+change a result only through rounding, in batched products or in products split among threads.
 """
 
 import math
@@ -33,12 +32,12 @@ SAVE_SECONDS = 60  # how often a running training writes its checkpoint
 
 
 def added(default: Any) -> Any:
-    """A field that came later: results stored before it are found as long as it has its default."""
+    """A field added later: results stored before it are still found while it has its default."""
     return field(default=default, metadata={"added": True})
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as plain data, as it enters a result's key: without `added` fields at their default."""
+    """A configuration as the plain data of a result's key: without `added` fields at their default."""
     found = {}
     for f in fields(config):
         value = getattr(config, f.name)
@@ -60,7 +59,7 @@ class TrainConfig:
     snapshots: tuple[int, ...] = (100, 300, 1000, 3000)
     schedule: str = added("constant")  # of the learning rate, see `learning_rate_at`
     weight_decay: float = added(0.0)  # decoupled (AdamW), of weight matrices, not of biases or LayerNorms
-    # "expected": the exact expected gradient, without mixing alone; `batch` then has no effect.
+    # "expected": the exact expected gradient, possible only without mixing; `batch` then has no effect.
     gradient: str = added("sampled")
 
     def __post_init__(self) -> None:
@@ -112,13 +111,13 @@ def masked_loss(logits: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
 
 
 def mixed_loss(model: ResidualMLP, inputs: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
-    """`masked_loss` of a stack with `mixing="tokens"`, its last channel MLP run at selected positions alone.
+    """`masked_loss` of a stack with `mixing="tokens"`, its last channel MLP run only at selected positions.
 
     Args:
         model: stack; inputs, tokens, selected: (members, batch, length).
     """
     flat = selected.flatten(1)
-    # Members differ in how many they selected: shorter lists are filled up with positions that do not count.
+    # Members selected different numbers: shorter lists are padded with positions that do not count.
     keep = flat.byte().sort(dim=1, descending=True, stable=True).indices[:, : flat.sum(1).max().clamp(min=1)]
     kept = (x.flatten(1).gather(1, keep).unsqueeze(1) for x in (tokens, selected))
     return masked_loss(model(inputs, keep), *kept)
@@ -151,7 +150,7 @@ def _count_loss(model: ResidualMLP, counts: Tensor) -> Tensor:
 
 
 class Diverged(FloatingPointError):
-    """The loss of some seeds is not finite; the others were trained to the end and kept."""
+    """The loss of some seeds is not finite; the others were trained to the end and stored."""
 
     def __init__(self, message: str, seeds: Sequence[int]):
         super().__init__(message)
@@ -160,13 +159,13 @@ class Diverged(FloatingPointError):
 
 @dataclass(frozen=True)
 class Run:
-    """One training, whatever the seeds: which networks, how they are trained, on which chain, and where.
+    """What is trained, apart from the seeds: the network, its training, the chain that it learns; and where.
 
     Args:
-        model: sizes, with as many states as the chain.
-        training: optimiser, corruption and steps.
-        chain: that sequences are drawn from.
-        device: see `resolve_device`; it does not decide what is trained.
+        model: the network, with as many states as the chain.
+        training: corruption, optimiser and steps.
+        chain: which sequences are drawn from.
+        device: see `resolve_device`; results are found whatever it is.
 
     Raises:
         ValueError: these do not fit together, or the device is not on this machine.
@@ -244,8 +243,8 @@ def _setting(run: Run) -> dict[str, Any]:
 
 
 def _parts(run: Run, seeds: Sequence[int]) -> list[Part]:
-    # A CPU is fastest at single networks, one per core, once their products are large enough; a GPU, and
-    # small products, want all members in one batched operation.
+    # A CPU is fastest with single networks, one per core, once their products are large enough; a GPU, or a
+    # CPU at small products, with all members in one batched operation.
     on_cpu = torch.device(run.device).type == "cpu"
     apart = on_cpu and run.model.mixing == "tokens" and run.model.width >= 48
     split = [[seed] for seed in seeds] if apart else [seeds]
@@ -254,7 +253,7 @@ def _parts(run: Run, seeds: Sequence[int]) -> list[Part]:
 
 
 def _optimizer(stack: ResidualMLP, config: TrainConfig) -> torch.optim.Optimizer:
-    # Adam where nothing decays.
+    # Without weight decay this is Adam.
     named = dict(stack.named_parameters())
     matrices = [name for name in named if name.endswith("weight") and "norm" not in name]
     groups = [
@@ -266,7 +265,7 @@ def _optimizer(stack: ResidualMLP, config: TrainConfig) -> torch.optim.Optimizer
 
 
 def _batches(run: Run, stack: ResidualMLP, block: int) -> list[tuple[Tensor, ...]]:
-    # What the loss of each step of a block is taken from: BLOCK tuples of tokens, inputs, selected, each
+    # What each step of a block computes its loss from: BLOCK tuples of tokens, inputs, selected, each
     # (members, batch, length), or of expected counts.
     config, device = run.training, torch.device(run.device)
     if config.gradient == "expected":
@@ -285,7 +284,7 @@ def _batches(run: Run, stack: ResidualMLP, block: int) -> list[tuple[Tensor, ...
 def _step(
     stack: ResidualMLP, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, batch: tuple
 ) -> Tensor:
-    # One step of a stack, numbered from 0; its members' losses before it.
+    # Takes one step of a stack, numbered from 0; returns its members' losses before it.
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate_at(step)
     optimizer.zero_grad()
@@ -300,15 +299,15 @@ def _step(
 
 
 def _block(part: Part, run: Run, block: int) -> Tensor:
-    # One block of steps of a stack; its members' mean losses.
+    # Takes one block of steps of a stack; returns its members' mean losses.
     steps = enumerate(_batches(run, part.stack, block), start=block * BLOCK)
     losses = [_step(*part, run.training, step, batch) for step, batch in steps]
     return (sum(losses[1:], losses[0]) / BLOCK).cpu()
 
 
 def _train_group(run: Run, group: Group, checkpoints: Checkpoints, show: bool) -> dict[int, int]:
-    # Returns {seed: step after which its loss was not finite}; the others' snapshots are stored.
-    from tqdm import tqdm  # needed for training alone
+    # Returns {seed: step after which its loss was not finite}; the snapshots of the others are stored.
+    from tqdm import tqdm  # needed only for training
 
     seeds, done, last = group.seeds, group.done, run.training.steps
     progress = Progress(_parts(run, seeds), seeds, torch.zeros(0, len(seeds)))
@@ -350,7 +349,7 @@ def _train_group(run: Run, group: Group, checkpoints: Checkpoints, show: bool) -
 
 
 def seconds_a_step(run: Run, seeds: Sequence[int]) -> float:
-    """Wall time of one training step of these members together (seconds): the mean of a few, timed now."""
+    """Seconds that one training step of these members takes together: the mean of a few, timed now."""
     parts = _parts(run, seeds)
     batches = [_batches(run, part.stack, 0) for part in parts]
 

@@ -13,7 +13,7 @@ import xarray as xr
 from rgnb import chains, checks
 from rgnb.model import ModelConfig
 from rgnb.randomness import resolve_device
-from rgnb.study.runner import settle
+from rgnb.study.runner import settle, shared
 from rgnb.study.settings import MEASURED_VERSION, PROFILES, RECIPES, Analysis, Setting
 from rgnb.study.store import Store, results_folder
 from rgnb.training import TrainConfig
@@ -131,16 +131,12 @@ class Experiment:
             ValueError: the results folder is read-only and something is missing.
         """
         store, device = Store(results_folder(results), analysis), resolve_device(self.device)
-        found, seen = {}, set()
-        # Processes that run the same settings share the work: each takes one that no other is working on.
-        waiting = self.settings()
-        while waiting:
-            setting = next((s for s in waiting if s not in seen), waiting[0])
-            entries = settle(setting, self.seeds, store, device, progress, wait=setting in seen)
-            seen.add(setting)
-            if entries is not None:
-                waiting.remove(setting)
-                found[setting] = _concat(list(entries.values()), "seed")
+
+        def work(setting: Setting, wait: bool) -> dict[int, xr.Dataset] | None:
+            return settle(setting, self.seeds, store, device, progress, wait)
+
+        done = shared(self.settings(), work)
+        found = {setting: _concat(list(entries.values()), "seed") for setting, entries in done}
         by_family: dict[str, list] = {}
         for setting in self.settings():
             by_family.setdefault(setting.family, []).append(found[setting])

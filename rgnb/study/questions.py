@@ -18,7 +18,7 @@ from rgnb.chains import FAMILIES
 from rgnb.randomness import resolve_device
 from rgnb.study.anatomy import anatomy
 from rgnb.study.experiment import Experiment
-from rgnb.study.runner import settle
+from rgnb.study.runner import settle, shared
 from rgnb.study.settings import RECIPES, Setting
 from rgnb.study.store import Store, results_folder
 
@@ -167,8 +167,7 @@ class Job(NamedTuple):
 def train(names: Sequence[str] = (), results: str | Path | None = None, progress: bool = True) -> None:
     """Train, measure and dissect (`anatomy`) what is not yet stored of the networks of some questions.
 
-    Several processes share the work: each takes a network whose setting no other is working on. If stopped,
-    it resumes where it was.
+    Several processes share the work (`runner.shared`). If stopped, it resumes where it was.
 
     Args:
         names: in `QUESTIONS`; none: all.
@@ -178,17 +177,12 @@ def train(names: Sequence[str] = (), results: str | Path | None = None, progress
     folder = results_folder(results)
     jobs = dict.fromkeys(job for name in asked for job in _jobs(*QUESTIONS[name][1:], folder))
     waiting = [job for job in jobs if not job.stored()]
-    steps, seen = sum(map(_steps, waiting)), set()
+    steps = sum(map(_steps, waiting))
     with tqdm(total=steps, desc="training", unit="step", unit_scale=True, disable=not progress) as bar:
-        while waiting:
-            job = next((job for job in waiting if job not in seen), waiting[0])
-            done = job.settle(wait=job in seen)
-            seen.add(job)
-            if done:
-                waiting.remove(job)
-                bar.update(_steps(job))
-                where = f"{job.setting.family}, correlation length {job.setting.correlation_length:g}"
-                bar.write(f"{where}, seeds {job.seeds}", sys.stderr)
+        for job, _ in shared(waiting, Job.settle):
+            bar.update(_steps(job))
+            where = f"{job.setting.family}, correlation length {job.setting.correlation_length:g}"
+            bar.write(f"{where}, seeds {job.seeds}", sys.stderr)
 
 
 def _jobs(experiments: Callable[[], list[Experiment]], swept: bool, folder: Path) -> list[Job]:

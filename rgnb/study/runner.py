@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 import xarray as xr
@@ -14,6 +15,28 @@ from rgnb.study.measurement import Snapshots, evaluation, measure
 from rgnb.study.settings import Setting
 from rgnb.study.store import Store, make_writable, provenance
 from rgnb.training import Diverged, train
+
+J = TypeVar("J")
+
+
+def shared(jobs: Iterable[J], work: Callable[[J, bool], Any]) -> Iterator[tuple[J, Any]]:
+    """Do jobs beside other processes: each takes one that no other is working on, and waits only at the end.
+
+    Args:
+        work: function of a job and whether to wait for another process; what it returns is empty if that
+            one has the job.
+
+    Yields:
+        Each job, once it is done, with what `work` returned.
+    """
+    waiting, seen = list(jobs), set()
+    while waiting:
+        job = next((job for job in waiting if job not in seen), waiting[0])
+        done = work(job, job in seen)
+        seen.add(job)
+        if done:
+            waiting.remove(job)
+            yield job, done
 
 
 def settle(

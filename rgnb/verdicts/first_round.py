@@ -1,20 +1,10 @@
 """The three findings by the first round's rules: statistics on per-seed values, 95 % t intervals over seeds.
 
-Each function takes results as `Experiment.run` returns them (one chain family; several need
-`.sel(chain=...)`) and returns a `Verdict`. Nothing is judged on missing values: where one that is read is
-NaN, each raises a ValueError that names it. The rules:
+The rules are the last paragraph of `rgnb.verdicts.rules`. They also had the status "partly supported": rank
+collapse if the condition on C alone holds, selectivity if the interval of the difference lies above 0.
 
-- Gate. Every seed's excess loss over the floor that its architecture can reach is at most 5 % of what it
-  can learn, `H(pi) - floor`, or 0.01 nats where nothing can be learned; else "not trained".
-- Rank collapse, at the shortest correlation length: the interval of `C = 1 - r_L / r_0` lies above 0.2 and
-  that of the largest rise, `max over i < j of (r_j - r_i) / r_0`, below 0.05. C alone: partly supported.
-- Selectivity, paired by seed: C at the shortest correlation length as above; the interval of C at the
-  longest, taken from r_0 and from the profile's maximum, lies below 0.1; that of the difference above 0.1.
-  Only the difference, above 0: partly supported.
-- Kernel drift: at least 5 transitions; the interval of total drift lies above 0.1; the same one or two
-  transitions lead in at least 7 of 8 seeds, hold a share whose interval lies above 0.8 and above the
-  untrained network's own leading share; the median of the others is at most 0.05. Next to a depth where all
-  rows are alike, such as the masked view's embedding, drift is not defined; it counts as 0.
+Each function takes results as `Experiment.run` returns them (one chain family; choose among several with
+`.sel(chain=...)`) and returns a `Verdict`. Nothing is judged on missing values: a ValueError names the first.
 """
 
 import itertools
@@ -43,7 +33,10 @@ from rgnb.verdicts.measures import (
 
 
 def gate_limit(ds: xr.Dataset, correlation_length: float) -> float:
-    """Largest excess loss (nats) of a network that counts as trained: 5 % of what it can learn, or 0.01."""
+    """Largest excess loss (nats) of a network that counts as trained.
+
+    `rules.FIRST_GATE` of what can be learned, or `rules.GATE_NATS` where nothing can.
+    """
     ds = one_chain(ds, **GATE)
     losses = chosen(ds[["marginal_entropy", "reachable_loss"]], correlation_length=correlation_length)
     entropy, reachable = (checks.complete("ds", losses[name]) for name in losses)
@@ -138,7 +131,7 @@ def judge_kernel_drift(
         raise checks.BadValue(f"training steps were measured for the position view, got {view!r}")
     if checks.integer("start", start, 0) >= ds.sizes["transition"]:
         raise checks.BadValue(f"start must leave one transition of {ds.sizes['transition']}, got {start}")
-    # Debiased drift scatters around 0 where nothing changes.
+    # Where nothing changes, debiased drift scatters around 0.
     after = {"view": view, "state": "trained"} if step is None else {"step": step}
     drift, untrained = (
         measures.defined_drift(ds, correlation_length=xi, **labels).values[:, start:].clip(min=0)

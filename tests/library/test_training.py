@@ -372,14 +372,14 @@ def test_cosine_goes_on_where_it_was_and_starts_anew_for_other_steps(tmp_path, b
 @pytest.mark.parametrize("step", [100, 150])
 def test_stopped_between_the_snapshots_of_two_members(tmp_path, blocks, monkeypatch, step):
     whole = fit(tmp_path / "whole", seeds=[0, 1])
-    save = checkpoints.Store.save
+    save = checkpoints.Folder.save
 
     def stopping(store, path, tensors):
         if path.name == f"step-{step:06d}.safetensors" and path.parent.name == "seed-1":
             raise KeyboardInterrupt
         save(store, path, tensors)
 
-    monkeypatch.setattr(checkpoints.Store, "save", stopping)
+    monkeypatch.setattr(checkpoints.Folder, "save", stopping)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "cut", seeds=[0, 1])
     monkeypatch.undo()
