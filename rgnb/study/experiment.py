@@ -29,7 +29,7 @@ class Experiment:
     Args:
         families: names in `chains.FAMILIES`.
         correlation_lengths: in steps.
-        own: MarkovChains to use instead of families; they form the family "own", each at its own
+        own: MarkovChains to use instead of families; they form the family "own", each with its own
             correlation length.
         seeds: a number of seeds (0, 1, ...) or the seeds themselves.
         sequences: fresh sequences, of a fixed seed, on which everything is measured.
@@ -78,7 +78,8 @@ class Experiment:
     def profile(cls, profile: str = "paper", recipe: str | None = None, **changes: Any) -> Experiment:
         """An Experiment from a profile in `PROFILES` with fields changed by name.
 
-        It is trained by a recipe in `RECIPES`, or the profile's own.
+        Args:
+            recipe: in `RECIPES`, how it is trained; None: as the profile says.
         """
         trained = {} if recipe is None else RECIPES[checks.choice("recipe", recipe, RECIPES)]
         changes = PROFILES[checks.choice("profile", profile, PROFILES)] | trained | changes
@@ -103,7 +104,7 @@ class Experiment:
     def missing(
         self, results: str | Path | None = None, analysis: Analysis | None = None
     ) -> list[tuple[Setting, int]]:
-        """The (setting, seed) pairs that are not stored yet; damage to a file shows when it is read."""
+        """The (setting, seed) pairs that are not stored yet; damage to a file shows only when it is read."""
         store = Store(results_folder(results), analysis)
         return [(s, seed) for s in self.settings() for seed in self.seeds if not store.holds(s, seed)]
 
@@ -126,8 +127,8 @@ class Experiment:
             where each entry was made.
 
         Raises:
-            FloatingPointError: training diverged; the other seeds, and what was stored before, stay.
-            OSError: a file cannot be written or read, or a damaged one not be set aside.
+            FloatingPointError: training diverged; the other seeds, and what was stored before, are kept.
+            OSError: a file cannot be written or read, or a damaged one cannot be set aside.
             ValueError: the results folder is read-only and something is missing.
         """
         store, device = Store(results_folder(results), analysis), resolve_device(self.device)

@@ -1,6 +1,6 @@
-"""The runs of the second round, by the question they answer: what pages load and `rgnb train` trains ahead.
+"""The runs of the second round by the question they answer, which pages load and `rgnb train` trains.
 
-Seeds 0 and 1 are left out where a pilot used them (0 to 2 without mixing); see `rgnb.verdicts.rules`.
+Seeds that a pilot used are left out: 0 and 1, without mixing 0 to 2; see `rgnb.verdicts.rules`.
 """
 
 import itertools
@@ -99,7 +99,7 @@ def decayed() -> Experiment:
 def gradient_noise() -> list[Experiment]:
     """Without mixing: batch 32, batch 512 and the exact gradient, under both recipes.
 
-    Measured at the end alone, on fewer sequences: a position has V + 1 different rows at most.
+    Measured only at the end, and on fewer sequences: a position has at most V + 1 different rows.
     """
     forms = ({"batch": 32}, {"batch": 512}, {"gradient": "expected"})
     measured: dict[str, Any] = {"sequences": 1024, "snapshots": ()}
@@ -112,7 +112,7 @@ def gradient_noise() -> list[Experiment]:
 
 
 def markers() -> list[Experiment]:
-    """The first 1500 steps of the first round's networks, whose weights were not kept: groups show then."""
+    """The first 1500 steps, in which groups form, of the first round's networks: their weights were not kept."""
     return [
         Experiment.profile("paper", families=(family,), seeds=8, steps=1500, snapshots=SNAPSHOTS[:8])
         for family in ("hierarchical", "sticky")
@@ -143,7 +143,7 @@ QUESTIONS = {
 
 
 class Job(NamedTuple):
-    """Networks of one setting that are trained together."""
+    """Networks of one setting that train together."""
 
     setting: Setting
     seeds: tuple[int, ...]
@@ -159,7 +159,7 @@ class Job(NamedTuple):
         return all(store.holds(self.setting, seed) for store in self.stores() for seed in self.seeds)
 
     def settle(self, wait: bool) -> bool:
-        """Do what is left; False if another process works on the setting, unless it waits."""
+        """Do what is left. False if another process works on the setting and this one does not wait."""
         found = (settle(self.setting, self.seeds, s, self.device, wait=wait) for s in self.stores())
         return all(results is not None for results in found)
 
@@ -186,7 +186,7 @@ def train(names: Sequence[str] = (), results: str | Path | None = None, progress
 
 
 def _jobs(experiments: Callable[[], list[Experiment]], swept: bool, folder: Path) -> list[Job]:
-    # Small networks train together; of large ones the first seed of every setting comes first.
+    # Small networks train together; for large ones, the first seed of every setting comes first.
     asked = experiments()
     device = resolve_device(asked[0].device)
     if swept:

@@ -20,14 +20,14 @@ J = TypeVar("J")
 
 
 def shared(jobs: Iterable[J], work: Callable[[J, bool], Any]) -> Iterator[tuple[J, Any]]:
-    """Do jobs beside other processes: each takes one that no other is working on, and waits only at the end.
+    """Share jobs with other processes: each takes one that no other is working on, and waits only at the end.
 
     Args:
-        work: function of a job and whether to wait for another process; what it returns is empty if that
-            one has the job.
+        work: function of a job and of whether to wait where another process has it; its result is falsy if
+            it did not wait.
 
     Yields:
-        Each job, once it is done, with what `work` returned.
+        Each job, once it is done, with the result of `work`.
     """
     waiting, seen = list(jobs), set()
     while waiting:
@@ -106,7 +106,8 @@ def _compute(
 def _trained(
     setting: Setting, seeds: Sequence[int], store: Store, device: torch.device, progress: bool
 ) -> tuple[dict[int, Snapshots], Diverged | None]:
-    # Snapshots by seed, and the error of those that diverged: the others are measured and stored first.
+    # Snapshots by seed, and the error of those that diverged: the others are measured and stored before it
+    # is raised.
     try:
         return train(setting.run(device), seeds, setting.weights(store.folder), progress), None
     except Diverged as error:
