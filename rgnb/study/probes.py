@@ -1,8 +1,8 @@
 """Follow each mode of the chain through depth: linear probes, removal of directions, perturbations.
 
 Two analyses for `Experiment.run(analysis=...)`: `mode_retention` and `perturbations`. A *mode* is a right
-eigenvector of the transition matrix; the modulus of its eigenvalue says how relevant it is for prediction at a
-distance.
+eigenvector of the transition matrix; the modulus of its eigenvalue says how relevant it is for prediction at
+a distance.
 """
 
 from typing import Any

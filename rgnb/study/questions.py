@@ -112,7 +112,7 @@ def gradient_noise() -> list[Experiment]:
 
 
 def markers() -> list[Experiment]:
-    """The first 1500 steps, in which groups form, of the first round's networks: their weights were not kept."""
+    """The first 1500 steps, in which groups form, of the first round's networks (no weights were kept)."""
     return [
         Experiment.profile("paper", families=(family,), seeds=8, steps=1500, snapshots=SNAPSHOTS[:8])
         for family in ("hierarchical", "sticky")

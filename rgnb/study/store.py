@@ -155,7 +155,7 @@ SEAL = b"rgnb-sha256:"
 def seal(path: Path) -> None:
     """Append the SHA-256 of a NetCDF file's bytes, which no NetCDF reader looks at.
 
-    NetCDF's own checksums cover data, not names, labels and attributes.
+    NetCDF's own checksums are of chunks of data, and a reader meets them after the rest of the file.
     """
     found = hashlib.sha256(path.read_bytes()).digest()
     with open(path, "ab") as file:
@@ -173,8 +173,8 @@ def load(path: Path, **expected: Any) -> xr.Dataset | None:
     """
     if (content := files.content(path)) is None:
         return None
-    # The digest comes first: on a damaged HDF5 file its library may never return. A file with the right digest
-    # is as it was written, so that an error in parsing it is not damage.
+    # The digest comes first: on a damaged HDF5 file its library may never return. A file with the right one is
+    # as it was written, so that an error in parsing it is not damage.
     if content[-len(SEAL) - 32 :] != SEAL + hashlib.sha256(content[: -len(SEAL) - 32]).digest():
         files.set_aside(path, "its content was changed, or it was not written by rgnb")
         return None

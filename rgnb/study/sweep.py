@@ -1,8 +1,8 @@
 """Many settings in one Dataset: each (setting, seed) is trained and stored as always, the sweep in one file.
 
-That file is small and holds all that is read from it, so that hundreds of settings can be committed and loaded
-at once; the entries it was made from stay in a folder of their own. What is missing runs on this machine's
-cores or its GPU, or on a Dask cluster.
+That file is small and holds all that is read from it, so that hundreds of settings can be committed and
+loaded at once; the entries it was made from stay in a folder of their own. What is missing runs on this
+machine's cores or its GPU, or on a Dask cluster.
 """
 
 import itertools

@@ -115,8 +115,8 @@ def judge_kernel_drift(
         ds: results of one chain family with variables kernel_drift (step_drift where a step is given),
             excess_loss, marginal_entropy and reachable_loss; and the ranks that say where drift is not
             defined, see `measures.defined_drift`.
-        correlation_length: which to judge; None is the shortest.
-        start: first transition that counts; 1 leaves out the one from the embedding.
+        correlation_length: the one to judge; None is the shortest.
+        start: first transition that counts; 1 leaves out the transition from the embedding.
         view, step: as in `judge_rank_collapse`.
 
     Returns:
@@ -150,7 +150,7 @@ def judge_kernel_drift(
 def _leaders(
     drift: np.ndarray, untrained: np.ndarray, k: int, start: int, total: Interval
 ) -> tuple[tuple[Condition, ...], Interval, Interval]:
-    # What is asked of the k transitions that lead most often, their share and that of the untrained leaders.
+    # What is asked of the k transitions that lead most often; their share, and that of the untrained leaders.
     seeds, transitions = drift.shape
     lead, count = Counter(tuple(sorted(map(int, np.argsort(-d)[:k]))) for d in drift).most_common(1)[0]
     with np.errstate(invalid="ignore"):
@@ -173,7 +173,7 @@ def _leaders(
 
 
 def by_definition(judge: Callable[..., Verdict], ds: xr.Dataset) -> dict[Definition, Verdict]:
-    """One verdict for each definition of rank: view x centring x spectrum x starting depth 0 or 1.
+    """One verdict per definition of rank: view x centring x spectrum x starting depth 0 or 1.
 
     Args:
         judge: `judge_rank_collapse` or `judge_selectivity`.
@@ -196,7 +196,7 @@ def tally(verdicts: dict[Any, Verdict]) -> str:
 
 
 def by_step(judge: Callable[..., Verdict], ds: xr.Dataset) -> dict[int, Verdict]:
-    """One verdict for each training step that was measured: {step: Verdict}."""
+    """One verdict per measured training step: {step: Verdict}."""
     checks.choice("judge", judge, (judge_rank_collapse, judge_selectivity, judge_kernel_drift))
     ds = one_chain(ds, **GATE)
     return {int(step): judge(ds, step=int(step)) for step in ds.step.values if step > 0}

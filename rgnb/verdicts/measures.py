@@ -1,4 +1,4 @@
-"""What the verdicts measure of results: rank profiles, their collapse, drift; which variables they read."""
+"""What the verdicts measure in results: rank profiles, their collapse, drift; which variables they read."""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ STEP_DRIFT = {"step_drift": "correlation_length seed step transition", **DRIFT}
 
 
 class Definition(NamedTuple):
-    """How rank is taken of a stream; the defaults are the primary definition."""
+    """How the rank of a stream is taken; the defaults are the primary definition."""
 
     view: str = "position"
     centring: str = "centred"
@@ -33,10 +33,7 @@ PRIMARY = Definition()
 
 
 def one_chain(ds: xr.Dataset, **variables: str) -> xr.Dataset:
-    """Results of one chain family without the dimension `chain`, checked for variables and their dims.
-
-    ValueError where there are several chains.
-    """
+    """Results without the dimension `chain`, checked for variables and dims. ValueError for several chains."""
     checks.results("ds", ds, **variables)
     if "chain" in ds.dims:
         if ds.sizes["chain"] != 1:
@@ -55,7 +52,7 @@ def chosen(values: Any, **labels: Any) -> Any:
 
 
 def lengths(ds: xr.Dataset, several: bool = False) -> np.ndarray:
-    """The correlation lengths of results, ascending; ValueError where one is not enough, `several` needed."""
+    """The correlation lengths of results, ascending. ValueError if `several` are needed and there is one."""
     found = np.sort(ds.correlation_length.values)
     if several and len(found) < 2:
         raise checks.BadValue(f"selectivity needs two correlation lengths, the results hold {found.tolist()}")
@@ -118,12 +115,12 @@ def largest_rise(profile: Numbers) -> np.ndarray:
 
 
 def fall(profile: np.ndarray) -> dict[str, Interval]:
-    """The statistics of rank collapse, of profiles (seed, depth)."""
+    """The statistics of rank collapse from profiles (seed, depth)."""
     return {"collapse": Interval.of(collapse(profile)), "largest rise": Interval.of(largest_rise(profile))}
 
 
 def contrast(short: np.ndarray, long: np.ndarray) -> dict[str, Interval]:
-    """The statistics of selectivity, of profiles (seed, depth) at two correlation lengths, paired by seed."""
+    """The statistics of selectivity from profiles (seed, depth) at two correlation lengths, paired by seed."""
     return {
         "collapse, short": Interval.of(collapse(short)),
         "collapse, long": Interval.of(collapse(long)),
@@ -133,13 +130,12 @@ def contrast(short: np.ndarray, long: np.ndarray) -> dict[str, Interval]:
 
 
 def defined_drift(ds: xr.Dataset, **labels: Any) -> xr.DataArray:
-    """Kernel drift of one chain family's networks, 0 where it is not defined.
+    """Kernel drift of one chain family's networks, 0 where it is not defined: beside a constant depth.
 
     Args:
-        ds: results of one chain family with the variable kernel_drift, or step_drift where a step is chosen.
-            Where drift is NaN, effective_rank (step_rank) says whether one of the two depths is constant, of
-            rank 0.
-        labels: correlation_length and, by name, either view and state or step.
+        ds: results of one chain family with the variable kernel_drift (step_drift if a step is chosen). Where
+            drift is NaN, effective_rank (step_rank) has to say that one of the two depths is constant: rank 0.
+        labels: correlation_length, and either view and state or step.
 
     Returns:
         DataArray (seed, transition).
