@@ -173,8 +173,8 @@ def load(path: Path, **expected: Any) -> xr.Dataset | None:
     """
     if (content := files.content(path)) is None:
         return None
-    # The digest comes first: on a damaged HDF5 file its library may never return. A file with the right one is
-    # as it was written, so that an error in parsing it is not damage.
+    # The digest comes first: on a damaged HDF5 file its library may never return. A file with the right one
+    # is as it was written, so that an error in parsing it is not damage.
     if content[-len(SEAL) - 32 :] != SEAL + hashlib.sha256(content[: -len(SEAL) - 32]).digest():
         files.set_aside(path, "its content was changed, or it was not written by rgnb")
         return None

@@ -58,7 +58,7 @@ def row_collapses(
 
 
 def _ranks(ds: xr.Dataset, **definition: str) -> xr.DataArray:
-    # Ranks of a sweep's trained networks, none missing: NaN is padding only beyond a row's own depth, `blocks`.
+    # Ranks of a sweep's trained networks, none missing: NaN is padding only beyond a row's own `blocks`.
     checks.results("ds", ds, **RANK)
     rank = measures.chosen(ds.effective_rank, state="trained", **definition)
     padding = xr.zeros_like(rank, dtype=bool)

@@ -33,7 +33,7 @@ PRIMARY = Definition()
 
 
 def one_chain(ds: xr.Dataset, **variables: str) -> xr.Dataset:
-    """Results without the dimension `chain`, checked for variables and dims. ValueError for several chains."""
+    """Results without the dimension `chain`, their variables checked. ValueError for several chains."""
     checks.results("ds", ds, **variables)
     if "chain" in ds.dims:
         if ds.sizes["chain"] != 1:
@@ -120,7 +120,7 @@ def fall(profile: np.ndarray) -> dict[str, Interval]:
 
 
 def contrast(short: np.ndarray, long: np.ndarray) -> dict[str, Interval]:
-    """The statistics of selectivity from profiles (seed, depth) at two correlation lengths, paired by seed."""
+    """The statistics of selectivity from profiles (seed, depth), paired, at two correlation lengths."""
     return {
         "collapse, short": Interval.of(collapse(short)),
         "collapse, long": Interval.of(collapse(long)),
@@ -133,8 +133,9 @@ def defined_drift(ds: xr.Dataset, **labels: Any) -> xr.DataArray:
     """Kernel drift of one chain family's networks, 0 where it is not defined: beside a constant depth.
 
     Args:
-        ds: results of one chain family with the variable kernel_drift (step_drift if a step is chosen). Where
-            drift is NaN, effective_rank (step_rank) has to say that one of the two depths is constant: rank 0.
+        ds: results of one chain family with the variable kernel_drift (step_drift if a step is chosen).
+            Where drift is NaN, effective_rank (step_rank) says whether one of the two depths is constant, of
+            rank 0.
         labels: correlation_length, and either view and state or step.
 
     Returns:
