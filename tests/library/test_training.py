@@ -27,7 +27,7 @@ def fit(folder, mixing="tokens", seeds=(0,), train_config=TRAIN):
 
 
 def assert_same(first, second, atol=0.0):
-    """Two results of `train`, but for the wall time. Without `atol`, bit by bit."""
+    """Two results of `train`, but for the wall time. Without `atol`, bit for bit."""
     assert first.keys() == second.keys()
     for seed, snapshots in first.items():
         assert snapshots.keys() == second[seed].keys()
@@ -89,7 +89,7 @@ def test_mixed_loss_equals_masked_loss(scheme):
 def test_nothing_selected_costs_nothing(mixing):
     model = ResidualMLP(config(mixing), seeds=[0, 1, 2])
     tokens, inputs, selected = batch()
-    selected[1] = False  # one member; the others learn on
+    selected[1] = False  # one member; the others go on learning
     losses = [masked_loss(model(inputs), tokens, selected)]
     losses += [(count_loss if mixing == "none" else mixed_loss)(model, inputs, tokens, selected)]
     for loss in losses:
@@ -393,7 +393,7 @@ def test_fewer_members_go_on_from_the_checkpoint_of_more(tmp_path, blocks):
     fit(tmp_path, seeds=[1])
     assert blocks == [2]
     blocks.clear()
-    fit(tmp_path, seeds=[0, 1])  # seed 1, which is stored, trains along
+    fit(tmp_path, seeds=[0, 1])  # seed 1, which is stored, is trained again with it
     assert blocks == [2] and not list(tmp_path.glob("*.safetensors"))
 
 

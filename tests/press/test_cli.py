@@ -68,7 +68,7 @@ def book(tmp_path, monkeypatch):
     )
     (tmp_path / "book" / "notebooks" / "tiny.md").write_text(TINY)
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
-    # A book of one page is none that Sphinx would build; tests/press/test_book.py builds a reader's runs.
+    # Sphinx would not build a book of one page; tests/press/test_book.py builds a reader's runs.
     monkeypatch.setattr(
         cli, "_build_runs", lambda outputs: {path: path.with_suffix(".html") for path in outputs}
     )
@@ -421,7 +421,7 @@ def test_an_output_that_did_not_change_keeps_its_record(book):
     record = json.loads(page.read_text())["metadata"]["rgnb"]["record"]
     assert record["parameters"]["count"] == 3 and record["seconds"] >= 0
     assert {"device", "python", "torch", "date"} <= set(record) and "commit" not in record
-    page.write_text(page.read_text().replace(record["date"], "2001-01-01"))  # a run of old
+    page.write_text(page.read_text().replace(record["date"], "2001-01-01"))  # an old run
     before = page.read_bytes()
     notebooks.execute("tiny", page)
     assert page.read_bytes() == before

@@ -896,7 +896,7 @@ def test_where_runs_go(ends_well, values, output):
 
 
 def spread(x):
-    """The same values, not next to each other in memory."""
+    """The same values, not contiguous in memory."""
     wide = x.new_zeros(*(2 * n for n in x.shape))
     wide[tuple(slice(None, None, 2) for _ in x.shape)] = x
     return wide[tuple(slice(None, None, 2) for _ in x.shape)]
@@ -1142,7 +1142,7 @@ def test_arrays_are_never_one_of_the_choices(value):
             call()
 
 
-# What only the package itself calls or makes, with arguments that it has checked; and what takes none.
+# What only the package itself calls or makes, with checked arguments; and what takes no arguments.
 OWN = {
     Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic,
     metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,

@@ -150,7 +150,7 @@ def test_the_sweep_completes_when_a_worker_is_killed(tmp_path, cluster):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    often = {"snapshots": tuple(range(50, 1000, 50))}  # with every snapshot goes a checkpoint
+    often = {"snapshots": tuple(range(50, 1000, 50))}  # a checkpoint is written with every snapshot
     experiments = grid(
         "quick",
         **SMALL | often,
@@ -173,7 +173,7 @@ def test_results_come_back_from_workers_that_see_another_disk(tmp_path, monkeypa
     setting = small().settings()[0]
     monkeypatch.setenv("RGNB_RESULTS", str(tmp_path / "theirs"))
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)  # as on a worker whose environment does not say otherwise
+    torch.set_num_threads(2)  # as on a worker, unless its environment says otherwise
     try:
         there = store.Store(tmp_path / "mine"), tmp_path / "mine" / ".shared-x"
         error, sent = cluster_module._settled_there(setting, [0, 1], *there, resolve_device("cpu"))
