@@ -38,7 +38,7 @@ from rgnb.study.experiment import Experiment
 from rgnb.study.measurement import forward
 from rgnb.study.store import provenance
 from rgnb.study.sweep import grid, plan
-from rgnb.training import TrainConfig, count_loss, masked_loss, train
+from rgnb.training import Run, TrainConfig, count_loss, masked_loss, train
 
 PEERS = (
     "quantecon", "deeptime", "hmmlearn", "pydtmc", "pytorch-cka", "ckatorch", "torch-cka", "numpy", "scipy",
@@ -413,7 +413,7 @@ def training(tiny):
 
     def ours(seeds=tuple(range(members))):
         with tempfile.TemporaryDirectory() as folder:
-            train(e.model, config, chain, seeds, folder, "cpu", progress=False)
+            train(Run(e.model, config, chain, "cpu"), seeds, folder, progress=False)
 
     def plain():
         model = Plain(e.model)
@@ -472,7 +472,7 @@ def training_seconds(config, seeds, steps, device):
     chain, plan = chains.hierarchical(config.n_states, 2.0), TrainConfig(steps=steps, snapshots=())
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        train(config, plan, chain, list(seeds), folder, device, progress=False)
+        train(Run(config, plan, chain, device), list(seeds), folder, progress=False)
     return time.perf_counter() - started
 
 

@@ -44,7 +44,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    # Imported on first use: the command line lists and checks without waiting for torch.
+    # Imported on first use, so that the command line can list and check without waiting for torch.
     if name == "__version__":
         return version("rgnb")
     if name not in __all__:

@@ -1,7 +1,7 @@
 """Snapshots and checkpoints of a training on disk: safetensors files with a digest, checked when read.
 
 A *part* is a stack of members with its optimiser, a *group* the members that train together, in one part or
-several. A snapshot holds one member after some step, a checkpoint all that a group needs to go on.
+several. A snapshot holds one member after some step, a checkpoint all that a group needs to resume.
 """
 
 import json
@@ -20,8 +20,8 @@ Tensors = dict[str, Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam keeps of each parameter
 
 
-class Store:
-    """Tensors of one setting on disk, checked and never half written."""
+class Folder:
+    """Files with tensors of one setting, checked when read and never half written."""
 
     def __init__(self, folder: Path, setting: dict):
         self.folder, self.setting = folder, json.dumps(setting, sort_keys=True)
@@ -30,7 +30,7 @@ class Store:
         return self.folder / f"step-{step:06d}.safetensors"
 
     def save(self, path: Path, tensors: Tensors) -> None:
-        from safetensors.torch import save  # needed for training alone
+        from safetensors.torch import save  # needed only for training
 
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
@@ -53,7 +53,7 @@ class Store:
                 metadata, tensors = _parsed(content)
             except (OSError, MemoryError, ImportError):
                 raise
-            except Exception as error:  # safetensors, json and torch raise many kinds for what is not theirs
+            except Exception as error:  # safetensors, json and torch raise many kinds for damaged content
                 why = f"{type(error).__name__}: {error}"
             else:
                 if metadata.get("setting") != self.setting:
@@ -84,12 +84,12 @@ class Part(NamedTuple):
 
 @dataclass
 class Progress:
-    """How far the members of a group are."""
+    """How far the members of a group have come."""
 
     parts: list[Part]
     seeds: Sequence[int]
     history: Tensor  # (blocks, members) mean loss of each block of steps
-    seconds: float = 0.0  # wall time, shared out among the members
+    seconds: float = 0.0  # wall time, divided among the members
 
     def snapshot(self, i: int) -> Tensors:
         """The i-th member alone."""
@@ -98,14 +98,14 @@ class Progress:
         return {f"weight.{name}": p[k] for name, p in stack.named_parameters()} | record
 
     def checkpoint(self) -> Tensors:
-        """All members in one file: a run killed between two files could not go on with the same group."""
+        """All members, for one file: a run killed between two files could not resume with the same group."""
         parts = [_state(part) for part in self.parts]
         tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         record = {"seeds": torch.tensor(self.seeds), "history": self.history}
         return record | {"seconds": torch.tensor(self.seconds)} | tensors
 
     def resume(self, state: Tensors, done: int) -> None:
-        """Put back what `checkpoint` gave after `done` steps."""
+        """Restore what `checkpoint` returned after `done` steps."""
         self.history, self.seconds = state["history"], state["seconds"].item()
         start = 0
         for stack, optimizer in self.parts:
@@ -126,11 +126,11 @@ def _state(part: Part) -> Tensors:
 
 
 class Group(NamedTuple):
-    """Members that train together: from the start, or from a checkpoint."""
+    """Members that train together, from the start or from a checkpoint."""
 
     seeds: list[int]
     done: int = 0  # steps
-    state: Tensors | None = None  # what `Progress.checkpoint` gave
+    state: Tensors | None = None  # what `Progress.checkpoint` returned
 
 
 class Checkpoints:
@@ -141,8 +141,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, setting: dict, seeds: Sequence[int], steps: Sequence[int]):
-        self.steps, self._folder, self._group = steps, folder, Store(folder, setting)
-        self._members = {seed: Store(folder / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
+        self.steps, self._folder, self._group = steps, folder, Folder(folder, setting)
+        self._members = {seed: Folder(folder / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
 
     def save(self, progress: Progress) -> None:
         """Write the checkpoint of a group."""
@@ -162,26 +162,26 @@ class Checkpoints:
         }
 
     def groups(self, block: int) -> list[Group]:
-        """The groups that have to be trained. `block`: steps per entry of a history."""
+        """The groups still to be trained. `block`: steps per entry of a history."""
         waiting = [seed for seed in self._members if not self._whole(seed, self.steps)]
         found = []
         for _, state in self._saved():
             done, seeds = len(state["history"]) * block, state["seeds"].tolist()
-            # A checkpoint past a snapshot that is missing cannot give it back.
+            # A checkpoint later than a missing snapshot cannot recover it.
             before = [step for step in self.steps if step < done]
             usable = [s for s in seeds if s in self._members and self._whole(s, before)]
             if done > self.steps[-1] or not set(usable) & set(waiting):
                 continue
-            # Members that are stored already train along: beside others, rounding would differ.
+            # Members that are stored already are trained again: in another batch, rounding would differ.
             at = torch.tensor([seeds.index(s) for s in usable])
-            axis = {"history": 1}  # along which the members lie, else 0
+            axis = {"history": 1}  # that of the members, elsewhere 0
             of_them = {k: v.index_select(axis.get(k, 0), at) if v.ndim else v for k, v in state.items()}
             found.append(Group(usable, done, of_them))
             waiting = [s for s in waiting if s not in usable]
         return found + ([Group(waiting)] if waiting else [])
 
     def clear(self) -> None:
-        """Remove the checkpoints of these members alone."""
+        """Remove the checkpoints that hold no other members."""
         for path, state in self._saved():
             if set(state["seeds"].tolist()) <= set(self._members):
                 path.unlink()

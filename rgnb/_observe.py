@@ -37,14 +37,14 @@ def observe(
     """Ranks, CKA and kernel drift of the outputs of a network's modules, over batches of its inputs.
 
     Args:
-        model: torch.nn.Module, compiled or not; it is put into evaluation mode while it is observed, and
-            moved to `device`.
+        model: torch.nn.Module, compiled or not; it is moved to `device`, and is in evaluation mode while it
+            is observed.
         batches: iterable of inputs: a tensor for `model(x)`, a tuple for `model(*x)`, a dict or another
-            mapping for `model(**x)`; or of anything else that `inputs` makes such an input of.
+            mapping for `model(**x)`; or of anything that `inputs` turns into one of these.
         modules: names of submodules as `model.named_modules()` gives them, in the order of depth. An output
             may be a tensor or hold one: its `last_hidden_state`, else its first tensor. Where a module is
-            called several times in a forward pass, each call is a depth of its own, `name`, `name#2`, ...,
-            depths are in the order of the calls, and every batch has to make the same ones.
+            called several times in a forward pass, each call is a depth of its own (`name`, `name#2`, ...),
+            depths are in the order of the calls, and every batch has to make the same calls.
         view: "token", "position" or "pooled", for outputs (batch, length, d) (see `metrics.view`); "token"
             also for (batch, d), and for nested tensors, whose rows it takes. Or a function that returns
             (..., n, d), of an output, or of an output and its batch as `batches` gave it (for its padding).
@@ -55,15 +55,15 @@ def observe(
     Returns:
         xarray.Dataset with dims among (centring, spectrum, depth, other_depth, transition, mode), names as
         in the results of `Experiment.run`, the modules' names along `depth`; averaged over leading
-        dimensions. Join several networks with `xr.concat(datasets, "seed")`.
+        dimensions. Combine several networks with `xr.concat(datasets, "seed")`.
 
     Raises:
         ValueError: an unknown module or view, no batch, batches that call the modules differently, or
             outputs that do not fit or are too wide (see `Moments`).
-        TypeError: no network, or batches that hold something else than tensors or do not suit the model.
+        TypeError: not a network, or batches that hold anything but tensors or do not suit the model.
 
     Warns:
-        UserWarning: fewer rows than a module has features; the sample limits its rank then.
+        UserWarning: fewer rows than a module has features: the sample then limits its rank.
     """
     checks.instance("model", model, nn.Module)
     if any(x.is_meta for x in (*model.parameters(), *model.buffers())):
@@ -82,7 +82,7 @@ def observe(
             rows = arrange(name, _tensor_of(name, output), batch)
             rows = checks.tensor(f"the view of module {name!r}", rows)
             rows = rows.cpu() if rows.device.type == "mps" else rows  # MPS has no float64
-            # A copy: what comes later in the network may write into its output.
+            # A copy: later modules may write into this output.
             calls.append((name, rows.to(torch.float64, copy=True)))
 
         return keep
@@ -119,7 +119,7 @@ def observe(
 
 
 def _named(model: nn.Module, modules: Sequence[str]) -> dict[str, nn.Module]:
-    # {name: module} of those asked for. torch.compile wraps modules, which puts `_orig_mod` into names.
+    # {name: module} of those asked for. torch.compile puts `_orig_mod` into the names of modules it wraps.
     every = model.named_modules(remove_duplicate=False)
     known = {name.replace("_orig_mod.", ""): module for name, module in every if name}
     found: dict[str, nn.Module] = {}
@@ -136,10 +136,11 @@ def _named(model: nn.Module, modules: Sequence[str]) -> dict[str, nn.Module]:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    # Compiled code calls no hooks, and fused attention makes padded batches nested tensors: both are off.
+    # Compiled code calls no hooks, and fused attention turns padded batches into nested tensors: both are
+    # switched off.
     training = {module: module.training for module in model.modules()}
     fused = torch.backends.mha.get_fastpath_enabled()
-    compiled = "torch._dynamo" in sys.modules  # nothing is without it, and to import it takes a second
+    compiled = "torch._dynamo" in sys.modules  # needed to compile anything, and slow to import
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     try:
         model.eval()
@@ -148,7 +149,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        for module, flag in training.items():  # each its own: a part may have been frozen
+        for module, flag in training.items():  # one by one: some may have been frozen
             module.training = flag
 
 
@@ -217,7 +218,7 @@ def _arranged(name: str, x: Tensor, view: str) -> Tensor:
 
 
 def _by_depth(calls: list[tuple[str, Tensor]], names: list[str]) -> dict[str, Tensor]:
-    # {label: rows} of calls [(name, rows)], in the order of names if each is called once, else of calls.
+    # {label: rows} of calls [(name, rows)], in the order of names if each is called once, else of the calls.
     counts = Counter(name for name, _ in calls)
     if missing := [name for name in names if name not in counts]:
         advice = "name ones that the model's forward pass uses"

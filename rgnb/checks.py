@@ -1,4 +1,4 @@
-"""Checks of what a caller passes in: one clear error, before any long work starts."""
+"""Checks of what a caller passes in: one clear error before any long work starts."""
 
 import difflib
 import math
@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-if TYPE_CHECKING:  # imported where they are needed: the command line checks arguments without them
+if TYPE_CHECKING:  # imported where needed: the command line checks arguments without them
     import numpy as np
     import torch
 
@@ -31,11 +31,11 @@ class BadType(BadInput, TypeError):
 
 
 class Failed(RuntimeError):
-    """Work that could not be done, for a reason that the message gives in full: no traceback adds to it."""
+    """Work that could not be done; the message says why in full, and a traceback would add nothing."""
 
 
 def instance(name: str, value: object, kind: type[T], where: str = "") -> T:
-    """Return `value` if it is of this class; else a TypeError that says what it is and `where` to get one."""
+    """Return `value`. TypeError if it is not of this class, with its own and `where` to get one."""
     if not isinstance(value, kind):
         wanted = f"{kind.__module__.partition('.')[0]} {kind.__name__}"
         raise BadType(f"{name} must be a {wanted}, got {type(value).__name__}{where and f'; {where}'}")
@@ -43,7 +43,7 @@ def instance(name: str, value: object, kind: type[T], where: str = "") -> T:
 
 
 def path(name: str, value: str | os.PathLike) -> Path:
-    """Return `value` as a Path. TypeError if it is none, ValueError if no file can have such a name."""
+    """Return `value` as a Path. TypeError if it is not a path, ValueError if no file can be named so."""
     if not isinstance(value, str | os.PathLike) or value == "":
         raise BadType(f"{name} must be a path, got {value!r}")
     if "\0" in str(os.fspath(value)):
@@ -52,7 +52,7 @@ def path(name: str, value: str | os.PathLike) -> Path:
 
 
 def integer(name: str, value: object, minimum: int, maximum: int = 2**63 - 1) -> int:
-    """Return `value` as an int. TypeError if it is no integer, ValueError if it is out of range."""
+    """Return `value` as an int. TypeError if it is not an integer, ValueError if it is out of range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise BadType(f"{name} must be an integer, got {value!r}; pass a whole number >= {minimum}")
     found = int(value)
@@ -64,7 +64,7 @@ def integer(name: str, value: object, minimum: int, maximum: int = 2**63 - 1) ->
 
 
 def number(name: str, value: object, above: float = -math.inf) -> float:
-    """Return `value` as a float. TypeError if it is no number, ValueError unless finite and > `above`."""
+    """Return `value` as a float. TypeError if it is not a number, ValueError unless finite and > `above`."""
     wanted = "finite" if above == -math.inf else f"finite and greater than {above:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise BadType(f"{name} must be a number, got {value!r}; pass one that is {wanted}")
@@ -78,7 +78,7 @@ def number(name: str, value: object, above: float = -math.inf) -> float:
 
 
 def positive(name: str, value: object) -> float:
-    """Return `value` as a float. TypeError if it is no real number, ValueError unless finite and > 0."""
+    """Return `value` as a float. TypeError if it is not a number, ValueError unless finite and > 0."""
     return number(name, value, above=0)
 
 
@@ -91,7 +91,7 @@ def fraction(name: str, value: object) -> float:
 
 
 def sequence(name: str, values: Any, minimum: int = 1) -> tuple:
-    """Return `values` as a tuple. TypeError if it is no sequence, ValueError if shorter than `minimum`."""
+    """Return `values` as a tuple. TypeError if not a sequence, ValueError if shorter than `minimum`."""
     scalar = isinstance(values, str | bytes | dict) or getattr(values, "ndim", 1) == 0
     if scalar or not hasattr(values, "__iter__"):
         raise BadType(f"{name} must be a sequence, got {values!r}; pass a list such as [{values!r}]")
@@ -104,9 +104,11 @@ def sequence(name: str, values: Any, minimum: int = 1) -> tuple:
 
 
 def choice(name: str, value: T, options: Iterable) -> T:
-    """Return `value` if it is one of `options`; else a ValueError that names the closest."""
+    """Return `value`. ValueError that names the closest option if it is none of `options`."""
     options = list(options)
-    several = getattr(value, "ndim", 0) or not isinstance(value, Hashable)  # an array or a list equals none
+    several = getattr(value, "ndim", 0) or not isinstance(
+        value, Hashable
+    )  # an array or a list is never one of them
     if several or value not in options:
         named = [str(option) for option in options]
         close = difflib.get_close_matches(str(value), named, n=1)
@@ -156,10 +158,10 @@ def _dense(name: str, x: "torch.Tensor") -> None:
 
 
 def tensor(name: str, values: Any) -> "torch.Tensor":
-    """Return `values` as a dense tensor of real numbers; one that is such a tensor already, as it is.
+    """Return `values` as a dense tensor of real numbers; such a tensor itself is returned unchanged.
 
     Raises:
-        TypeError: something else, or a sparse, nested or quantized tensor, or one on the meta device.
+        TypeError: anything else; or a sparse, nested or quantized tensor, or one on the meta device.
         ValueError: a masked array with masked entries.
     """
     import numpy as np
@@ -230,7 +232,7 @@ def paired(check: Callable[[str, Any], Any], **values: Any) -> list:
     return found
 
 
-WORDS = ("family", "mixing", "scheme")  # variables that hold labels of a sweep's rows
+WORDS = ("family", "mixing", "scheme")  # labels of a sweep's rows that are text
 CHOSEN_BY = "state view centring spectrum correlation_length target direction perturbation scale".split()
 
 
@@ -265,7 +267,7 @@ def results(name: str, ds: object, **variables: str) -> None:
 
 
 def complete(name: str, values: Any) -> Any:
-    """Return `values`, a DataArray chosen from results `name`; ValueError that says where one is NaN."""
+    """Return `values`, a DataArray chosen from results `name`. ValueError that says where one is NaN."""
     import numpy as np
 
     missing = values.isnull().values

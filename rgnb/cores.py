@@ -23,7 +23,7 @@ def available() -> int:
 def workers(tasks: int) -> Iterator[Callable]:
     """A `map` that runs up to `tasks` calls side by side, each with its share of torch's threads.
 
-    Worth it for calls that use one core however many there are, such as torch's decompositions of many
+    Worthwhile for calls that use a single core whatever there is, such as torch's decompositions of many
     small matrices.
     """
     import torch  # here, so that cores can be counted without it

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: moved into place when written, checked when read, or set aside."""
+"""Files that are either whole or absent: moved into place once written, set aside if damaged."""
 
 import errno
 import hashlib
@@ -55,7 +55,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield partial
         with open(partial, "rb") as file:
-            os.fsync(file.fileno())  # before the name is: a power cut must not leave an empty file under it
+            os.fsync(
+                file.fileno()
+            )  # before it is renamed: a power cut must not leave an empty file under its name
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # netCDF has its own
         advice = "make space, or choose another folder, and run again: what was stored before is whole"
@@ -82,7 +84,7 @@ READING: dict[Any, str] = {  # what to do about an error in reading a file
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Note on an error in reading a file that the file was left as it is, and what to do."""
+    """Add to an error in reading a file that the file was left as it is, and what to do."""
     try:
         yield
     except (OSError, MemoryError, ImportError) as error:
@@ -121,14 +123,12 @@ def set_aside(path: str | Path, why: str) -> None:
 
 
 def digest(arrays: Mapping[str, Any]) -> str:
-    """SHA-256 of named arrays of numbers or strings: {name: array} -> hex digits."""
+    """SHA-256 of named arrays of numbers: {name: array} -> hex digits."""
     import numpy as np
 
     found = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         array = np.asarray(array)
-        numbers = array.dtype.kind in "biuf"
-        found.update(json.dumps([name, array.shape, array.dtype.str if numbers else "text"]).encode())
-        text = None if numbers else json.dumps(array.tolist(), default=str).encode()
-        found.update(np.ascontiguousarray(array).data if text is None else text)
+        found.update(json.dumps([name, array.shape, array.dtype.str]).encode())
+        found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()

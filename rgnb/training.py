@@ -1,9 +1,8 @@
 """Train the members (seeds) of one setting together: fresh sequences every step, Adam, checkpoints.
 
-What a member sees depends on its own seed and the step alone: the tokens of block k of seed s come from
-a generator seeded with (s, k). So a run resumes from its weights and the step number, and the members
-beside it change a result only through rounding: that of batched products, or of products shared out among
-threads.
+What a member sees depends only on its seed and the step: the tokens of block k of seed s come from a
+generator seeded with (s, k). So a run resumes from its weights and the step number, and the other members
+change a result only through rounding, in batched products or in products split among threads.
 """
 
 import math
@@ -33,12 +32,12 @@ SAVE_SECONDS = 60  # how often a running training writes its checkpoint
 
 
 def added(default: Any) -> Any:
-    """A field that came later: results stored before it are found as long as it has its default."""
+    """A field added later: results stored before it are still found while it has its default."""
     return field(default=default, metadata={"added": True})
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A configuration as plain data, as it enters a result's key: without `added` fields at their default."""
+    """A configuration as the plain data of a result's key: without `added` fields at their default."""
     found = {}
     for f in fields(config):
         value = getattr(config, f.name)
@@ -60,7 +59,7 @@ class TrainConfig:
     snapshots: tuple[int, ...] = (100, 300, 1000, 3000)
     schedule: str = added("constant")  # of the learning rate, see `learning_rate_at`
     weight_decay: float = added(0.0)  # decoupled (AdamW), of weight matrices, not of biases or LayerNorms
-    # "expected": the exact expected gradient, without mixing alone; `batch` then has no effect.
+    # "expected": the exact expected gradient, possible only without mixing; `batch` then has no effect.
     gradient: str = added("sampled")
 
     def __post_init__(self) -> None:
@@ -112,13 +111,13 @@ def masked_loss(logits: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
 
 
 def mixed_loss(model: ResidualMLP, inputs: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
-    """`masked_loss` of a stack with `mixing="tokens"`, its last channel MLP run at selected positions alone.
+    """`masked_loss` of a stack with `mixing="tokens"`, its last channel MLP run only at selected positions.
 
     Args:
         model: stack; inputs, tokens, selected: (members, batch, length).
     """
     flat = selected.flatten(1)
-    # Members differ in how many they selected: shorter lists are filled up with positions that do not count.
+    # Members selected different numbers: shorter lists are padded with positions that do not count.
     keep = flat.byte().sort(dim=1, descending=True, stable=True).indices[:, : flat.sum(1).max().clamp(min=1)]
     kept = (x.flatten(1).gather(1, keep).unsqueeze(1) for x in (tokens, selected))
     return masked_loss(model(inputs, keep), *kept)
@@ -150,83 +149,74 @@ def _count_loss(model: ResidualMLP, counts: Tensor) -> Tensor:
     return (counts * nll).sum((-1, -2)) / counts.sum((-1, -2)).clamp(min=1)
 
 
-def _batches(
-    chain: MarkovChain, config: TrainConfig, stack: ResidualMLP, block: int, device: torch.device
-) -> list[tuple[Tensor, ...]]:
-    # What the loss of each step of a block is taken from: BLOCK tuples of tokens, inputs, selected, each
-    # (members, batch, length), or of expected counts.
-    if config.gradient == "expected":
-        counts = expected_counts(chain, config.scheme).to(device, torch.float32)
-        return [(counts.expand(len(stack.seeds), -1, -1),)] * BLOCK
-    drawn = []
-    source = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64 to sample with
-    for seed in stack.seeds:
-        g = generator(seed, 1, block, device=source)
-        tokens = chain.sample(BLOCK * config.batch, stack.config.length, g)
-        drawn.append((tokens, *corrupt(tokens, chain.n_states, config.rate, config.scheme, g)))
-    members = (torch.stack(x).unflatten(1, (BLOCK, config.batch)) for x in zip(*drawn, strict=True))
-    return list(zip(*(x.transpose(0, 1).to(device) for x in members), strict=True))
-
-
 class Diverged(FloatingPointError):
-    """The loss of some seeds is not finite; the others were trained to the end and kept."""
+    """The loss of some seeds is not finite; the others were trained to the end and stored."""
 
     def __init__(self, message: str, seeds: Sequence[int]):
         super().__init__(message)
         self.seeds = tuple(seeds)
 
 
-def check_gradient(model_config: ModelConfig, train_config: TrainConfig) -> None:
-    """ValueError where the exact expected gradient is asked for, but has no closed form for the network."""
-    if train_config.gradient == "expected" and model_config.mixing != "none":
-        raise checks.BadValue(
-            f'gradient "expected" is exact without mixing alone, got mixing {model_config.mixing!r}; '
-            'use mixing="none" or gradient="sampled"'
-        )
+@dataclass(frozen=True)
+class Run:
+    """What is trained, apart from the seeds: the network, its training, the chain that it learns; and where.
+
+    Args:
+        model: the network, with as many states as the chain.
+        training: corruption, optimiser and steps.
+        chain: which sequences are drawn from.
+        device: see `resolve_device`; results are found whatever it is.
+
+    Raises:
+        ValueError: these do not fit together, or the device is not on this machine.
+    """
+
+    model: ModelConfig
+    training: TrainConfig
+    chain: MarkovChain
+    device: str | torch.device = "auto"
+
+    def __post_init__(self) -> None:
+        sizes = checks.instance("model", self.model, ModelConfig)
+        how = checks.instance("training", self.training, TrainConfig)
+        n = checks.instance("chain", self.chain, MarkovChain, "make one of rgnb.chains").n_states
+        if n != sizes.n_states:
+            theirs = f"the model {sizes.n_states}"
+            raise checks.BadValue(f"the chain has {n} states, {theirs}; make them equal")
+        if how.gradient == "expected" and sizes.mixing != "none":
+            raise checks.BadValue(
+                f'gradient "expected" is exact without mixing alone, got mixing {sizes.mixing!r}; '
+                'use mixing="none" or gradient="sampled"'
+            )
+        object.__setattr__(self, "device", resolve_device(self.device))
 
 
 def train(
-    model_config: ModelConfig,
-    train_config: TrainConfig,
-    chain: MarkovChain,
-    seeds: Sequence[int],
-    folder: str | Path,
-    device: str | torch.device = "auto",
-    progress: bool = True,
+    run: Run, seeds: Sequence[int], folder: str | Path, progress: bool = True
 ) -> dict[int, Mapping[int, Mapping[str, Tensor]]]:
     """Train one network per seed, together, and keep each member's weights in `folder/seed-<seed>/`.
 
-    Goes on from the last checkpoint, to the same result bit by bit on the same CPU. Snapshots are safetensors
-    files `step-<step>.safetensors` that hold `weight.<parameter>`, `history` (the training loss in nats,
-    averaged over each block of 50 steps) and `seconds` (wall time so far, shared out among the members
-    trained together).
+    One network of the paper profile: `train(Run(ModelConfig(), TrainConfig(), chain), [0], "weights")` with
+    `chain = chains.hierarchical(16, 7.0)`. Training resumes from the last checkpoint, with the same result
+    bit for bit on the same CPU. Snapshots are safetensors files `step-<step>.safetensors` that hold
+    `weight.<parameter>`, `history` (the training loss in nats, averaged over each block of 50 steps) and
+    `seconds` (wall time so far, divided among the members trained together).
 
     Args:
-        model_config: ModelConfig; train_config: TrainConfig; chain: MarkovChain with config.n_states states.
-        seeds: sequence of ints; folder: path for weights; device: see `resolve_device`.
-        progress: show a bar.
+        run: Run; seeds: sequence of ints; folder: path for weights; progress: show a bar.
 
     Returns:
         {seed: {step: tensors of the snapshot, by name}}.
 
     Raises:
-        ValueError: chain and model disagree on the number of states.
         FloatingPointError: the loss of some seeds is not finite (a `Diverged` that names them); the others
             are trained and kept.
         OSError: a checkpoint cannot be written.
     """
-    checks.instance("model_config", model_config, ModelConfig)
-    checks.instance("train_config", train_config, TrainConfig)
-    n = checks.instance("chain", chain, MarkovChain, "make one of rgnb.chains").n_states
-    if n != model_config.n_states:
-        theirs = f"the model {model_config.n_states}"
-        raise checks.BadValue(f"the chain has {n} states, {theirs}; make them equal")
-    check_gradient(model_config, train_config)
-    run = _Run(model_config, train_config, chain, resolve_device(device))
-    folder = checks.path("folder", folder)
+    how, folder = checks.instance("run", run, Run).training, checks.path("folder", folder)
     seeds = [checks.integer("seeds", seed, 0) for seed in checks.sequence("seeds", seeds)]
-    steps = sorted({*(s for s in train_config.snapshots if s < train_config.steps), train_config.steps})
-    checkpoints = Checkpoints(folder, run.setting(), seeds, steps)
+    steps = sorted({*(s for s in how.snapshots if s < how.steps), how.steps})
+    checkpoints = Checkpoints(folder, _setting(run), seeds, steps)
 
     diverged: dict[int, int] = {}
     for group in checkpoints.groups(BLOCK):
@@ -236,53 +226,65 @@ def train(
         lost = [
             f"of seed {s} between steps {step} and {step + BLOCK}" for s, step in sorted(diverged.items())
         ]
-        advice = f"use a learning_rate below {train_config.learning_rate:g}"
+        advice = f"use a learning_rate below {how.learning_rate:g}"
         raise Diverged(f"the loss {' and '.join(lost)} is not finite; {advice}", list(diverged))
     return checkpoints.snapshots()
 
 
-@dataclass(frozen=True)
-class _Run:
-    # What the members of one training share.
-    model: ModelConfig
-    config: TrainConfig
-    chain: MarkovChain
-    device: torch.device
-
-    def setting(self) -> dict[str, Any]:
-        # What decides a member's weights beside its seed.
-        # A longer training goes on from a shorter one; with a schedule it is another one from the start.
-        left_out = ("steps", "snapshots") if self.config.schedule == "constant" else ("snapshots",)
-        return {
-            "chain": self.chain.transition_matrix.tolist(),
-            "model": plain(self.model),
-            "train": {k: v for k, v in plain(self.config).items() if k not in left_out},
-        }
-
-    def parts(self, seeds: Sequence[int]) -> list[Part]:
-        # A CPU is fastest at single networks, one per core, once their products are large enough; a GPU, and
-        # small products, want all members in one batched operation.
-        apart = self.device.type == "cpu" and self.model.mixing == "tokens" and self.model.width >= 48
-        split = [[seed] for seed in seeds] if apart else [seeds]
-        stacks = [ResidualMLP(self.model, part).to(self.device) for part in split]
-        return [Part(stack, _optimizer(stack, self.config, self.device)) for stack in stacks]
+def _setting(run: Run) -> dict[str, Any]:
+    # What decides a member's weights beside its seed.
+    # A longer training goes on from a shorter one; with a schedule it is another one from the start.
+    left_out = ("steps", "snapshots") if run.training.schedule == "constant" else ("snapshots",)
+    return {
+        "chain": run.chain.transition_matrix.tolist(),
+        "model": plain(run.model),
+        "train": {k: v for k, v in plain(run.training).items() if k not in left_out},
+    }
 
 
-def _optimizer(stack: ResidualMLP, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    # Adam where nothing decays.
+def _parts(run: Run, seeds: Sequence[int]) -> list[Part]:
+    # A CPU is fastest with single networks, one per core, once their products are large enough; a GPU, or a
+    # CPU at small products, with all members in one batched operation.
+    on_cpu = torch.device(run.device).type == "cpu"
+    apart = on_cpu and run.model.mixing == "tokens" and run.model.width >= 48
+    split = [[seed] for seed in seeds] if apart else [seeds]
+    stacks = [ResidualMLP(run.model, part).to(run.device) for part in split]
+    return [Part(stack, _optimizer(stack, run.training)) for stack in stacks]
+
+
+def _optimizer(stack: ResidualMLP, config: TrainConfig) -> torch.optim.Optimizer:
+    # Without weight decay this is Adam.
     named = dict(stack.named_parameters())
     matrices = [name for name in named if name.endswith("weight") and "norm" not in name]
     groups = [
         {"params": [named[name] for name in matrices], "weight_decay": config.weight_decay},
         {"params": [p for name, p in named.items() if name not in matrices], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=device.type != "mps")
+    fused = next(stack.parameters()).device.type != "mps"
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+
+
+def _batches(run: Run, stack: ResidualMLP, block: int) -> list[tuple[Tensor, ...]]:
+    # What each step of a block computes its loss from: BLOCK tuples of tokens, inputs, selected, each
+    # (members, batch, length), or of expected counts.
+    config, device = run.training, torch.device(run.device)
+    if config.gradient == "expected":
+        counts = expected_counts(run.chain, config.scheme).to(device, torch.float32)
+        return [(counts.expand(len(stack.seeds), -1, -1),)] * BLOCK
+    drawn = []
+    source = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64 to sample with
+    for seed in stack.seeds:
+        g = generator(seed, 1, block, device=source)
+        tokens = run.chain.sample(BLOCK * config.batch, run.model.length, g)
+        drawn.append((tokens, *corrupt(tokens, run.chain.n_states, config.rate, config.scheme, g)))
+    members = (torch.stack(x).unflatten(1, (BLOCK, config.batch)) for x in zip(*drawn, strict=True))
+    return list(zip(*(x.transpose(0, 1).to(device) for x in members), strict=True))
 
 
 def _step(
     stack: ResidualMLP, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, batch: tuple
 ) -> Tensor:
-    # One step of a stack, numbered from 0; its members' losses before it.
+    # Takes one step of a stack, numbered from 0; returns its members' losses before it.
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate_at(step)
     optimizer.zero_grad()
@@ -296,20 +298,19 @@ def _step(
     return loss.detach()
 
 
-def _block(part: Part, run: _Run, block: int) -> Tensor:
-    # One block of steps of a stack; its members' mean losses.
-    batches = _batches(run.chain, run.config, part.stack, block, run.device)
-    steps = range(block * BLOCK, (block + 1) * BLOCK)
-    losses = [_step(*part, run.config, step, batch) for step, batch in zip(steps, batches, strict=True)]
+def _block(part: Part, run: Run, block: int) -> Tensor:
+    # Takes one block of steps of a stack; returns its members' mean losses.
+    steps = enumerate(_batches(run, part.stack, block), start=block * BLOCK)
+    losses = [_step(*part, run.training, step, batch) for step, batch in steps]
     return (sum(losses[1:], losses[0]) / BLOCK).cpu()
 
 
-def _train_group(run: _Run, group: Group, checkpoints: Checkpoints, show: bool) -> dict[int, int]:
-    # Returns {seed: step after which its loss was not finite}; the others' snapshots are stored.
-    from tqdm import tqdm  # needed for training alone
+def _train_group(run: Run, group: Group, checkpoints: Checkpoints, show: bool) -> dict[int, int]:
+    # Returns {seed: step after which its loss was not finite}; the snapshots of the others are stored.
+    from tqdm import tqdm  # needed only for training
 
-    seeds, done, last = group.seeds, group.done, run.config.steps
-    progress = Progress(run.parts(seeds), seeds, torch.zeros(0, len(seeds)))
+    seeds, done, last = group.seeds, group.done, run.training.steps
+    progress = Progress(_parts(run, seeds), seeds, torch.zeros(0, len(seeds)))
     diverged: dict[int, int] = {}
 
     def keep(step: int) -> None:
@@ -347,20 +348,13 @@ def _train_group(run: _Run, group: Group, checkpoints: Checkpoints, show: bool) 
     return diverged
 
 
-def seconds_a_step(
-    model_config: ModelConfig,
-    train_config: TrainConfig,
-    chain: MarkovChain,
-    seeds: Sequence[int],
-    device: str | torch.device = "auto",
-) -> float:
-    """Wall time of one training step of these members together (seconds): the mean of a few, timed now."""
-    run = _Run(model_config, train_config, chain, resolve_device(device))
-    parts = run.parts(seeds)
-    batches = [_batches(chain, train_config, part.stack, 0, run.device) for part in parts]
+def seconds_a_step(run: Run, seeds: Sequence[int]) -> float:
+    """Seconds that one training step of these members takes together: the mean of a few, timed now."""
+    parts = _parts(run, seeds)
+    batches = [_batches(run, part.stack, 0) for part in parts]
 
     def steps(k: int) -> None:
-        for loss in each(lambda i: _step(*parts[i], train_config, k, batches[i][k]), range(len(parts))):
+        for loss in each(lambda i: _step(*parts[i], run.training, k, batches[i][k]), range(len(parts))):
             loss.sum().item()  # waits for the device
 
     with cores.workers(len(parts)) as each:

@@ -40,7 +40,7 @@ def box(claims: dict[str, Claim], statistic: str, name: str) -> Markdown:
 
 
 def rule_table(claims: dict[str, Claim]) -> pd.DataFrame:
-    """Every condition of a rule and whether it holds: {title: Claim of one question} -> a column per title."""
+    """Every condition of a rule and whether it holds: {title: Claim}, of one question, a column each."""
     _check("claims", claims, Claim)
     columns = {title: pd.Series(_cells(claim)) for title, claim in claims.items()}
     return pd.DataFrame(columns).rename_axis(["definition", "quantity", "needed"])

@@ -11,7 +11,7 @@ import time
 from rgnb import checks
 from rgnb.press import notebooks
 
-REPRODUCED = "reproduced.json"  # in a folder that a book is made again in: what it gave
+REPRODUCED = "reproduced.json"  # where a book that is made again keeps what it gave, in its folder
 
 
 def _list(args):
@@ -132,7 +132,7 @@ def _train(args):
 
 
 def _value(text):
-    # A number, a list, True or False as Python writes them; anything else is text.
+    # A number, a list, True or False as written in Python; anything else is text.
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -189,7 +189,7 @@ def _parser():
 def main(arguments: list[str] | None = None) -> int:
     """Entry point. Exit status 0; 1 where a notebook or the build fails; 2 for bad input; 130 when stopped.
 
-    What is none of these is a fault: it is raised, with its traceback.
+    Anything else is a fault and is raised, with its traceback.
     """
     args = _parser().parse_args(arguments)
     try:

@@ -311,7 +311,15 @@ def paths(panels: dict[str, dict[str, tuple[ArrayLike, ArrayLike]]], xlabel: str
         for (label, (x, y)), marker in zip(curves.items(), "osD^vPX", strict=False):
             style = {"color": colors[label], "lw": 1, "alpha": 0.8}
             ax.plot(x, y, **style)
-            ax.plot(x[-1], y[-1], marker=marker, ls="", ms=5, label=label, color=colors[label])
+            ax.plot(
+                np.asarray(x)[-1],
+                np.asarray(y)[-1],
+                marker=marker,
+                ls="",
+                ms=5,
+                label=label,
+                color=colors[label],
+            )
         _say_missing(ax, *(values for curve in curves.values() for values in curve))
         _finish(ax, title, xlabel, "x")
     _label_y(axes, ylabel)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout
-PROFILES = ("quick", "small", "paper")  # of rgnb.study.settings, known here without importing torch
+PROFILES = ("quick", "small", "paper")  # of rgnb.study.settings, here without importing torch
 KINDS: dict[type, str] = {
     int: "an integer", float: "a number", bool: "True or False",
     str: "text", list: "a list", tuple: "a tuple",
@@ -54,7 +54,7 @@ class Parameter:
 
 
 def _like(default, value):
-    # `value` as the type of `default`, where an int is a float, too; entries of a list as the first of its.
+    # `value` in the type of `default`, where an int may be a float; entries of a list in that of its first.
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
@@ -85,8 +85,8 @@ def source(name: str, root: Path | None = None) -> Path:
 
 def parameters(name: str, root: Path | None = None) -> dict[str, Parameter]:
     """The parameters of a notebook, read from its source without running it: {name: Parameter}."""
-    # jupytext and papermill.inspect_notebook could do this, but `rgnb list` and errors in a command's
-    # arguments would wait ten times as long for their imports, and defaults would come as text.
+    # jupytext and papermill.inspect_notebook could do this, but their imports would make `rgnb list` and
+    # errors in a command's arguments wait ten times as long, and defaults would come as text.
     text = source(name, root).read_text(encoding="utf-8")
     cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     code = next((c for c in cells if re.match(r"(---\n)?:?tags:\s*(\[|- )parameters\b", c)), "")
@@ -108,10 +108,10 @@ def parse_parameters(name: str, given: Iterable[tuple[str, str]]) -> dict[str, A
 
 
 def run_path(name: str, values: dict[str, Any], output: str | Path | None = None) -> Path:
-    """Where a run with changed parameters goes: `output`, or a file in book/runs/ named after the run.
+    """Where a run with changed parameters is written: `output`, or a file in book/runs/ named after the run.
 
     Raises:
-        ValueError: something other than an earlier output of the same run is there.
+        ValueError: there is something other than an earlier output of the same run.
     """
     plain = "-".join([name, *(f"{key}={value}" for key, value in sorted(values.items()))])
     slug = re.sub(r"[^\w.+=-]", "_", plain, flags=re.ASCII)[:120]
@@ -126,7 +126,7 @@ def run_path(name: str, values: dict[str, Any], output: str | Path | None = None
     return path
 
 
-SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that stand for them, alone or listed
+SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that give them, alone or in lists
     "profile": ("profile", "second_profile", "own_profile", "sizes"),
     "n_states": ("n_states", "states"),
     "families": ("family", "control", "families"),
@@ -144,14 +144,14 @@ SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that st
 
 
 def check_settings(name: str, values: dict[str, Any]) -> None:
-    """Build the Experiments that its parameters describe, to refuse what none takes before a kernel starts.
+    """Build the Experiments that a notebook's parameters describe, to refuse bad ones before a kernel starts.
 
     Args:
-        name: of a notebook; one that does not import rgnb has no settings.
-        values: {parameter: value} of what is changed.
+        name: of the notebook; one that does not import rgnb has no settings.
+        values: {parameter: value} of those that are changed.
 
     Raises:
-        ValueError: names the parameters that are changed, and says what is wrong.
+        ValueError: names the changed parameters and says what is wrong.
     """
     text = source(name).read_text(encoding="utf-8")
     if not values or not re.search(r"^(from|import) rgnb\b", text, re.MULTILINE):
@@ -161,8 +161,8 @@ def check_settings(name: str, values: dict[str, Any]) -> None:
     defaults = {p.name: p.default for p in parameters(name).values()}
     given = defaults | values
     listed = {n: value if isinstance(value, list) else [value] for n, value in given.items()}
-    # Which chains can be built depends on several fields together; the others stand for themselves, and
-    # what a page has by default stands (0 steps: as the profile says).
+    # Which chains can be built depends on several fields together; the others can be tried one by one.
+    # What a page has by default stands (0 steps: as the profile says).
     together: dict[str, list] = {}
     single: list[dict[str, Any]] = []
     for field, names in SETTINGS.items():
@@ -214,9 +214,9 @@ def execute(
 ) -> None:
     """Execute a notebook with papermill and write it, cleaned, to `output` once every cell has passed.
 
-    Its metadata record when, where, how long and with which parameters it ran. An output that is there
-    already with the same cells is left as it is, record and all. What cells print on stderr, training's
-    progress above all, goes to stderr as it happens.
+    Its metadata record when, where, how long and with which parameters it ran. An existing output with the
+    same cells is left as it is, record and all. What cells print on stderr, mostly the progress of training,
+    goes to stderr as it happens.
 
     Raises:
         ValueError: the output's folder is read-only; nothing is executed then.
@@ -232,7 +232,7 @@ def execute(
     defaults, made = {p.name: p.default for p in parameters(name, root).values()}, _surroundings()
     label = _run_label(name, values)
     try:
-        # The kernel of this environment, not one of the user's; its figures go where it shows them.
+        # The kernel of this environment, not one of the user's, with its own backend for figures.
         with _environment(JUPYTER_PREFER_ENV_PATH="1", MPLBACKEND=None):
             notebook = papermill.execute_notebook(
                 jupytext.read(path), None, values, kernel_name="python3", cwd=path.parent,
@@ -256,7 +256,7 @@ def execute(
 
 @contextmanager
 def _environment(**changes):
-    # Environment variables for a while, None for those that are not to be there.
+    # Environment variables for a while; None removes one.
     before = {name: os.environ.get(name) for name in changes}
 
     def put(values):
@@ -272,7 +272,7 @@ def _environment(**changes):
 
 
 def check_folder(folder: Path) -> None:
-    """See that a folder can be written, before anything is executed for it; a ValueError says what to do."""
+    """Check that a folder can be written before anything is executed for it; a ValueError says what to do."""
     advice = "choose another, or where it is the checkout's, use a copy of the checkout that can be written"
     files.make_writable(folder, "the folder", advice)
 
@@ -280,8 +280,8 @@ def check_folder(folder: Path) -> None:
 def execute_all(chosen: Collection[str], root: Path | None = None) -> Iterator[str]:
     """Execute notebooks, as many at once as there are cores, at most 4; yields each name as it is done.
 
-    Notebooks that need the same networks share the training, see `Experiment.run`. The book's last notebook,
-    the execution record, waits for all others.
+    Notebooks that need the same networks share their training, see `Experiment.run`. The book's last
+    notebook, the execution record, waits for all others.
 
     Args:
         chosen: names of notebooks.
@@ -305,7 +305,7 @@ def execute_all(chosen: Collection[str], root: Path | None = None) -> Iterator[s
 
 
 def _execute_apart(name, root, environment):
-    # In a process of its own: two notebooks cannot share one, and each has to be stopped like a single one.
+    # In a process of its own, since two cannot run in one, and so that each stops like a single one.
     code = "import sys; from rgnb.press import notebooks; notebooks._execute_here(*sys.argv[1:])"
     command = [sys.executable, "-c", code, name, root]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
@@ -315,7 +315,7 @@ def _execute_apart(name, root, environment):
 
 
 def _execute_here(name, root):
-    # What such a process does; it says on stdout why it failed.
+    # What that process does; it says on stdout why it failed.
     root = Path(root)
     try:
         execute(name, executed(name, root), {}, root, progress=False)
@@ -327,7 +327,7 @@ def _execute_here(name, root):
 
 
 class _Live:
-    """Passes a cell's stderr on; on a terminal, a bar that is drawn anew first wipes what its line held."""
+    """Passes a cell's stderr on; on a terminal, a bar clears its line before it is redrawn."""
 
     def write(self, text):
         sys.stderr.write(text.replace("\r", "\r\x1b[K") if sys.stderr.isatty() else text)
@@ -337,7 +337,7 @@ class _Live:
 
 
 def clean(notebook: "NotebookNode") -> None:
-    """Drop, in place, what changes from run to run for no reason: times, paths, versions, ids, progress."""
+    """Remove, in place, what differs between equal runs: times, paths, versions, ids, progress."""
     for key in ("papermill", "jupytext"):
         notebook.metadata.pop(key, None)
     notebook.metadata["language_info"] = {"name": "python"}
@@ -348,7 +348,7 @@ def clean(notebook: "NotebookNode") -> None:
         if cell.cell_type == "code":
             cell.outputs = _merged([o for o in cell.outputs if o.get("name") != "stderr"])
             for output in cell.outputs:
-                # Of a stream "text"; else HTML and plain text, also under the names that glue gives them.
+                # "text" of a stream; else HTML and plain text, also under the names that glue gives them.
                 texts = output.get("data", output)
                 for kind in texts:
                     if kind == "text" or kind.endswith(("text/html", "text/plain")):
@@ -356,7 +356,7 @@ def clean(notebook: "NotebookNode") -> None:
 
 
 def _merged(outputs):
-    # How many messages a cell's prints arrive in is a matter of timing.
+    # In how many messages a cell's output arrives is a matter of timing.
     merged = []
     for output in outputs:
         if merged and output.output_type == merged[-1].output_type == "stream":
@@ -375,7 +375,7 @@ def _steady(text, label):
 
 
 def record(name: str, root: Path | None = None) -> dict[str, Any]:
-    """When, where, how long and with which parameters the book's own output of a notebook was made."""
+    """When, where, in what time and with which parameters the book's own output of a notebook was made."""
     return json.loads(executed(name, root).read_text(encoding="utf-8"))["metadata"]["rgnb"]["record"]
 
 
@@ -440,7 +440,7 @@ def copy_book(into: str | Path, keep: Iterable[str] = ()) -> Path:
 
     Args:
         into: folder.
-        keep: names of the notebooks that are copied as they were executed, too, where `into` has none.
+        keep: names of the notebooks whose executed copies are taken along, where `into` has none.
     """
     into = Path(into).resolve()
     if ROOT.is_relative_to(into) or into.is_relative_to(ROOT / "book"):

@@ -1,4 +1,4 @@
-"""The book as one PDF (extra `pdf`): Sphinx's single page, printed by Chromium by the rules in `rgnb.css`."""
+"""The book as one PDF (extra `pdf`): Sphinx's single page, printed by Chromium as `rgnb.css` says."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ FOOTER = (
 
 
 def installed_browser() -> str | None:
-    """Path of the Chromium or Chrome on this machine, None if there is none."""
+    """Path of Chromium or Chrome on this machine; None if there is none."""
     return next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 
 
@@ -21,7 +21,7 @@ def build(output: Path | None = None) -> Path:
     """Print the book to `_build/pdf/book.pdf` (or another root's) and return its path.
 
     Args:
-        output: folder that gets `_build`, the checkout if None.
+        output: folder that gets `_build`; None: the checkout.
 
     Raises:
         RuntimeError: there is no Chromium, or the build failed.

@@ -61,7 +61,7 @@ def results_table(results: str | Path | None = None) -> pd.DataFrame:
 
 
 def rules_table(results: str | Path | None = None) -> pd.DataFrame:
-    """Which rules stored files name: one line per version, with its number of files, commits and dates.
+    """Which rules stored files name: one line per version, with the files' number, commits and dates.
 
     Args:
         results: folder of results, as in `Experiment.run`.
@@ -79,7 +79,7 @@ def rules_table(results: str | Path | None = None) -> pd.DataFrame:
 
 
 def provenances(path: Path) -> list[dict]:
-    """Where and with what each entry of a stored file was made: list of records."""
+    """Where and with what each entry of a stored file was made, as a list of records."""
     with Dataset(path) as file:
         many = "provenance" in file.variables
         return [json.loads(text) for text in (file["provenance"][:] if many else [file.provenance])]
@@ -88,8 +88,8 @@ def provenances(path: Path) -> list[dict]:
 def hours_table(files: pd.DataFrame) -> pd.DataFrame:
     """Core hours by kind of result, the longest first, from the output of `results_table`.
 
-    The analyses of `rgnb.study.probes` measure networks that are counted among the single ones: their
-    training counts as 0.
+    Analyses such as those of `rgnb.study.probes` measure networks that are counted among the single ones:
+    their training counts as 0.
     """
     hours = files[list(SECONDS)].apply(pd.to_numeric).fillna(0) / 3600
     hours.columns = [name.replace("seconds", "hours") for name in SECONDS]
@@ -101,14 +101,14 @@ def hours_table(files: pd.DataFrame) -> pd.DataFrame:
 
 
 def deviations(again: str | Path, results: str | Path | None = None) -> pd.DataFrame:
-    """How far results that were made again are from the stored ones of the same name.
+    """How far results that were made again lie from the stored ones of the same name.
 
     Args:
         again, results: folders of results; None: as in `Experiment.run`.
 
     Returns:
-        DataFrame, one line per variable: in how many files it was compared, its largest absolute difference,
-        infinite where only one of the two has a value, and its largest size.
+        DataFrame, one line per variable: the number of files compared, its largest absolute difference
+        (infinite where only one of the two has a value) and its largest size.
     """
     lines: dict[str, tuple[int, float, float]] = {}
     for path in sorted(results_folder(again).glob("*.nc")):
@@ -126,7 +126,7 @@ def deviations(again: str | Path, results: str | Path | None = None) -> pd.DataF
 
 
 def reproduction(names: list[str], root: Path, again: Path) -> dict:
-    """What a book made again gave beside this checkout's own, as plain data (JSON).
+    """What a book that was made again gave, beside this checkout's own: plain data (JSON).
 
     Args:
         names: of the notebooks that were executed again.

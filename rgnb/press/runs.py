@@ -1,4 +1,4 @@
-"""A reader's own runs as a book: the pages of the book with those runs before them, marked as theirs."""
+"""A reader's own runs as a book: those runs, marked as the reader's, before the pages of the book."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
     """Build `build/runs/_build/html` from all runs in book/runs and in `outputs`, no other notebooks.
 
     Returns:
-        {path of each run: path of its HTML page}; nothing is built where there is no run.
+        {path of each run: path of its HTML page}; without a run, nothing is built.
 
     Raises:
         RuntimeError: the build failed, see `notebooks.build_html`.
@@ -33,7 +33,7 @@ def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
     into = notebooks.copy_book(root / "build" / "runs", notebooks.names())
     pages, chapters = {}, []
     for path, notebook in found.items():
-        # Among the executed notebooks its links lead to the same pages as theirs.
+        # Beside the executed notebooks its links lead to the same pages as theirs.
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
         page = f"run-{notebook.metadata['rgnb']['notebook']}-{digest}"
         title = mark(notebook, page)
@@ -51,7 +51,7 @@ def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
 
 
 def mark(notebook: nbformat.NotebookNode, page: str) -> str:
-    """Say, in place, on a run's page whose it is; make its figures' names its own. Returns its title."""
+    """Mark a run's page, in place, as the reader's, and make its figures' names unique. Returns its title."""
     made = notebook.metadata["rgnb"]
     name, changed = made["notebook"], made["parameters"]
     values = [f"{key} = {value!r}" for key, value in changed.items()] or ["# the book's own parameters"]

@@ -16,7 +16,7 @@ def _link_repository(app, config):
 
 
 def _draw_front(app):
-    # Taken from the page it belongs to at every build, so that the front page cannot show another.
+    # Taken from its page at every build, so that the front page cannot show another one.
     notebook, name = FRONT
     cells = json.loads(Path(app.srcdir, "executed", f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     (cell,) = (c for c in cells if c["metadata"].get("mystnb", {}).get("figure", {}).get("name") == name)

@@ -1,4 +1,4 @@
-"""The anatomy of a trained network: what each depth carries of each mode, and what the prediction sees of it.
+"""The anatomy of a network: what each depth carries of each mode, and how much of it the prediction sees.
 
 An analysis for `Experiment.run(analysis=anatomy)`, measured right after training, at every snapshot. *Masked
 rows* are the positions that show [MASK], *visible rows* those that show a state.
@@ -96,7 +96,8 @@ def alignment(features: torch.Tensor, weights: torch.Tensor) -> float:
 def couplings(model: ResidualMLP) -> tuple[torch.Tensor, torch.Tensor]:
     """How the token MLP of each block couples positions: up- times down-projection, by its diagonals.
 
-    The MLP linearised at 0, without the slope of its GELU there; entry (i, j) is what position i adds to j.
+    This is the MLP linearised at 0, without the slope of its GELU there; entry (i, j) is what position i adds
+    to position j.
 
     Returns:
         (mean, elsewhere): (blocks, 2 OFFSETS + 1) means over entries with j - i = -OFFSETS ... OFFSETS,
@@ -138,7 +139,7 @@ def absolute_growth(model: ResidualMLP, inputs: torch.Tensor, g: torch.Generator
 
 @torch.no_grad()
 def _readout(model: ResidualMLP, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    # Centred logits and the final LayerNorm's output of rows (n, width); in float64 equal rows stay equal.
+    # Centred logits and final LayerNorm of rows (n, width); in float64, so that equal rows stay equal.
     gain, shift = (p[0, 0, 0].double() for p in (model.final_norm.weight, model.final_norm.bias))
     normed = torch.nn.functional.layer_norm(x.double(), x.shape[-1:]) * gain + shift
     logits = normed @ model.head.weight[0].double() + model.head.bias[0].double()

@@ -18,10 +18,7 @@ from rgnb.study.sweep import settled
 def computed(
     scheduler: str, waiting: dict[Setting, list[int]], store: Store, device: torch.device
 ) -> Iterator[tuple[Setting, list[int], str | None]]:
-    """Compute settings on a cluster; yields (setting, seeds, error or None) as each is done.
-
-    Workers write to the same folder where they see it; else to their own ($RGNB_RESULTS there), and what they
-    computed is sent back and stored here.
+    """Compute settings on a cluster; yields (setting, seeds, error or None) as each is done; see `sweep`.
 
     Args:
         scheduler: its address.
@@ -56,7 +53,7 @@ def computed(
 
 
 def _collected(future: Future, folder: Path) -> str | None:
-    # The error of a setting, None where there is none; its results are in the folder then.
+    # The error of a setting, or None: its results are in the folder then.
     fault = future.exception()
     if isinstance(fault, OSError):
         raise fault
@@ -75,8 +72,8 @@ def _collected(future: Future, folder: Path) -> str | None:
 def _settled_there(
     setting: Setting, seeds: list[int], store: Store, token: Path, device: torch.device
 ) -> tuple[str | None, dict[str, bytes]]:
-    # On a worker: the error, and the results by file name where the asking side's folder is not seen.
-    torch.set_num_threads(1)  # its environment may say otherwise, but every core has a worker of its own
+    # On a worker: the error, and {file name: content} of the results unless it sees the asking side's folder.
+    torch.set_num_threads(1)  # whatever its environment says: every core has a worker of its own
     if token.exists():
         return settled(setting, seeds, store, device), {}
     store = replace(store, folder=results_folder() / "entries")

@@ -13,10 +13,10 @@ import xarray as xr
 from rgnb import chains, checks
 from rgnb.model import ModelConfig
 from rgnb.randomness import resolve_device
-from rgnb.study.runner import settle
+from rgnb.study.runner import settle, shared
 from rgnb.study.settings import MEASURED_VERSION, PROFILES, RECIPES, Analysis, Setting
 from rgnb.study.store import Store, results_folder
-from rgnb.training import TrainConfig, check_gradient
+from rgnb.training import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Experiment:
     Args:
         families: names in `chains.FAMILIES`.
         correlation_lengths: in steps.
-        own: MarkovChains to use instead of families; they form the family "own", each at its own
+        own: MarkovChains to use instead of families; they form the family "own", each with its own
             correlation length.
         seeds: a number of seeds (0, 1, ...) or the seeds themselves.
         sequences: fresh sequences, of a fixed seed, on which everything is measured.
@@ -67,13 +67,8 @@ class Experiment:
                 raise checks.BadValue(f"{name} must hold at least one value and none twice, got {values}")
         for chain in self.own:
             checks.instance("own", chain, chains.MarkovChain, "wrap a matrix as MarkovChain(P)")
-            if chain.n_states != self.model.n_states:
-                raise checks.BadValue(
-                    f"the chain has {chain.n_states} states, the model {self.model.n_states}; make them equal"
-                )
-        resolve_device(self.device)
-        check_gradient(self.model, self.training)
-        made = [setting.chain.correlation_length for setting in self.settings()]  # a bad chain fails here
+        # What cannot be trained is refused here.
+        made = [setting.run(self.device).chain.correlation_length for setting in self.settings()]
         if self.own and len(set(made)) < len(made):
             raise checks.BadValue(
                 "own chains must differ in correlation length; run equal ones as separate experiments"
@@ -83,7 +78,8 @@ class Experiment:
     def profile(cls, profile: str = "paper", recipe: str | None = None, **changes: Any) -> Experiment:
         """An Experiment from a profile in `PROFILES` with fields changed by name.
 
-        It is trained by a recipe in `RECIPES`, or the profile's own.
+        Args:
+            recipe: in `RECIPES`, how it is trained; None: as the profile says.
         """
         trained = {} if recipe is None else RECIPES[checks.choice("recipe", recipe, RECIPES)]
         changes = PROFILES[checks.choice("profile", profile, PROFILES)] | trained | changes
@@ -108,7 +104,7 @@ class Experiment:
     def missing(
         self, results: str | Path | None = None, analysis: Analysis | None = None
     ) -> list[tuple[Setting, int]]:
-        """The (setting, seed) pairs that are not stored yet; damage to a file shows when it is read."""
+        """The (setting, seed) pairs that are not stored yet; damage to a file shows only when it is read."""
         store = Store(results_folder(results), analysis)
         return [(s, seed) for s in self.settings() for seed in self.seeds if not store.holds(s, seed)]
 
@@ -131,21 +127,17 @@ class Experiment:
             where each entry was made.
 
         Raises:
-            FloatingPointError: training diverged; the other seeds, and what was stored before, stay.
-            OSError: a file cannot be written or read, or a damaged one not be set aside.
+            FloatingPointError: training diverged; the other seeds, and what was stored before, are kept.
+            OSError: a file cannot be written or read, or a damaged one cannot be set aside.
             ValueError: the results folder is read-only and something is missing.
         """
         store, device = Store(results_folder(results), analysis), resolve_device(self.device)
-        found, seen = {}, set()
-        # Processes that run the same settings share the work: each takes one that no other is working on.
-        waiting = self.settings()
-        while waiting:
-            setting = next((s for s in waiting if s not in seen), waiting[0])
-            entries = settle(setting, self.seeds, store, device, progress, wait=setting in seen)
-            seen.add(setting)
-            if entries is not None:
-                waiting.remove(setting)
-                found[setting] = _concat(list(entries.values()), "seed")
+
+        def work(setting: Setting, wait: bool) -> dict[int, xr.Dataset] | None:
+            return settle(setting, self.seeds, store, device, progress, wait)
+
+        done = shared(self.settings(), work)
+        found = {setting: _concat(list(entries.values()), "seed") for setting, entries in done}
         by_family: dict[str, list] = {}
         for setting in self.settings():
             by_family.setdefault(setting.family, []).append(found[setting])

@@ -16,11 +16,11 @@ from rgnb.randomness import generator
 from rgnb.study.settings import Analysis, Setting
 from rgnb.training import BLOCK, load_model
 
-MATRICES = 256  # sequences that the token, masked and sequence views use: rows enough, a fraction of the time
+MATRICES = 256  # sequences that the token, masked and sequence views use: enough rows, in less time
 FLOORS = (1e-6, 1e-3)  # of the log-posteriors whose effective rank counts the relevant modes
 CENTRINGS = ("centred", "uncentred")
 
-Snapshots = Mapping[int, Mapping[str, torch.Tensor]]  # {step: weights}, as `train` returns them of one seed
+Snapshots = Mapping[int, Mapping[str, torch.Tensor]]  # {step: weights}, as `train` returns them for one seed
 
 
 @dataclass
@@ -52,10 +52,10 @@ def evaluation(setting: Setting) -> Evaluation:
 def rehearse(
     setting: Setting, sequences: int, device: torch.device, analysis: Analysis | None = None
 ) -> xr.Dataset:
-    """What is measured of a setting, on an untrained network and some sequences: its variables, its time."""
+    """Measure an untrained network of a setting on a few sequences, to see variables, errors and time."""
     state = ResidualMLP(setting.model).state_dict()
     weights = {f"weight.{name}": value[0] for name, value in state.items()} | {"history": torch.zeros(1)}
-    # At a very low rate few sequences may have no position to measure.
+    # At a very low rate, a few sequences may have no position to measure.
     training = replace(setting.training, rate=max(setting.training.rate, 0.1))
     part = replace(setting, sequences=sequences, training=training)
     snapshots = dict.fromkeys((*training.snapshots, training.steps), weights)
@@ -63,9 +63,9 @@ def rehearse(
 
 
 def seconds_measuring(setting: Setting, device: torch.device, analysis: Analysis | None = None) -> float:
-    """Wall time of measuring one network of a setting (seconds), from parts of the sequences, timed now.
+    """Seconds that measuring one network of a setting takes, extrapolated from parts of the sequences.
 
-    It lies on the line through the times of a sixteenth and of a quarter of them.
+    Linear in their number, through the times of a sixteenth and of a quarter of them, taken now.
     """
     took = []
     for sequences in (max(64, setting.sequences // 16), max(64, setting.sequences // 4)):
@@ -87,7 +87,7 @@ def forward(
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Stream (depth + 1 tensors) and log-probabilities of all sequences of a single network, on the CPU."""
     model = model.to(device)
-    if model.config.mixing == "none":  # what a position carries depends on its own token alone
+    if model.config.mixing == "none":  # what a position carries depends only on its own token
         stream = model.stream(torch.arange(model.config.n_states + 1, device=device)[None])
         log_p = model.readout(stream[-1]).log_softmax(-1)
         return [x[0].cpu()[inputs] for x in stream], log_p[0].cpu()[inputs]
@@ -122,7 +122,7 @@ def _view_layers(stream: Sequence[torch.Tensor], view: str, selected: torch.Tens
 
 
 def _position_cka(layers: list[torch.Tensor], function: Callable) -> torch.Tensor:
-    # A few positions at a time keeps the float64 copies of all depths small.
+    # A few positions at a time, so that the float64 copies of all depths stay small.
     return torch.cat([function([x[i : i + 8] for x in layers]) for i in range(0, len(layers[0]), 8)])
 
 

@@ -1,8 +1,8 @@
 """Follow each mode of the chain through depth: linear probes, removal of directions, perturbations.
 
 Two analyses for `Experiment.run(analysis=...)`: `mode_retention` and `perturbations`. A *mode* is a right
-eigenvector of the transition matrix; how relevant it is for prediction at a distance is set by the modulus of
-its eigenvalue.
+eigenvector of the transition matrix; the modulus of its eigenvalue says how relevant it is for prediction at
+a distance.
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ def eigenmodes(chain: MarkovChain) -> tuple[torch.Tensor, torch.Tensor, torch.Te
         values, vectors = torch.linalg.eigh((similar + similar.T) / 2)
     else:
         values, vectors = torch.linalg.eig(similar)
-    order = values.abs().argsort(descending=True, stable=True)[1:]  # the first is the stationary law's
+    order = values.abs().argsort(descending=True, stable=True)[1:]  # the first belongs to the stationary law
     modulus, vectors = values.abs()[order], vectors[:, order]
     group = torch.cat([torch.zeros(1), (modulus.diff().abs() > 1e-6).cumsum(0)]).long()
     columns = []
@@ -105,8 +105,8 @@ def held_out_r2(x: Any, y: Any, fit: Any, group: Any) -> torch.Tensor:
         group: (k,) group number of each target.
 
     Returns:
-        (k,) float64: R^2 of each target's group, at most 1, about 0 or slightly below where nothing can be
-        read; NaN where the targets of a group do not vary.
+        (k,) float64: R^2 of each target's group: at most 1, near 0 or slightly below it where nothing can be
+        read, NaN where the targets of a group do not vary.
     """
     x, y = checks.paired(checks.matrix, x=x, y=y)
     fit, group = checks.tensor("fit", fit), checks.states("group", group, y.shape[1])
@@ -125,7 +125,7 @@ def held_out_r2(x: Any, y: Any, fit: Any, group: Any) -> torch.Tensor:
 
 
 def erasing_directions(x: Any, y: Any) -> torch.Tensor:
-    """Orthonormal directions whose removal leaves no linear trace of y in x: their cross-covariance's span.
+    """Orthonormal directions whose removal leaves no linear trace of y in x: the span of their covariance.
 
     Args:
         x: (n, d) activations; y: (n, k) targets, k <= d.
@@ -149,7 +149,7 @@ def _ends(setting: Setting, seed: int, snapshots: Snapshots) -> list[ResidualMLP
 def _targets(
     chain: MarkovChain, task: Evaluation, functions: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    # Masked positions that have a visible neighbour on both sides, and what may be read there.
+    # Masked positions with a visible neighbour on both sides, and what may be read there.
     masked = task.inputs == chain.n_states
     left, right = nearest_visible(task.inputs, chain.n_states)
     rows = masked & (left >= 0) & (right >= 0)
@@ -197,7 +197,6 @@ def mode_retention(
     # `model` and `stream` are the trained network's from here on.
     q = torch.zeros(*rows.shape, chain.n_states, dtype=torch.float64)
     q[task.selected] = task.bayes
-    at = rows[test], q[test], device
     removed = [k for k in REMOVED if k < len(group) and k <= setting.model.width]
     increase = torch.zeros(len(DIRECTIONS), len(removed), depths, dtype=torch.float64)
     g = generator(seed, 3)
@@ -205,7 +204,7 @@ def mode_retention(
         known, posterior = x[rows][fit].double(), targets["posterior"][fit]
         mean = known.mean(0)
         spread = (known - mean).T @ (known - mean)
-        before = _masked_loss(model, x[test], depth, *at)
+        before = _masked_loss(model, x[test], depth, rows[test], q[test])
         for j, k in enumerate(removed):
             isotropic = torch.randn(len(mean), k, generator=g, dtype=torch.float64)
             for i, y in enumerate((posterior[:, :k], posterior[:, -k:], isotropic, spread @ isotropic)):
@@ -213,7 +212,8 @@ def mode_retention(
                 changed = x[test].clone()
                 here = changed[rows[test]].double()
                 changed[rows[test]] = (here - (here - mean) @ Q @ Q.T).float()
-                increase[i, j, depth] = _masked_loss(model, changed, depth, *at) - before
+                after = _masked_loss(model, changed, depth, rows[test], q[test])
+                increase[i, j, depth] = after - before
     learnable = (entropy(chain.stationary_distribution) - entropy(task.bayes).mean()).item()
     variables = {
         "r2": variable(
@@ -243,15 +243,10 @@ def mode_retention(
 
 @torch.no_grad()
 def _masked_loss(
-    model: ResidualMLP,
-    stream: torch.Tensor,
-    depth: int,
-    rows: torch.Tensor,
-    q: torch.Tensor,
-    device: torch.device,
+    model: ResidualMLP, stream: torch.Tensor, depth: int, rows: torch.Tensor, q: torch.Tensor
 ) -> float:
     # Expected cross-entropy (nats) at `rows`, the network continued from its stream at `depth`.
-    total = 0.0
+    total, device = 0.0, next(model.parameters()).device
     for x, r, p in zip(stream.split(64), rows.split(64), q.split(64), strict=True):
         log_p = model.readout(model.continue_stream(x.to(device), depth)[-1]).log_softmax(-1)
         total -= (p[r] * log_p.cpu()[r]).sum().item()

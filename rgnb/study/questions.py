@@ -1,6 +1,6 @@
-"""The runs of the second round, by the question they answer: what pages load and `rgnb train` trains ahead.
+"""The runs of the second round by the question they answer, which pages load and `rgnb train` trains.
 
-Seeds 0 and 1 are left out where a pilot used them (0 to 2 without mixing); see `rgnb.verdicts.rules`.
+Seeds that a pilot used are left out: 0 and 1, without mixing 0 to 2; see `rgnb.verdicts.rules`.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from rgnb.chains import FAMILIES
 from rgnb.randomness import resolve_device
 from rgnb.study.anatomy import anatomy
 from rgnb.study.experiment import Experiment
-from rgnb.study.runner import settle
+from rgnb.study.runner import settle, shared
 from rgnb.study.settings import RECIPES, Setting
 from rgnb.study.store import Store, results_folder
 
@@ -137,7 +137,7 @@ def decayed() -> Experiment:
 def gradient_noise() -> list[Experiment]:
     """Without mixing: batch 32, batch 512 and the exact gradient, under both recipes.
 
-    Measured at the end alone, on fewer sequences: a position has V + 1 different rows at most.
+    Measured only at the end, and on fewer sequences: a position has at most V + 1 different rows.
     """
     forms = ({"batch": 32}, {"batch": 512}, {"gradient": "expected"})
     measured: dict[str, Any] = {"sequences": 1024, "snapshots": ()}
@@ -150,7 +150,7 @@ def gradient_noise() -> list[Experiment]:
 
 
 def markers() -> list[Experiment]:
-    """The first 1500 steps of the first round's networks, whose weights were not kept: groups show then."""
+    """The first 1500 steps, in which groups form, of the first round's networks (no weights were kept)."""
     return [
         Experiment.profile("paper", families=(family,), seeds=8, steps=1500, snapshots=SNAPSHOTS[:8])
         for family in ("hierarchical", "sticky")
@@ -181,7 +181,7 @@ QUESTIONS = {
 
 
 class Job(NamedTuple):
-    """Networks of one setting that are trained together."""
+    """Networks of one setting that train together."""
 
     setting: Setting
     seeds: tuple[int, ...]
@@ -197,7 +197,7 @@ class Job(NamedTuple):
         return all(store.holds(self.setting, seed) for store in self.stores() for seed in self.seeds)
 
     def settle(self, wait: bool) -> bool:
-        """Do what is left; False if another process works on the setting, unless it waits."""
+        """Do what is left. False if another process works on the setting and this one does not wait."""
         found = (settle(self.setting, self.seeds, s, self.device, wait=wait) for s in self.stores())
         return all(results is not None for results in found)
 
@@ -205,8 +205,7 @@ class Job(NamedTuple):
 def train(names: Sequence[str] = (), results: str | Path | None = None, progress: bool = True) -> None:
     """Train, measure and dissect (`anatomy`) what is not yet stored of the networks of some questions.
 
-    Several processes share the work: each takes a network whose setting no other is working on. If stopped,
-    it resumes where it was.
+    Several processes share the work (`runner.shared`). If stopped, it resumes where it was.
 
     Args:
         names: in `QUESTIONS`; none: all.
@@ -216,21 +215,16 @@ def train(names: Sequence[str] = (), results: str | Path | None = None, progress
     folder = results_folder(results)
     jobs = dict.fromkeys(job for name in asked for job in _jobs(*QUESTIONS[name][1:], folder))
     waiting = [job for job in jobs if not job.stored()]
-    steps, seen = sum(map(_steps, waiting)), set()
+    steps = sum(map(_steps, waiting))
     with tqdm(total=steps, desc="training", unit="step", unit_scale=True, disable=not progress) as bar:
-        while waiting:
-            job = next((job for job in waiting if job not in seen), waiting[0])
-            done = job.settle(wait=job in seen)
-            seen.add(job)
-            if done:
-                waiting.remove(job)
-                bar.update(_steps(job))
-                where = f"{job.setting.family}, correlation length {job.setting.correlation_length:g}"
-                bar.write(f"{where}, seeds {job.seeds}", sys.stderr)
+        for job, _ in shared(waiting, Job.settle):
+            bar.update(_steps(job))
+            where = f"{job.setting.family}, correlation length {job.setting.correlation_length:g}"
+            bar.write(f"{where}, seeds {job.seeds}", sys.stderr)
 
 
 def _jobs(experiments: Callable[[], list[Experiment]], swept: bool, folder: Path) -> list[Job]:
-    # Small networks train together; of large ones the first seed of every setting comes first.
+    # Small networks train together; for large ones, the first seed of every setting comes first.
     asked = experiments()
     device = resolve_device(asked[0].device)
     if swept:

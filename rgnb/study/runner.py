@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 import xarray as xr
@@ -14,6 +15,28 @@ from rgnb.study.measurement import Snapshots, evaluation, measure
 from rgnb.study.settings import Setting
 from rgnb.study.store import Store, make_writable, provenance
 from rgnb.training import Diverged, train
+
+J = TypeVar("J")
+
+
+def shared(jobs: Iterable[J], work: Callable[[J, bool], Any]) -> Iterator[tuple[J, Any]]:
+    """Share jobs with other processes: each takes one that no other is working on, and waits only at the end.
+
+    Args:
+        work: function of a job and of whether to wait where another process has it; its result is falsy if
+            it did not wait.
+
+    Yields:
+        Each job, once it is done, with the result of `work`.
+    """
+    waiting, seen = list(jobs), set()
+    while waiting:
+        job = next((job for job in waiting if job not in seen), waiting[0])
+        done = work(job, job in seen)
+        seen.add(job)
+        if done:
+            waiting.remove(job)
+            yield job, done
 
 
 def settle(
@@ -83,10 +106,10 @@ def _compute(
 def _trained(
     setting: Setting, seeds: Sequence[int], store: Store, device: torch.device, progress: bool
 ) -> tuple[dict[int, Snapshots], Diverged | None]:
-    # Snapshots by seed, and the error of those that diverged: the others are measured and stored first.
-    where = setting.weights(store.folder), device, progress
+    # Snapshots by seed, and the error of those that diverged: the others are measured and stored before it
+    # is raised.
     try:
-        return train(setting.model, setting.training, setting.chain, seeds, *where), None
+        return train(setting.run(device), seeds, setting.weights(store.folder), progress), None
     except Diverged as error:
         left = [seed for seed in seeds if seed not in error.seeds]
         return _trained(setting, left, store, device, progress)[0] if left else {}, error

@@ -12,12 +12,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from rgnb import chains, checks
 from rgnb.model import ModelConfig
-from rgnb.training import TrainConfig, plain
+from rgnb.training import Run, TrainConfig, plain
 
-# Of `measurement.measure`: raise it with a new variable, or when the meaning of a stored number changes.
-# Trained weights and the results of other analyses do not depend on it.
+# Of `measurement.measure`: raise it for a new variable, or when a stored number changes its meaning. Trained
+# weights and the results of other analyses do not depend on it.
 MEASURED_VERSION = 1
 
 Analysis = Callable[..., Any]  # (task, setting, seed, snapshots, device) -> xarray.Dataset
@@ -31,7 +33,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         **{"n_states": 8, "length": 16, "width": 32, "batch": 128, "sequences": 1024},
         **{"steps": 1500, "learning_rate": 1e-3, "snapshots": (100, 300, 700)},
     },
-    # About a minute per network: the least size at which pilots saw the findings' pattern.
+    # About a minute per network: the smallest size at which pilots saw the pattern of the findings.
     "small": {
         **{"length": 16, "width": 32, "batch": 128, "sequences": 1024},
         **{"steps": 4000, "snapshots": (50, 100, 150, 200, 350, 550, 900, 1450, 2350)},
@@ -61,7 +63,7 @@ class Setting:
 
     @classmethod
     def own(cls, chain: chains.MarkovChain, **parts: Any) -> Setting:
-        """That of a chain outside the families; `parts`: model, training and sequences."""
+        """The setting of a chain outside the families; `parts`: model, training and sequences."""
         matrix = tuple(tuple(_digits(p, 12) for p in row) for row in chain.transition_matrix.tolist())
         return cls("own", _digits(chain.correlation_length, 9), matrix, **parts)
 
@@ -70,6 +72,10 @@ class Setting:
         if self.matrix:
             return chains.MarkovChain(self.matrix)
         return chains.FAMILIES[self.family](self.model.n_states, self.correlation_length)
+
+    def run(self, device: str | torch.device = "auto") -> Run:
+        """What `rgnb.training.train` takes."""
+        return Run(self.model, self.training, self.chain, device)
 
     def config(self) -> dict[str, Any]:
         """The whole setting as plain data: what a result's key is made of."""
@@ -84,7 +90,7 @@ class Setting:
         return Path(folder) / f"{label}-seed{seed}-{content_key(self.config() | {'seed': seed} | key)}.nc"
 
     def weights(self, folder: str | Path) -> Path:
-        """Folder of the trained weights of every seed: they depend on nothing that is measured."""
+        """Folder of the trained weights of every seed; what is measured does not decide it."""
         trained = {k: v for k, v in self.config().items() if k != "sequences"}
         return Path(folder) / "weights" / content_key(trained)
 
@@ -99,8 +105,8 @@ def analysis(id: str, version: int) -> Callable[[F], F]:
     """Decorator that gives an analysis the id and version by which its results are found, wherever it lives.
 
     Args:
-        id: dotted name, such as "mygroup.spectra"; its last part stands in file names.
-        version: raise it when the meaning of a stored number changes, so that it is measured again.
+        id: dotted name, such as "mygroup.spectra"; its last part appears in file names.
+        version: raise it when a stored number changes its meaning, so that it is measured again.
     """
     if not isinstance(id, str) or not all(part.isidentifier() for part in id.split(".")):
         raise checks.BadValue(f'id must be a dotted name such as "mygroup.spectra", got {id!r}')
@@ -134,5 +140,5 @@ def analysis_key(analysis: Analysis | None) -> dict[str, Any]:
 
 
 def _digits(x: float, digits: int) -> float:
-    # The last digits of what was computed differ between machines, and must not decide whether it is found.
+    # The last digits of computed numbers differ between machines: they must not decide what is found.
     return float(f"{x:.{digits}g}")

@@ -1,4 +1,4 @@
-"""Results on disk: NetCDF files, whole or absent, with the digest of their content and where they were made.
+"""Results on disk: NetCDF files, whole or absent, with a digest of their content and their provenance.
 
 A file that is damaged is set aside and made again.
 """
@@ -30,10 +30,10 @@ from rgnb.verdicts import rules
 
 @dataclass(frozen=True)
 class Store:
-    """The results of one analysis in a folder, by setting and seed; None: what `measure` measures.
+    """The results of one analysis (None: of `measure`) in a folder, by setting and seed.
 
-    The results of a function outside rgnb carry a digest of its source, so that a change of the function
-    without a new version is noticed.
+    The results of a function outside rgnb carry a digest of its source, so that a change without a new
+    version is noticed.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class Store:
     source: str | None = None  # digest of its code; a worker process may not see a notebook's
 
     def __post_init__(self) -> None:
-        analysis_key(self.analysis)  # refuses what cannot be one
+        analysis_key(self.analysis)  # refuses what is not an analysis
         if self.source is None:
             object.__setattr__(self, "source", _source(self.analysis))
 
@@ -50,11 +50,11 @@ class Store:
         return setting.path(self.folder, seed, self.analysis)
 
     def holds(self, setting: Setting, seed: int) -> bool:
-        """Whether there is a file; whether it is whole shows when it is read."""
+        """Whether there is a file; damage shows only when it is read."""
         return self.path(setting, seed).exists()
 
     def get(self, setting: Setting, seeds: Iterable[int]) -> dict[int, xr.Dataset]:
-        """The stored results of a setting, without those that are missing; damaged ones are set aside."""
+        """{seed: result} of those that are stored; damaged ones are set aside."""
         about, found = _about(setting, self.analysis), {}
         for seed in seeds:
             if (dataset := load(self.path(setting, seed), seed=seed, **about)) is not None:
@@ -74,11 +74,11 @@ class Store:
         store(dataset, path)
 
     def stamp(self) -> dict[str, str]:
-        """The attribute by which `compare` knows the source; none where there is no source to see."""
+        """The attribute by which `compare` knows the source; none where the source is not known."""
         return {} if self.source is None else {"source": self.source}
 
     def compare(self, dataset: xr.Dataset) -> None:
-        """Warn if what was measured comes from another source of the analysis than the present one."""
+        """Warn if a result was measured by another source of the analysis than the present one."""
         if self.source is not None and dataset.attrs.get("source", self.source) != self.source:
             key = analysis_key(self.analysis)
             id, measured = key["analysis"], key.get("analysis_version", 1)
@@ -90,14 +90,14 @@ class Store:
 
 
 def _about(setting: Setting, analysis: Analysis | None) -> dict[str, Any]:
-    # What a file says of itself, and must say when it is read.
+    # What a file says about itself, and must say when it is read.
     key = analysis_key(analysis)
     version = key["version"] if analysis is None else key.get("analysis_version", 1)
     return {"version": version, "setting": json.dumps(setting.config(), sort_keys=True)}
 
 
 def _source(analysis: Analysis | None) -> str | None:
-    # The digest of an analysis's source, None where it cannot be seen. Those of rgnb have their versions.
+    # The digest of an analysis's source; None where it is not known, and in rgnb, where versions are raised.
     if analysis is None or analysis.__module__.partition(".")[0] == "rgnb":
         return None
     try:
@@ -113,15 +113,15 @@ def stored(
     results: str | Path | None = None,
     **encoding: Any,
 ) -> xr.Dataset:
-    """A Dataset of any kind under its name and everything that it depends on: loaded, or made and stored.
+    """A Dataset of any kind, found by its name and all that it depends on: loaded, or made and stored.
 
     Args:
         name: of the file, letters, digits and dashes.
-        config: plain data (JSON) that says what was asked for, all of it.
+        config: plain data (JSON) that says all that was asked for.
         make: function without arguments that returns the Dataset; one with an attribute `failed` is
             incomplete, and is returned but not stored.
         results: folder, as in `Experiment.run`.
-        encoding: of every variable in the file, as xarray takes it.
+        encoding: xarray's, of every variable in the file.
 
     Raises:
         ValueError: a bad name, or a results folder that is read-only; OSError: the file cannot be written.
@@ -142,7 +142,7 @@ def stored(
 
 
 def store(dataset: xr.Dataset, path: Path, **encoding: Any) -> None:
-    """Write a compressed, sealed NetCDF file, never seen half written; `encoding` is of every variable."""
+    """Write a compressed, sealed NetCDF file, never seen half written; `encoding` as in `stored`."""
     compressed = {name: {"zlib": True, **encoding} for name in dataset.data_vars}
     with files.replacing(path) as partial:
         dataset.to_netcdf(partial, engine="netcdf4", encoding=compressed)
@@ -153,7 +153,10 @@ SEAL = b"rgnb-sha256:"
 
 
 def seal(path: Path) -> None:
-    """Append the SHA-256 of a NetCDF file's bytes to it, which no NetCDF reader looks at."""
+    """Append the SHA-256 of a NetCDF file's bytes, which no NetCDF reader looks at.
+
+    NetCDF's own checksums are of chunks of data, and a reader meets them after the rest of the file.
+    """
     found = hashlib.sha256(path.read_bytes()).digest()
     with open(path, "ab") as file:
         file.write(SEAL + found)
@@ -170,8 +173,8 @@ def load(path: Path, **expected: Any) -> xr.Dataset | None:
     """
     if (content := files.content(path)) is None:
         return None
-    # The digest comes first: a damaged HDF5 file can keep its library busy for ever. What has the right one
-    # was written like this, so that an error in parsing it is no damage.
+    # The digest comes first: on a damaged HDF5 file its library may never return. A file with the right one
+    # is as it was written, so that an error in parsing it is not damage.
     if content[-len(SEAL) - 32 :] != SEAL + hashlib.sha256(content[: -len(SEAL) - 32]).digest():
         files.set_aside(path, "its content was changed, or it was not written by rgnb")
         return None
@@ -226,10 +229,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    # Of rgnb's own checkout: a repository that the package was installed into says nothing about its code.
+    # Of rgnb's own checkout: a repository that the package was installed into says nothing about this code.
     if (root := files.checkout()) is None:
         return "unknown"
-    # The repository is named: else git looks for one in the folders above, or takes that of $GIT_DIR.
+    # The repository is named, or git would look in the folders above, or take that of $GIT_DIR.
     git = ["git", "-C", str(root), f"--git-dir={root / '.git'}", f"--work-tree={root}"]
     describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

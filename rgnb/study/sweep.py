@@ -1,8 +1,8 @@
-"""Many settings in one Dataset: each (setting, seed) is trained and stored as always, the whole in one file.
+"""Many settings in one Dataset: each (setting, seed) is trained and stored as always, the sweep in one file.
 
-A sweep's own file is small and holds everything that is read from it, so that hundreds of settings can be
-committed and loaded at once; the entries it was made from stay in a folder of their own. What is missing runs
-on this machine's cores or its GPU, or on a Dask cluster.
+That file is small and holds all that is read from it, so that hundreds of settings can be committed and
+loaded at once; the entries it was made from stay in a folder of their own. What is missing runs on this
+machine's cores or its GPU, or on a Dask cluster.
 """
 
 import itertools
@@ -36,7 +36,7 @@ LABELS = (  # of a setting, in addition to its chain
 )
 # What the findings are judged by.
 VARIABLES = ("effective_rank", "kernel_drift", "excess_loss", "marginal_entropy", "reachable_loss")
-# Lists that an Experiment takes as they are.
+# Lists that an Experiment takes whole.
 OWN_AXES = ("families", "correlation_lengths", "own", "seeds", "snapshots")
 
 
@@ -45,7 +45,7 @@ def grid(profile: str = "quick", **values: Any) -> list[Experiment]:
 
     Args:
         profile: "quick", "small" or "paper".
-        values: fields as in `Experiment.profile`; a list stands for one Experiment per entry, but for
+        values: fields as in `Experiment.profile`; a list stands for one Experiment per entry, except for
             families, correlation_lengths, own, seeds and snapshots, which every Experiment takes whole.
     """
     axes = {
@@ -65,7 +65,7 @@ class Plan:
     stored: int
     waiting: tuple  # ((setting, seeds), ...) that have to be trained or measured
     workers: int
-    seconds: float  # about, for training and measuring them
+    seconds: float  # roughly, for training and measuring them
 
     def __str__(self) -> str:
         text = f"{self.asked} networks asked for, {self.stored} stored"
@@ -94,8 +94,8 @@ def plan(
         workers: how many will run at once; None: as many as `sweep` would use here.
 
     Returns:
-        Plan. Its seconds are those of a few training steps of each size and of measuring a part of the
-        sequences, timed now on one core or the GPU of this machine, scaled up.
+        Plan. Its seconds are scaled up from a few training steps of each size and from measuring a part of
+        the sequences, timed now on one core or the GPU of this machine.
     """
     rows, device, stores = _rows(experiments), _device(experiments), _stores(results, analysis)
     waiting = _by_setting(row for row in rows if not any(store.holds(*row) for store in stores))
@@ -112,7 +112,7 @@ def plan(
             together = setting.model, setting.training.batch, len(seeds)
             alone = setting.model, setting.sequences
             if together not in step:
-                step[together] = seconds_a_step(setting.model, setting.training, setting.chain, seeds, device)
+                step[together] = seconds_a_step(setting.run(device), seeds)
             if alone not in measuring:
                 measuring[alone] = seconds_measuring(setting, device, analysis)
             seconds += step[together] * setting.training.steps + measuring[alone] * len(seeds)
@@ -144,16 +144,16 @@ def sweep(
         name: of the sweep's file, letters, digits and dashes.
         experiments: a (setting, seed) that two of them share is one row.
         variables: names of variables that the analysis measures. Where depths or other dimensions differ in
-            length they are padded with NaN; of training steps the last is kept.
+            length they are padded with NaN; only the last training step is kept.
         results, progress, analysis: as in `Experiment.run`; entries are kept in the folder
             `<results>/entries`, unless a (setting, seed) is stored in `<results>` itself.
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
-        partial: where settings failed, return the networks that are there all the same. The attribute
-            `failed` lists the others with their errors (JSON), and the sweep has no file of its own yet.
+        partial: if settings fail, return the networks of the others all the same. The attribute `failed`
+            lists those that failed with their errors (JSON), and the sweep has no file of its own yet.
 
     Returns:
         Dataset with a dimension `run` and along it the coordinates family, correlation_length, seed,
-        provenance, those in `LABELS` and `experiment`, the number of the first experiment that has the row.
+        provenance, those in `LABELS`, and `experiment`, the number of the first experiment with the row.
 
     Raises:
         ValueError: a bad name, an unknown variable, no experiment, or workers with several threads.
@@ -174,14 +174,18 @@ def sweep(
         for store in stores:
             for setting, seeds in _by_setting(row for row in rows if row not in found).items():
                 found |= _kept(setting, store.get(setting, seeds), variables)
-        waiting = _by_setting(row for row in rows if row not in found)
-        if waiting:
-            _check_variables(variables, next(iter(waiting)), analysis)
         failed, own = [], stores[-1]
-        for setting, seeds, error in _computed(name, waiting, own, _device(experiments), progress, scheduler):
-            found |= _kept(setting, own.get(setting, seeds), variables)
-            if lost := [seed for seed in seeds if (setting, seed) not in found]:
-                failed.append(_labels(setting) | {"seeds": lost, "error": error or "its results are gone"})
+        if waiting := _by_setting(row for row in rows if row not in found):
+            _check_variables(variables, next(iter(waiting)), analysis)
+            done = _computed(waiting, own, _device(experiments), scheduler)
+            total = sum(map(len, waiting.values()))
+            with tqdm(total=total, desc=name, unit="network", disable=not progress) as bar:
+                for setting, seeds, error in done:
+                    bar.update(len(seeds))
+                    found |= _kept(setting, own.get(setting, seeds), variables)
+                    if lost := [seed for seed in seeds if (setting, seed) not in found]:
+                        why = error or "its results are gone"
+                        failed.append(_labels(setting) | {"seeds": lost, "error": why})
         if not found:
             raise checks.Failed(f"every setting failed, the first with: {failed[0]['error']}")
         ds = _combined(rows, found).assign_attrs(stores[0].stamp())
@@ -235,13 +239,13 @@ def pivot(ds: xr.Dataset, values: Any, *dims: str, partial: bool = False) -> xr.
 
 
 def _stores(results: str | Path | None, analysis: Analysis | None) -> tuple[Store, Store]:
-    # Where entries are looked for; new ones are kept in the second.
+    # Where entries are looked for; new ones go to the second.
     folder = results_folder(results)
     return Store(folder, analysis), Store(folder / "entries", analysis)
 
 
 def _rows(experiments: Sequence[Experiment]) -> dict[Row, int]:
-    # The rows with the number of the first experiment that asks for each, in the order of asking.
+    # {row: number of the first experiment that asks for it}, in the order of asking.
     rows: dict[Row, int] = {}
     advice = "rgnb.study.sweep.grid makes a list of them"
     for i, e in enumerate(checks.sequence("experiments", experiments, 0)):
@@ -286,7 +290,7 @@ def _check_variables(variables: Sequence[str], setting: Setting, analysis: Analy
 
 
 def _kept(setting: Setting, found: dict[int, xr.Dataset], variables: Sequence[str]) -> dict[Row, xr.Dataset]:
-    # What a sweep holds of entries.
+    # The part of its entries that a sweep holds.
     kept = {}
     for seed, ds in found.items():
         _known(variables, ds)
@@ -315,31 +319,18 @@ def _combined(rows: dict[Row, int], found: dict[Row, xr.Dataset]) -> xr.Dataset:
 
 
 def _computed(
-    name: str,
-    waiting: dict[Setting, list[int]],
-    store: Store,
-    device: torch.device,
-    progress: bool,
-    scheduler: str | None,
+    waiting: dict[Setting, list[int]], store: Store, device: torch.device, scheduler: str | None
 ) -> Iterator[tuple[Setting, list[int], str | None]]:
-    # Computes settings under one progress bar; yields (setting, seeds, error or None) as each is done.
-    if not waiting:
-        return
-    with tqdm(total=sum(map(len, waiting.values())), desc=name, unit="network", disable=not progress) as bar:
-        if scheduler:
-            from rgnb.study import cluster  # needs Dask, the others do not
+    # (setting, seeds, error or None) of settings as each is done.
+    if scheduler:
+        from rgnb.study import cluster  # needs Dask, the others do not
 
-            done = cluster.computed(scheduler, waiting, store, device)
-        else:
-            workers = _workers(device, len(waiting))
-            # With a pickler that takes functions of a notebook, and no need of a main guard in scripts.
-            backend = "loky" if workers > 1 else "sequential"
-            run = joblib.Parallel(workers, backend=backend, return_as="generator_unordered")
-            alone = joblib.delayed(_settled_alone)
-            done = run(alone(*row, store, device, workers) for row in waiting.items())
-        for setting, seeds, error in done:
-            bar.update(len(seeds))
-            yield setting, seeds, error
+        return cluster.computed(scheduler, waiting, store, device)
+    workers = _workers(device, len(waiting))
+    # Loky's pickler takes functions of a notebook, and scripts need no main guard.
+    backend = "loky" if workers > 1 else "sequential"
+    run = joblib.Parallel(workers, backend=backend, return_as="generator_unordered")
+    return run(joblib.delayed(_settled_alone)(*row, store, device, workers) for row in waiting.items())
 
 
 def _settled_alone(

@@ -1,7 +1,7 @@
-"""The paper's three claims judged by the rules of the second round, and what is asked around them.
+"""The paper's three claims judged by the rules of the second round, and related questions.
 
-Every function takes results of one chain family as `Experiment.run` returns them, measured ones or those of
-`anatomy`. Nothing is judged on missing values: they raise. See `rgnb.verdicts.rules`.
+Results are those of one chain family as `Experiment.run` returns them, measured ones or those of `anatomy`.
+Missing values are not judged, they raise. See `rgnb.verdicts.rules`.
 """
 
 import itertools
@@ -18,6 +18,7 @@ from rgnb.verdicts.measures import (
     DRIFT,
     GATE,
     RANK,
+    Definition,
     chosen,
     contrast,
     fall,
@@ -31,11 +32,11 @@ NOTHING_LEFT = "nothing left to judge"
 
 @dataclass(frozen=True)
 class Claim:
-    """The answer to one claim: its headline, the verdict by each definition, and what it was taken from."""
+    """The answer to one claim: its headline, the verdict under each definition, and what decided it."""
 
     claim: str
     headline: str  # supported | depends on the definition (n of m) | not supported | not trained
-    gate: tuple  # of Condition, one for each correlation length that is used
+    gate: tuple  # of Condition, one per correlation length that is used
     verdicts: dict  # definition in words -> Verdict
     seeds: int  # networks of each kind
     close: bool  # leaving out some one or two seeds changes the headline
@@ -169,10 +170,11 @@ def _answer(claim: str, ds: xr.Dataset, xis: Iterable[float], forms: dict[str, C
 
 
 def _by_definition(claim: str, ds: xr.Dataset, xis: Iterable[float], judge: Callable) -> Claim:
-    # A claim about rank: `judge` takes profiles (seed, depth), one for each of the correlation lengths.
+    # A claim about rank: `judge` takes profiles (seed, depth), one per correlation length.
     forms = {}
     for centring, start in itertools.product(("centred", "uncentred"), (0, 1)):
-        profiles = [rank_profiles(ds, xi, centring=centring, start=start) for xi in xis]
+        definition = Definition(centring=centring, start=start)
+        profiles = [rank_profiles(ds, xi, definition) for xi in xis]
         name = f"{centring}, from depth {start}"
         forms[name] = lambda seeds, profiles=profiles: judge(*(p[seeds] for p in profiles))
     return _answer(claim, ds, xis, forms)
@@ -210,7 +212,7 @@ def coupling_sign(dissected: xr.Dataset) -> xr.DataArray:
     """The marker of a network's group: the sign of the first block's coupling between neighbours, +1 or -1.
 
     Args:
-        dissected: results of `anatomy`, whatever their leading dims; the last training step counts.
+        dissected: results of `anatomy` with any leading dims; the last training step counts.
     """
     checks.results("dissected", dissected, coupling="step block offset")
     last = dissected.coupling.isel(step=-1)
@@ -221,13 +223,13 @@ def coupling_sign(dissected: xr.Dataset) -> xr.DataArray:
 def by_group(
     judge: Callable[..., Claim], ds: xr.Dataset, signs: xr.DataArray, *arguments: float
 ) -> dict[int, Claim]:
-    """A claim for each sign of the coupling that has at least `rules.GROUP_SEEDS` seeds: {+1 or -1: Claim}.
+    """One claim per sign of the coupling that has at least `rules.GROUP_SEEDS` seeds: {+1 or -1: Claim}.
 
     Args:
         judge: one of `judge_...`.
         ds, arguments: what it takes.
-        signs: (correlation_length, seed), as `coupling_sign` gives them. A claim over two correlation lengths
-            takes the seeds whose sign is the same at both.
+        signs: (correlation_length, seed), from `coupling_sign`. A claim about two correlation lengths takes
+            the seeds that have the same sign at both.
     """
     found = {}
     for sign in (1, -1):
@@ -238,7 +240,7 @@ def by_group(
 
 
 def rank_at_excess(ranks: Numbers, shares: Numbers, target: float) -> float:
-    """Rank where training had come to an excess share, linear in its logarithm between snapshots.
+    """Rank at the point of training with a given excess share, linear in its logarithm between snapshots.
 
     Args:
         ranks, shares: (steps,) ranks and excess shares at the snapshots.

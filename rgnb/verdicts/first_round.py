@@ -1,20 +1,10 @@
 """The three findings by the first round's rules: statistics on per-seed values, 95 % t intervals over seeds.
 
-Each function takes results as `Experiment.run` returns them (one chain family; several need
-`.sel(chain=...)`) and returns a `Verdict`. Nothing is judged on missing values: where one that is read is
-NaN, each raises a ValueError that names it. The rules:
+The rules are the last paragraph of `rgnb.verdicts.rules`. They also had the status "partly supported": rank
+collapse if the condition on C alone holds, selectivity if the interval of the difference lies above 0.
 
-- Gate. Every seed's excess loss over the floor that its architecture can reach is at most 5 % of what it
-  can learn, `H(pi) - floor`, or 0.01 nats where nothing can be learned; else "not trained".
-- Rank collapse, at the shortest correlation length: the interval of `C = 1 - r_L / r_0` lies above 0.2 and
-  that of the largest rise, `max over i < j of (r_j - r_i) / r_0`, below 0.05. C alone: partly supported.
-- Selectivity, paired by seed: C at the shortest correlation length as above; the interval of C at the
-  longest, taken from r_0 and from the profile's maximum, lies below 0.1; that of the difference above 0.1.
-  Only the difference, above 0: partly supported.
-- Kernel drift: at least 5 transitions; the interval of total drift lies above 0.1; the same one or two
-  transitions lead in at least 7 of 8 seeds, hold a share whose interval lies above 0.8 and above the
-  untrained network's own leading share; the median of the others is at most 0.05. Next to a depth where all
-  rows are alike, such as the masked view's embedding, drift is not defined; it counts as 0.
+Each function takes results as `Experiment.run` returns them (one chain family; choose among several with
+`.sel(chain=...)`) and returns a `Verdict`. Nothing is judged on missing values: a ValueError names the first.
 """
 
 import itertools
@@ -28,11 +18,25 @@ import xarray as xr
 from rgnb import checks, metrics
 from rgnb.verdicts import measures, rules
 from rgnb.verdicts.intervals import Condition, Interval, Verdict, above, below
-from rgnb.verdicts.measures import DRIFT, GATE, RANK, STEP_DRIFT, STEP_RANK, chosen, one_chain, rank_profiles
+from rgnb.verdicts.measures import (
+    DRIFT,
+    GATE,
+    PRIMARY,
+    RANK,
+    STEP_DRIFT,
+    STEP_RANK,
+    Definition,
+    chosen,
+    one_chain,
+    rank_profiles,
+)
 
 
 def gate_limit(ds: xr.Dataset, correlation_length: float) -> float:
-    """Largest excess loss (nats) of a network that counts as trained: 5 % of what it can learn, or 0.01."""
+    """Largest excess loss (nats) of a network that counts as trained.
+
+    `rules.FIRST_GATE` of what can be learned, or `rules.GATE_NATS` where nothing can.
+    """
     ds = one_chain(ds, **GATE)
     losses = chosen(ds[["marginal_entropy", "reachable_loss"]], correlation_length=correlation_length)
     entropy, reachable = (checks.complete("ds", losses[name]) for name in losses)
@@ -50,29 +54,21 @@ def gate(ds: xr.Dataset, correlation_length: float, step: int | None = None) -> 
     return Condition(f"{where}, {worst:.4f} nats, is at most {limit:.4f}", worst <= limit)
 
 
-def judge_rank_collapse(
-    ds: xr.Dataset,
-    view: str = "position",
-    centring: str = "centred",
-    spectrum: str = "singular",
-    start: int = 0,
-    step: int | None = None,
-) -> Verdict:
+def judge_rank_collapse(ds: xr.Dataset, definition: Definition = PRIMARY, step: int | None = None) -> Verdict:
     """Finding 1: effective rank falls with depth, at the shortest correlation length.
 
     Args:
         ds: results of one chain family with variables effective_rank (step_rank where a step is given),
             excess_loss, marginal_entropy and reachable_loss.
-        view, centring, spectrum: the definition of rank; the defaults are the primary definition.
-        start: depth from which the profile is taken.
-        step: training step; None is the end. Steps before the end know the position view, centred.
+        definition: of rank, such as `Definition(spectrum="eigen")`.
+        step: training step; None is the end. Before the end only the position view, centred, was measured.
 
     Returns:
         Verdict with statistics "collapse" and "largest rise".
     """
     ds = one_chain(ds, **(RANK if step is None else STEP_RANK))
     xi = measures.lengths(ds)[0]
-    profile = rank_profiles(ds, xi, view, centring, spectrum, start, step)
+    profile = rank_profiles(ds, xi, definition, step)
     numbers = measures.fall(profile)
     conditions = (
         above(f"collapse C at correlation length {xi:g},", numbers["collapse"], rules.COLLAPSE),
@@ -82,14 +78,7 @@ def judge_rank_collapse(
     return Verdict.of("Rank collapse", conditions, numbers, gates, len(profile), partly=conditions[0].holds)
 
 
-def judge_selectivity(
-    ds: xr.Dataset,
-    view: str = "position",
-    centring: str = "centred",
-    spectrum: str = "singular",
-    start: int = 0,
-    step: int | None = None,
-) -> Verdict:
+def judge_selectivity(ds: xr.Dataset, definition: Definition = PRIMARY, step: int | None = None) -> Verdict:
     """Finding 2: rank collapses at the shortest correlation length and not at the longest, paired by seed.
 
     Arguments as in `judge_rank_collapse`; needs two correlation lengths.
@@ -100,7 +89,7 @@ def judge_selectivity(
     """
     ds = one_chain(ds, **(RANK if step is None else STEP_RANK))
     short, long = ends = measures.lengths(ds, several=True)[[0, -1]]
-    profiles = [rank_profiles(ds, xi, view, centring, spectrum, start, step) for xi in ends]
+    profiles = [rank_profiles(ds, xi, definition, step) for xi in ends]
     c = measures.contrast(*profiles)
     from_maximum = c["collapse, long, from maximum"]
     conditions = (
@@ -126,8 +115,8 @@ def judge_kernel_drift(
         ds: results of one chain family with variables kernel_drift (step_drift where a step is given),
             excess_loss, marginal_entropy and reachable_loss; and the ranks that say where drift is not
             defined, see `measures.defined_drift`.
-        correlation_length: which to judge; None is the shortest.
-        start: first transition that counts; 1 leaves out the one from the embedding.
+        correlation_length: the one to judge; None is the shortest.
+        start: first transition that counts; 1 leaves out the transition from the embedding.
         view, step: as in `judge_rank_collapse`.
 
     Returns:
@@ -142,7 +131,7 @@ def judge_kernel_drift(
         raise checks.BadValue(f"training steps were measured for the position view, got {view!r}")
     if checks.integer("start", start, 0) >= ds.sizes["transition"]:
         raise checks.BadValue(f"start must leave one transition of {ds.sizes['transition']}, got {start}")
-    # Debiased drift scatters around 0 where nothing changes.
+    # Where nothing changes, debiased drift scatters around 0.
     after = {"view": view, "state": "trained"} if step is None else {"step": step}
     drift, untrained = (
         measures.defined_drift(ds, correlation_length=xi, **labels).values[:, start:].clip(min=0)
@@ -161,7 +150,7 @@ def judge_kernel_drift(
 def _leaders(
     drift: np.ndarray, untrained: np.ndarray, k: int, start: int, total: Interval
 ) -> tuple[tuple[Condition, ...], Interval, Interval]:
-    # What is asked of the k transitions that lead most often, their share and that of the untrained leaders.
+    # What is asked of the k transitions that lead most often; their share, and that of the untrained leaders.
     seeds, transitions = drift.shape
     lead, count = Counter(tuple(sorted(map(int, np.argsort(-d)[:k]))) for d in drift).most_common(1)[0]
     with np.errstate(invalid="ignore"):
@@ -183,19 +172,20 @@ def _leaders(
     return conditions, share, control
 
 
-def by_definition(judge: Callable[..., Verdict], ds: xr.Dataset) -> dict[tuple, Verdict]:
-    """One verdict for each definition of rank: view x centring x spectrum x starting depth 0 or 1.
+def by_definition(judge: Callable[..., Verdict], ds: xr.Dataset) -> dict[Definition, Verdict]:
+    """One verdict per definition of rank: view x centring x spectrum x starting depth 0 or 1.
 
     Args:
         judge: `judge_rank_collapse` or `judge_selectivity`.
 
     Returns:
-        {(view, centring, spectrum, start): Verdict}; the primary definition comes first.
+        {Definition: Verdict}; the primary definition comes first.
     """
     checks.choice("judge", judge, (judge_rank_collapse, judge_selectivity))
     ds = one_chain(ds, **RANK)
-    named = itertools.product(*(map(str, ds[label].values) for label in ("view", "centring", "spectrum")))
-    return {(*names, start): judge(ds, *names, start) for names in named for start in (0, 1)}
+    labels = (map(str, ds[label].values) for label in ("view", "centring", "spectrum"))
+    definitions = itertools.starmap(Definition, itertools.product(*labels, (0, 1)))
+    return {definition: judge(ds, definition) for definition in definitions}
 
 
 def tally(verdicts: dict[Any, Verdict]) -> str:
@@ -206,7 +196,7 @@ def tally(verdicts: dict[Any, Verdict]) -> str:
 
 
 def by_step(judge: Callable[..., Verdict], ds: xr.Dataset) -> dict[int, Verdict]:
-    """One verdict for each training step that was measured: {step: Verdict}."""
+    """One verdict per measured training step: {step: Verdict}."""
     checks.choice("judge", judge, (judge_rank_collapse, judge_selectivity, judge_kernel_drift))
     ds = one_chain(ds, **GATE)
     return {int(step): judge(ds, step=int(step)) for step in ds.step.values if step > 0}

@@ -23,7 +23,7 @@ RETENTION = {
 
 
 def _equivalence_interval(differences: Numbers, comparisons: int) -> Interval:
-    # Inside the margin where both one-sided tests at level 0.05 / comparisons reject.
+    # It lies within the margin if both one-sided tests at level 0.05 / comparisons reject.
     return Interval.of(differences, 1 - 2 * (1 - rules.CONFIDENCE) / comparisons)
 
 
@@ -58,7 +58,7 @@ def row_collapses(
 
 
 def _ranks(ds: xr.Dataset, **definition: str) -> xr.DataArray:
-    # Ranks of a sweep's trained rows, none missing: NaN is padding only beyond a row's own depth, its blocks.
+    # Ranks of a sweep's trained networks, none missing: NaN is padding only beyond a row's own `blocks`.
     checks.results("ds", ds, **RANK)
     rank = measures.chosen(ds.effective_rank, state="trained", **definition)
     padding = xr.zeros_like(rank, dtype=bool)
@@ -80,11 +80,11 @@ def judge_blind(
     """1a: without mixing the collapse does not depend on the correlation length.
 
     Args:
-        ds: sweep of one family, no mixing, with rows for several correlation lengths and schemes, the same
-            seeds in each.
+        ds: sweep of one family without mixing, with rows for several correlation lengths and schemes, and
+            the same seeds in each.
         reference: the correlation length that the others are compared with, paired by seed.
         margin: of equivalence, in units of C.
-        comparisons: how many are corrected for; None: as many as are made here.
+        comparisons: how many to correct for; None: as many as are made here.
 
     Returns:
         Verdict; its statistics hold the difference for every (view, scheme, correlation length).
@@ -111,7 +111,7 @@ def judge_blind(
 
 
 def _paired(ds: xr.Dataset, scheme: str, lengths: tuple[float, float]) -> list[xr.Dataset]:
-    # A sweep's rows under a scheme at each of two correlation lengths, by their seeds, the same in both.
+    # A sweep's rows under a scheme at each of two correlation lengths, sorted by seed, the same in both.
     found = [
         ds.isel(run=((ds.scheme == scheme) & (ds.correlation_length == xi)).values).sortby("seed")
         for xi in lengths
@@ -129,8 +129,8 @@ def judge_embedding_artifact(ds: xr.Dataset, short: float, long: float) -> Verdi
     """1b: pooled and sequence ranks of a bare, untrained embedding depend on the correlation length.
 
     Returns:
-        Verdict; its statistics hold the ratio of the ranks, long over short, for every (view, scheme), and
-        for the position view as a control that is not judged.
+        Verdict; its statistics hold the ratio of the ranks, long over short, for every (view, scheme); the
+        position view is a control and is not judged.
     """
     checks.results("ds", ds, **RANK, **LABELS)
     for name, xi in {"short": short, "long": long}.items():
@@ -165,7 +165,7 @@ def judge_scheme_and_law(
     Args:
         by_scheme: two arrays of C, none missing, paired by seed, under the two schemes.
         by_law: the same for two stationary laws.
-        bound: what their mean difference has to exceed, in either direction.
+        bound: of the mean difference, to be exceeded in either direction.
     """
     numbers, conditions, networks = {}, [], 0
     for name, (one, other) in {"schemes": by_scheme, "stationary laws": by_law}.items():
@@ -203,7 +203,7 @@ def explains_better(
     confidence: float = rules.CONFIDENCE,
     resamples: int = 4000,
 ) -> dict[str, Interval]:
-    """2a: what lines in the logarithms explain of the rank (R^2), with bootstrap intervals over settings.
+    """2a: how much of the rank lines in the logarithms explain (R^2), with bootstrap intervals over settings.
 
     Args:
         rank, modes, correlation_length: (settings,) positive arrays; R^2 is 0 where one is constant.
@@ -234,7 +234,7 @@ def explained_variances(table: pd.DataFrame) -> dict[tuple[str, str], Interval]:
     """`explains_better` of the rank by either spectrum, corrected for the two: {(spectrum, name): Interval}.
 
     Args:
-        table: as `settings_table` returns it.
+        table: from `settings_table`.
     """
     columns = ["relevant modes", "correlation length", "last rank, eigen", "last rank, singular"]
     if not isinstance(table, pd.DataFrame) or not set(columns) <= set(table.columns):
@@ -254,7 +254,8 @@ def judge_relevant_modes(ds: xr.Dataset) -> Verdict:
     """2a: the number of relevant modes explains the last rank better than the correlation length does.
 
     Args:
-        ds: sweep with token mixing; seeds of a setting are averaged, settings that are not trained left out.
+        ds: sweep with token mixing. Seeds of a setting are averaged; settings that are not trained are left
+            out.
 
     Returns:
         Verdict; statistics by (spectrum, name).
@@ -292,7 +293,7 @@ def judge_no_selectivity(
     """2b: C of a family does not differ between the shortest and the longest correlation length.
 
     Args:
-        results: {size: Dataset of Experiment.run}; every one of them is a comparison.
+        results: {size: Dataset of Experiment.run}; each is a comparison.
         margin: of equivalence, in units of C.
     """
     checks.mapping("results", results, xr.Dataset)
@@ -312,7 +313,7 @@ def judge_no_selectivity(
 
 
 def settings_table(ds: xr.Dataset) -> pd.DataFrame:
-    """One line per setting of a sweep, seeds averaged: its labels, networks, relevant modes and last rank."""
+    """One line per setting of a sweep, averaged over seeds: labels, networks, relevant modes, last rank."""
     words = {"family": "run", "mixing": "run", "rate": "run"}
     checks.results("ds", ds, relevant_modes="run floor", **words, **RANK, **GATE, **LABELS)
     rank = _ranks(ds, view="position", centring="centred")
@@ -331,7 +332,7 @@ def settings_table(ds: xr.Dataset) -> pd.DataFrame:
 
 
 def by_modulus(ds: xr.Dataset, variable: str) -> dict[str, xr.DataArray]:
-    """A variable by groups of modes of equal relevance, the most relevant first: {label: DataArray}.
+    """A variable by group of equally relevant modes, the most relevant first: {label: DataArray}.
 
     Args:
         ds: results of one chain family at one correlation length, with variables `modulus` and `variable`
@@ -428,8 +429,8 @@ def judge_fixed_point(
 
     Args:
         ds: of one chain family with dims (correlation_length, seed, ...).
-        drift: kernel drift of the same networks, (seed, transition): its two largest means are left out of
-            the plateau.
+        drift: kernel drift of the same networks, (seed, transition); the two transitions with the largest
+            means do not belong to the plateau.
         gates: whether the networks are trained.
     """
     along = "correlation_length seed"

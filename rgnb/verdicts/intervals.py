@@ -17,7 +17,7 @@ Numbers = Any  # of which `rgnb.checks` makes an array: lists, numpy, torch, xar
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean over seeds with its t interval; unbounded for a single seed, which can decide nothing."""
+    """Mean over seeds with its t interval; unbounded for a single seed, which decides nothing."""
 
     values: tuple
     mean: float
@@ -26,7 +26,7 @@ class Interval:
 
     @classmethod
     def of(cls, values: Numbers, confidence: float = rules.CONFIDENCE) -> Interval:
-        """Of one number per seed, (seeds,); unbounded, too, where one of them is not finite."""
+        """From one number per seed, (seeds,); also unbounded if one of them is not finite."""
         values = checks.vector("values", values)
         mean = values.mean()
         if len(values) < 2 or not np.isfinite(values).all():
@@ -77,8 +77,8 @@ class Verdict:
     reason: str
     conditions: tuple  # of Condition, the gate's first
     statistics: dict  # name -> Interval
-    ungated: str = ""  # where the gate failed: what the other conditions alone would give
-    networks: int = 0  # how many trained networks it was taken over; 0: not counted
+    ungated: str = ""  # if the gate failed: what the other conditions alone would give
+    networks: int = 0  # how many trained networks were judged; 0: not counted
 
     @classmethod
     def of(
@@ -93,7 +93,7 @@ class Verdict:
         """What the conditions decide: supported if all hold, but not trained if one of the gates does not.
 
         Args:
-            partly: where a condition fails, call it partly supported.
+            partly: call it partly supported if a condition fails.
         """
         failed: Sequence[Condition] = [c for c in conditions if not c.holds]
         status = "supported" if not failed else "partly supported" if partly else "not supported"
@@ -105,7 +105,7 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        """The status in words, with what the other conditions would give where the gate failed."""
+        """The status in words; if the gate failed, with what the other conditions would give."""
         return f"{self.status} (the other conditions alone: {self.ungated})" if self.ungated else self.status
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""What the verdicts measure of results: rank profiles, their collapse, drift; which variables they read."""
+"""What the verdicts measure in results: rank profiles, their collapse, drift; which variables they read."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -20,11 +20,20 @@ DRIFT = {"kernel_drift": "correlation_length seed state view transition", **GATE
 STEP_DRIFT = {"step_drift": "correlation_length seed step transition", **DRIFT}
 
 
-def one_chain(ds: xr.Dataset, **variables: str) -> xr.Dataset:
-    """Results of one chain family without the dimension `chain`, checked for variables and their dims.
+class Definition(NamedTuple):
+    """How the rank of a stream is taken; the defaults are the primary definition."""
 
-    ValueError where there are several chains.
-    """
+    view: str = "position"
+    centring: str = "centred"
+    spectrum: str = "singular"
+    start: int = 0  # depth from which profiles are taken
+
+
+PRIMARY = Definition()
+
+
+def one_chain(ds: xr.Dataset, **variables: str) -> xr.Dataset:
+    """Results without the dimension `chain`, their variables checked. ValueError for several chains."""
     checks.results("ds", ds, **variables)
     if "chain" in ds.dims:
         if ds.sizes["chain"] != 1:
@@ -43,7 +52,7 @@ def chosen(values: Any, **labels: Any) -> Any:
 
 
 def lengths(ds: xr.Dataset, several: bool = False) -> np.ndarray:
-    """The correlation lengths of results, ascending; ValueError where one is not enough, `several` needed."""
+    """The correlation lengths of results, ascending. ValueError if `several` are needed and there is one."""
     found = np.sort(ds.correlation_length.values)
     if several and len(found) < 2:
         raise checks.BadValue(f"selectivity needs two correlation lengths, the results hold {found.tolist()}")
@@ -51,21 +60,14 @@ def lengths(ds: xr.Dataset, several: bool = False) -> np.ndarray:
 
 
 def rank_profiles(
-    ds: xr.Dataset,
-    correlation_length: float,
-    view: str = "position",
-    centring: str = "centred",
-    spectrum: str = "singular",
-    start: int = 0,
-    step: int | None = None,
+    ds: xr.Dataset, correlation_length: float, definition: Definition = PRIMARY, step: int | None = None
 ) -> np.ndarray:
     """Effective rank by depth of the trained networks of one chain family, (seed, depth), none missing.
 
     Args:
-        view, centring, spectrum: the definition of rank; the defaults are the primary one.
-        start: depth from which profiles are taken.
-        step: training step; None is the end. Steps before the end know the position view, centred.
+        step: training step; None is the end. Before the end only the position view, centred, was measured.
     """
+    view, centring, spectrum, start = checks.instance("definition", definition, Definition)
     if step is None:
         ranks = chosen(ds.effective_rank, state="trained", view=view, centring=centring, spectrum=spectrum)
     elif (view, centring) == ("position", "centred"):
@@ -113,12 +115,12 @@ def largest_rise(profile: Numbers) -> np.ndarray:
 
 
 def fall(profile: np.ndarray) -> dict[str, Interval]:
-    """The statistics of rank collapse, of profiles (seed, depth)."""
+    """The statistics of rank collapse from profiles (seed, depth)."""
     return {"collapse": Interval.of(collapse(profile)), "largest rise": Interval.of(largest_rise(profile))}
 
 
 def contrast(short: np.ndarray, long: np.ndarray) -> dict[str, Interval]:
-    """The statistics of selectivity, of profiles (seed, depth) at two correlation lengths, paired by seed."""
+    """The statistics of selectivity from profiles (seed, depth), paired, at two correlation lengths."""
     return {
         "collapse, short": Interval.of(collapse(short)),
         "collapse, long": Interval.of(collapse(long)),
@@ -128,13 +130,13 @@ def contrast(short: np.ndarray, long: np.ndarray) -> dict[str, Interval]:
 
 
 def defined_drift(ds: xr.Dataset, **labels: Any) -> xr.DataArray:
-    """Kernel drift of one chain family's networks, 0 where it is not defined.
+    """Kernel drift of one chain family's networks, 0 where it is not defined: beside a constant depth.
 
     Args:
-        ds: results of one chain family with the variable kernel_drift, or step_drift where a step is chosen.
+        ds: results of one chain family with the variable kernel_drift (step_drift if a step is chosen).
             Where drift is NaN, effective_rank (step_rank) says whether one of the two depths is constant, of
             rank 0.
-        labels: correlation_length and, by name, either view and state or step.
+        labels: correlation_length, and either view and state or step.
 
     Returns:
         DataArray (seed, transition).

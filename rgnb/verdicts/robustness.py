@@ -10,16 +10,17 @@ from rgnb import checks
 from rgnb.verdicts import first_round, rules
 from rgnb.verdicts.hypotheses import GATE, RANK
 from rgnb.verdicts.intervals import Interval, Verdict
+from rgnb.verdicts.measures import PRIMARY, Definition
 
-DEFINITIONS: dict[str, dict] = {  # of rank, as arguments of `first_round.judge_rank_collapse`
-    "primary": {},
-    "eigenvalues": {"spectrum": "eigen"},
-    "uncentred": {"centring": "uncentred"},
-    "uncentred eigenvalues": {"centring": "uncentred", "spectrum": "eigen"},
-    "from depth 1": {"start": 1},
-    "token": {"view": "token"},
-    "masked": {"view": "masked"},
-    "pooled": {"view": "pooled"},
+DEFINITIONS = {  # of rank
+    "primary": PRIMARY,
+    "eigenvalues": Definition(spectrum="eigen"),
+    "uncentred": Definition(centring="uncentred"),
+    "uncentred eigenvalues": Definition(centring="uncentred", spectrum="eigen"),
+    "from depth 1": Definition(start=1),
+    "token": Definition(view="token"),
+    "masked": Definition(view="masked"),
+    "pooled": Definition(view="pooled"),
 }
 FINDINGS = (
     *("Rank collapse, short memory", "Rank collapse, long memory", "Selectivity"),
@@ -33,8 +34,8 @@ def judge_robustness(
     """5: verdicts on all findings in every setting of a sweep, under all of `DEFINITIONS`.
 
     Rank collapse and kernel drift are judged at each correlation length, selectivity between two. A
-    correlation length other than `short` and `long` takes the place of the nearer one by ratio: a variant of
-    its own, named after it.
+    correlation length other than `short` and `long` is a variant of its own, named after it: it takes the
+    place of the nearer one by ratio.
 
     Args:
         ds: sweep whose rows' coordinate `experiment` numbers (variant, mixing) in the order of `variants` x
@@ -62,13 +63,12 @@ def judge_robustness(
                 key = (family, mixing, variant if xi in (short, long) else f"ξ = {xi:g}")
                 drift = first_round.judge_kernel_drift(here)
                 verdicts[f"Kernel drift, {end} memory", "primary", *key] = drift
-                for definition, arguments in DEFINITIONS.items():
-                    fall = first_round.judge_rank_collapse(here, **arguments)
-                    verdicts[f"Rank collapse, {end} memory", definition, *key] = fall
+                for name, definition in DEFINITIONS.items():
+                    fall = first_round.judge_rank_collapse(here, definition)
+                    verdicts[f"Rank collapse, {end} memory", name, *key] = fall
                     if xi != short:
                         both = one.sel(correlation_length=pair)
-                        contrast = first_round.judge_selectivity(both, **arguments)
-                        verdicts["Selectivity", definition, *key] = contrast
+                        verdicts["Selectivity", name, *key] = first_round.judge_selectivity(both, definition)
 
     def place(key):  # the other correlation lengths come after the named variants
         named = variants.index(key[-1]) if key[-1] in variants else len(variants)
@@ -78,7 +78,7 @@ def judge_robustness(
 
 
 def _check_whole(rows: xr.Dataset, name: str, short: float, long: float) -> None:
-    # A row that is missing would become NaN among the others, without its labels.
+    # A missing row would become NaN among the others, without its labels.
     lengths = rows.correlation_length.values
     seeds = {
         xi: sorted(rows.seed.values[lengths == xi].tolist())
@@ -93,7 +93,7 @@ def _check_whole(rows: xr.Dataset, name: str, short: float, long: float) -> None
 
 
 def _as_results(rows: xr.Dataset) -> xr.Dataset:
-    # A sweep's rows of one family as `Experiment.run` returns them, not padded to other variants' depth.
+    # A sweep's rows of one family as `Experiment.run` returns them, without the padding of other variants.
     rows = rows.dropna("depth", how="all").dropna("transition", how="all")
     index = ("correlation_length", "seed")
     other = [c for c in rows.coords if rows[c].dims == ("run",) and c not in ("run", *index)]
@@ -102,9 +102,9 @@ def _as_results(rows: xr.Dataset) -> xr.Dataset:
 
 
 def p_value(interval: Interval, bound: float, direction: int) -> float:
-    """One-sided t test that a mean lies above (direction 1) or below (-1) a bound.
+    """One-sided t test that the mean of an Interval's values lies above (direction 1) or below (-1) a bound.
 
-    It is taken from an Interval's values; 1 where they decide nothing.
+    1 where the values decide nothing.
     """
     checks.instance("interval", interval, Interval)
     sign = checks.choice("direction", direction, (1, -1))

@@ -481,7 +481,7 @@ def test_estimate_refuses_tensors_without_dense_values(convert):
         ([[]], {}, ValueError, "never left"),
         ("0101", {}, TypeError, "sequence"),
         ([[0, 7, 0, 7, 7]], {}, ValueError, r"state 1 of 0, ..., 7 never occurs .* relabel the 2 that do"),
-        ([[0, 7, 0, 7, 7]], {"pseudocount": 0.5}, ValueError, "state 1 .* relabel"),  # no six new states
+        ([[0, 7, 0, 7, 7]], {"pseudocount": 0.5}, ValueError, "state 1 .* relabel"),  # not six new states
         ([[5, 50256, 5, 5]], {}, ValueError, "state 0 of 0, ..., 50256 never occurs .* relabel"),
         ([[0, 1, 0, 0]], {"n_states": 3}, ValueError, "state 2 of .* never .*n_states and a pseudocount"),
         ([[3, 3, 3]], {"pseudocount": 0.5}, ValueError, "the state 3 alone"),
@@ -501,7 +501,7 @@ def test_relabelled_ids_with_gaps_give_the_chain_of_those_ids():
     assert found.correlation_length == pytest.approx(2.0, rel=0.1)
     declared = chains.estimate(
         [[0, 1, 1, 0]], n_states=3, pseudocount=1
-    )  # a third state that is one, by the caller's word
+    )  # the caller says that there is a third state
     assert declared.n_states == 3
 
 

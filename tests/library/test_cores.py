@@ -58,7 +58,7 @@ def test_cores_are_those_that_this_process_may_use(monkeypatch, tmp_path, affini
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     if affinity:
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(affinity)), raising=False)
-    else:  # a system that knows of none
+    else:  # a system without affinities
         monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
     if quota:

@@ -35,7 +35,7 @@ def stored(tmp_path):
     """A result and a checkpoint: {suffix: (path, what reads it)}, and the tensors of the second."""
     result = tmp_path / "x.nc"
     store.store(xr.Dataset({"x": ("row", [1.0, 2.0])}, attrs={"version": 1}), result)
-    weights = checkpoints.Store(tmp_path, {"width": 2})
+    weights = checkpoints.Folder(tmp_path, {"width": 2})
     tensors = {"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "seconds": torch.tensor(0.5)}
     weights.save(weights.path(50), tensors)
     return {".nc": (result, store.load), ".safetensors": (weights.path(50), weights.load)}, tensors
@@ -105,7 +105,7 @@ def test_what_was_read_and_is_not_what_was_written_is_set_aside(stored, suffix, 
     path.write_bytes(damage(path.read_bytes()))
     assert read(path) is None and not path.exists() and path.with_name(path.name + ".damaged-0").exists()
     assert f"{path} is damaged" in capsys.readouterr().err
-    assert read(path) is None  # there is none now
+    assert read(path) is None  # it has been set aside
 
 
 def test_what_is_read_is_what_was_written(stored):

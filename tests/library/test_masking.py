@@ -168,7 +168,9 @@ def test_loss_floor_is_the_expected_loss_of_the_bayes_predictor(scheme):
     observed, selected = corrupt(tokens, 4, rate, scheme, g)
     posterior = bayes_posterior(chain, observed, scheme, rate)
     nll = -posterior.gather(-1, tokens[..., None])[..., 0].log()
-    excess = torch.where(selected, nll - entropy(posterior), 0.0).sum(1)  # one independent number a sequence
+    excess = torch.where(selected, nll - entropy(posterior), 0.0).sum(
+        1
+    )  # one independent number per sequence
     error = excess.std() / math.sqrt(len(excess))
     assert abs(excess.mean()) < 4 * error
     floor = loss_floor(posterior, selected)

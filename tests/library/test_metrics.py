@@ -303,9 +303,7 @@ def test_cka_matrix_and_kernel_drift_agree_with_linear_cka(debiased):
                     assert drift[m, i].item() == pytest.approx(1 - expected, abs=1e-12)
 
 
-WIDE = [
-    randn(2, 10, d, seed=d) for d in (4, 30, 10, 11, 500)
-]  # of 10 rows: narrow ones and such as are wider
+WIDE = [randn(2, 10, d, seed=d) for d in (4, 30, 10, 11, 500)]  # of 10 rows: some narrow, some wide
 WIDE.append(WIDE[1] + 0.3 * randn(2, 10, 30, seed=50))
 
 

@@ -119,7 +119,7 @@ def test_rows_that_are_too_wide_are_refused_before_anything_is_added():
 
 
 class Wrapped(torch.nn.Module):
-    """The book's stack as a stranger's network: a module a block."""
+    """The book's stack as a stranger's network: one module per block."""
 
     def __init__(self):
         super().__init__()
@@ -549,7 +549,7 @@ def test_fewer_rows_than_features_are_said_once(recwarn):
 
 
 def unusable():
-    """Tensors that are no dense real numbers with values, and what is said about them."""
+    """Tensors that are not dense real numbers, and what is said about them."""
     x = torch.rand(6, 4)
     return {
         "sparse": (x.to_sparse(), r"layout torch.sparse_coo; pass x.to_dense\(\)"),

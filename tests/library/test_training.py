@@ -11,7 +11,7 @@ from rgnb import chains, training
 from rgnb.masking import SCHEMES, bayes_posterior, corrupt, entropy, expected_counts
 from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 from rgnb.randomness import resolve_device
-from rgnb.training import TrainConfig, count_loss, load_model, masked_loss, mixed_loss, train
+from rgnb.training import Run, TrainConfig, count_loss, load_model, masked_loss, mixed_loss, train
 
 CHAIN = chains.sticky(4, 3.0, [1, 2, 3, 4])
 TRAIN = TrainConfig(batch=4, steps=150, learning_rate=1e-3, snapshots=(100,))
@@ -23,11 +23,11 @@ def config(mixing):
 
 
 def fit(folder, mixing="tokens", seeds=(0,), train_config=TRAIN):
-    return train(config(mixing), train_config, CHAIN, seeds, folder, device="cpu", progress=False)
+    return train(Run(config(mixing), train_config, CHAIN, "cpu"), seeds, folder, progress=False)
 
 
 def assert_same(first, second, atol=0.0):
-    """Two results of `train`, but for the wall time. Without `atol`, bit by bit."""
+    """Two results of `train`, but for the wall time. Without `atol`, bit for bit."""
     assert first.keys() == second.keys()
     for seed, snapshots in first.items():
         assert snapshots.keys() == second[seed].keys()
@@ -89,7 +89,7 @@ def test_mixed_loss_equals_masked_loss(scheme):
 def test_nothing_selected_costs_nothing(mixing):
     model = ResidualMLP(config(mixing), seeds=[0, 1, 2])
     tokens, inputs, selected = batch()
-    selected[1] = False  # one member; the others learn on
+    selected[1] = False  # one member; the others go on learning
     losses = [masked_loss(model(inputs), tokens, selected)]
     losses += [(count_loss if mixing == "none" else mixed_loss)(model, inputs, tokens, selected)]
     for loss in losses:
@@ -131,7 +131,7 @@ def test_mixing_nears_the_bayes_floor(tmp_path, scheme):
     chain = chains.sticky(4, 2.0)
     sizes = ModelConfig(n_states=4, length=16, width=32, depth=2)
     fast = TrainConfig(scheme=scheme, batch=128, steps=500, learning_rate=5e-3, snapshots=(50,))
-    snapshots = train(sizes, fast, chain, [0], tmp_path, device="cpu", progress=False)[0]
+    snapshots = train(Run(sizes, fast, chain, "cpu"), [0], tmp_path, progress=False)[0]
     early, late = (
         excess_over_bayes(load_model(sizes, snapshots[step]), chain, scheme, 0.15) for step in (50, 500)
     )
@@ -179,20 +179,18 @@ def test_a_seed_alone_and_among_others(tmp_path, mixing, scheme):
 def test_on_one_thread_a_large_network_is_the_same_bit_by_bit_beside_any_members(tmp_path, blocks):
     large, threads = ModelConfig(n_states=4, length=16, width=48, depth=1), torch.get_num_threads()
     short = TrainConfig(batch=16, steps=100, learning_rate=1e-3, snapshots=(50,))
-    found = {}
+    run, found = Run(large, short, CHAIN, "cpu"), {}
     try:
         for cores, seeds in ((1, [7, 3, 5]), (2, [3, 5]), (2, [5, 3, 7])):
             torch.set_num_threads(cores)
-            found[cores, len(seeds)] = train(
-                large, short, CHAIN, seeds, tmp_path / f"{cores}-{len(seeds)}", "cpu", progress=False
-            )
+            found[cores, len(seeds)] = train(run, seeds, tmp_path / f"{cores}-{len(seeds)}", progress=False)
             assert torch.get_num_threads() == cores
         blocks.stop = 1
         with pytest.raises(KeyboardInterrupt):
-            train(large, short, CHAIN, [3, 7], tmp_path / "cut", "cpu", progress=False)
+            train(run, [3, 7], tmp_path / "cut", progress=False)
         assert torch.get_num_threads() == 2
         blocks.stop = None
-        found["cut"] = train(large, short, CHAIN, [3, 7], tmp_path / "cut", "cpu", progress=False)
+        found["cut"] = train(run, [3, 7], tmp_path / "cut", progress=False)
     finally:
         torch.set_num_threads(threads)
     whole = found.pop((1, 3))
@@ -202,9 +200,8 @@ def test_on_one_thread_a_large_network_is_the_same_bit_by_bit_beside_any_members
 
 def test_members_see_their_own_sequences():
     def drawn(seeds, block):
-        steps = training._batches(
-            CHAIN, TRAIN, ResidualMLP(config("tokens"), seeds), block, torch.device("cpu")
-        )
+        run = Run(config("tokens"), TRAIN, CHAIN, "cpu")
+        steps = training._batches(run, ResidualMLP(run.model, seeds), block)
         return [torch.stack(x) for x in zip(*steps, strict=True)]
 
     for x, y, z in zip(drawn([0, 1], 2), drawn([1], 2), drawn([1], 3), strict=True):
@@ -240,9 +237,10 @@ def test_cosine_rises_then_falls_to_zero():
 def test_a_step_is_taken_at_the_scheduled_rate():
     stack, plain = (ResidualMLP(config("tokens"), [0]) for _ in range(2))
     cosine = TrainConfig(batch=4, steps=1000, schedule="cosine", learning_rate=1e-2)
-    optimizer = training._optimizer(stack, cosine, torch.device("cpu"))
+    optimizer = training._optimizer(stack, cosine)
+    run = Run(stack.config, cosine, CHAIN, "cpu")
     reference = torch.optim.Adam(plain.parameters(), lr=1.0)
-    for step, values in enumerate(training._batches(CHAIN, cosine, stack, 0, torch.device("cpu"))[:3]):
+    for step, values in enumerate(training._batches(run, stack, 0)[:3]):
         training._step(stack, optimizer, cosine, step, values)
         reference.param_groups[0]["lr"] = 1e-2 * (step + 1) / 200
         reference.zero_grad()
@@ -257,7 +255,7 @@ def test_weights_decay_and_biases_do_not():
     stack = ResidualMLP(config("tokens"), [0])
     before = {name: p.detach().clone() for name, p in stack.named_parameters()}
     decayed = TrainConfig(weight_decay=0.5, learning_rate=0.1)
-    optimizer = training._optimizer(stack, decayed, torch.device("cpu"))
+    optimizer = training._optimizer(stack, decayed)
     for p in stack.parameters():
         p.grad = torch.zeros_like(p)
     optimizer.step()
@@ -280,20 +278,19 @@ def test_expected_counts_are_the_mean_of_drawn_ones(scheme):
     torch.testing.assert_close(counts, drawn.double(), atol=0.01, rtol=0)
 
 
-def test_the_exact_gradient_is_that_of_the_expected_loss(tmp_path):
+def test_the_exact_gradient_is_that_of_the_expected_loss():
     stack = ResidualMLP(config("none"), [0, 1]).double()
     counts = expected_counts(CHAIN, "bert")
     log_p = stack(torch.arange(5)[None]).log_softmax(-1)[:, 0]
     by_hand = -(counts * log_p).sum((-1, -2))
-    (values,) = training._batches(
-        CHAIN, TrainConfig(gradient="expected", scheme="bert"), stack, 0, torch.device("cpu")
-    )[0]
+    exact = TrainConfig(gradient="expected", scheme="bert")
+    (values,) = training._batches(Run(stack.config, exact, CHAIN, "cpu"), stack, 0)[0]
     loss = training._count_loss(stack, values.double())
     torch.testing.assert_close(loss, by_hand, atol=1e-6, rtol=0)
     for a, b in zip(gradients(stack, loss), gradients(stack, by_hand), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="exact without mixing"):
-        train(config("tokens"), TrainConfig(gradient="expected"), CHAIN, [0], tmp_path, "cpu")
+        Run(config("tokens"), exact, CHAIN)
 
 
 def test_fields_that_came_later_leave_keys_as_they_are():
@@ -321,7 +318,7 @@ def blocks(monkeypatch):
     seen, draw = Blocks(), training._batches
 
     def watched(*arguments):
-        block = arguments[3]
+        block = arguments[-1]
         if block == seen.stop:
             raise KeyboardInterrupt
         seen.append(block)
@@ -375,14 +372,14 @@ def test_cosine_goes_on_where_it_was_and_starts_anew_for_other_steps(tmp_path, b
 @pytest.mark.parametrize("step", [100, 150])
 def test_stopped_between_the_snapshots_of_two_members(tmp_path, blocks, monkeypatch, step):
     whole = fit(tmp_path / "whole", seeds=[0, 1])
-    save = checkpoints.Store.save
+    save = checkpoints.Folder.save
 
     def stopping(store, path, tensors):
         if path.name == f"step-{step:06d}.safetensors" and path.parent.name == "seed-1":
             raise KeyboardInterrupt
         save(store, path, tensors)
 
-    monkeypatch.setattr(checkpoints.Store, "save", stopping)
+    monkeypatch.setattr(checkpoints.Folder, "save", stopping)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "cut", seeds=[0, 1])
     monkeypatch.undo()
@@ -396,7 +393,7 @@ def test_fewer_members_go_on_from_the_checkpoint_of_more(tmp_path, blocks):
     fit(tmp_path, seeds=[1])
     assert blocks == [2]
     blocks.clear()
-    fit(tmp_path, seeds=[0, 1])  # seed 1, which is stored, trains along
+    fit(tmp_path, seeds=[0, 1])  # seed 1, which is stored, is trained again with it
     assert blocks == [2] and not list(tmp_path.glob("*.safetensors"))
 
 
@@ -503,10 +500,9 @@ def test_divergence_of_one_member_leaves_the_others(tmp_path, monkeypatch, block
     assert_same({3: fit(tmp_path, seeds=[3])[3]}, {3: fit(tmp_path / "whole", seeds=[3, 8])[3]})
 
 
-def test_chain_and_model_must_agree(tmp_path):
+def test_chain_and_model_must_agree():
     with pytest.raises(ValueError, match="the chain has 5 states, the model 4"):
-        train(config("none"), TRAIN, chains.sticky(5, 1.0), [0], tmp_path)
-    assert not list(tmp_path.iterdir())
+        Run(config("none"), TRAIN, chains.sticky(5, 1.0))
 
 
 @pytest.mark.parametrize(

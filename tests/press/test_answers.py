@@ -1,7 +1,7 @@
 """The answers that pages open with, and the rule as a table, on results whose verdicts are known."""
 
 import pytest
-from tests_results import EVEN, FALLING, FLAT, results
+from made import EVEN, FALLING, FLAT, results
 
 from rgnb.press import answers
 from rgnb.verdicts import findings
@@ -29,7 +29,8 @@ def test_an_answer_in_words(short, excess, words):
 
 
 def test_a_rule_table_holds_every_condition_of_the_gate_and_of_each_definition():
-    claims = {name: findings.judge_selectivity(results(short=p)) for name, p in {"a": FALLING, "b": FLAT}.items()}
+    profiles = {"a": FALLING, "b": FLAT}
+    claims = {name: findings.judge_selectivity(results(short=p)) for name, p in profiles.items()}
     table = answers.rule_table(claims)
     assert list(table) == ["a", "b"] and len(table) == 2 + 4 * 4
     for title, claim in claims.items():
@@ -44,4 +45,5 @@ def test_what_is_not_judged_is_not_called_yes_or_no():
     claim = findings.judge_kernel_drift(results(drift=[0.9, *[0.01] * 5]), 7.0)
     rest = answers.rule_table({"a": claim})["a"].loc["without the first"]
     assert rest.str.endswith(": not judged").all()
-    assert answers.rule_table({"a": findings.judge_kernel_drift(results(drift=EVEN), 7.0)})["a"].str.contains("no$").any()
+    spread = findings.judge_kernel_drift(results(drift=EVEN), 7.0)
+    assert answers.rule_table({"a": spread})["a"].str.endswith(": no").any()

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from small import SMALL
 
 from rgnb import cores, files
 from rgnb.press import cli, notebooks
@@ -67,7 +68,7 @@ def book(tmp_path, monkeypatch):
     )
     (tmp_path / "book" / "notebooks" / "tiny.md").write_text(TINY)
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
-    # A book of one page is none that Sphinx would build; tests/press/test_book.py builds a reader's runs.
+    # Sphinx would not build a book of one page; tests/press/test_book.py builds a reader's runs.
     monkeypatch.setattr(
         cli, "_build_runs", lambda outputs: {path: path.with_suffix(".html") for path in outputs}
     )
@@ -420,7 +421,7 @@ def test_an_output_that_did_not_change_keeps_its_record(book):
     record = json.loads(page.read_text())["metadata"]["rgnb"]["record"]
     assert record["parameters"]["count"] == 3 and record["seconds"] >= 0
     assert {"device", "python", "torch", "date"} <= set(record) and "commit" not in record
-    page.write_text(page.read_text().replace(record["date"], "2001-01-01"))  # a run of old
+    page.write_text(page.read_text().replace(record["date"], "2001-01-01"))  # an old run
     before = page.read_bytes()
     notebooks.execute("tiny", page)
     assert page.read_bytes() == before
@@ -458,24 +459,9 @@ def test_a_run_replaces_no_other_file(book, tmp_path, capsys):
 
 def test_a_sweep_says_its_plan_and_lists_what_failed(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RGNB_RESULTS", str(tmp_path))
-    small = {
-        "n_states": 4,
-        "length": 6,
-        "width": 8,
-        "depth": 2,
-        "batch": 8,
-        "steps": 50,
-        "snapshots": [],
-        "sequences": 64,
-    }
-    small |= {
-        "mixing": "none",
-        "seeds": 1,
-        "correlation_lengths": [1.0],
-        "learning_rate": [1e-3, 1e30],
-        "device": "cpu",
-    }
-    command = ["sweep", "mine", *(x for k, v in small.items() for x in ("-p", k, str(v)))]
+    one = {"mixing": "none", "steps": 50, "seeds": 1, "correlation_lengths": [1.0]}
+    values = SMALL | one | {"learning_rate": [1e-3, 1e30]}
+    command = ["sweep", "mine", *(x for k, v in values.items() for x in ("-p", k, str(v)))]
     assert main([*command, "--plan"]) == 0
     assert "2 networks asked for, 0 stored, 2 to train in 2 settings: about " in capsys.readouterr().out
     assert not list(tmp_path.iterdir())

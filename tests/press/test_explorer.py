@@ -5,20 +5,9 @@ import json
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from small import small
 
 from rgnb.press import explorer
-from rgnb.study import Experiment
-
-SMALL = {
-    "n_states": 4,
-    "length": 6,
-    "width": 8,
-    "depth": 2,
-    "batch": 8,
-    "steps": 50,
-    "snapshots": (),
-    "sequences": 64,
-}
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +15,8 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     return {
         mixing: [
-            Experiment.profile("quick", **SMALL, families=[f], mixing=mixing, seeds=2, device="cpu").run(
-                folder, False
-            )
-            for f in ("ring", "sticky")
+            small(families=[family], mixing=mixing).run(folder, progress=False)
+            for family in ("ring", "sticky")
         ]
         for mixing in ("tokens", "none")
     }

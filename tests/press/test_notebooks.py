@@ -30,7 +30,7 @@ TINY_OF = {
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
-    # One folder for all workers of pytest-xdist: they share the training out as any processes do.
+    # One folder for all workers of pytest-xdist: they share the training as any processes do.
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "results"
     folder.mkdir(exist_ok=True)

@@ -31,8 +31,9 @@ from rgnb.study.measurement import Evaluation, evaluation, forward, measure
 from rgnb.study.settings import Setting
 from rgnb.study.store import results_folder, stored
 from rgnb.study.sweep import Plan, grid, pivot, plan, settled, sweep
-from rgnb.training import Diverged, TrainConfig, load_model, train
+from rgnb.training import Diverged, Run, TrainConfig, load_model, train
 from rgnb.verdicts import findings, first_round, hypotheses, intervals, measures, robustness
+from rgnb.verdicts.measures import Definition
 
 pytestmark = [pytest.mark.promise("bad input"), pytest.mark.slow]
 
@@ -369,25 +370,24 @@ def test_weights_of_another_network(ends_well, snapshot):
 
 
 TINY = {
-    "model_config": ModelConfig(n_states=4, length=5, width=4, depth=1),
-    "train_config": TrainConfig(batch=2, steps=50, snapshots=()),
+    "model": ModelConfig(n_states=4, length=5, width=4, depth=1),
+    "training": TrainConfig(batch=2, steps=50, snapshots=()),
     "chain": CHAIN,
-    "seeds": [0],
+    "device": "cpu",
 }
 
 
-@given(st.sampled_from([*TINY, "folder", "device"]), junk)
+@given(st.sampled_from([*TINY, "run", "seeds", "folder"]), junk)
 def test_training(ends_well, tmp_path_factory, name, value):
     assume(
         not (name == "folder" and isinstance(value, str) and value.strip("\0"))
     )  # any other name is a folder's
-    arguments = TINY | {
-        "folder": tmp_path_factory.getbasetemp() / "weights",
-        "device": "cpu",
-        "progress": False,
-        name: value,
-    }
-    found = ends_well([name], train, **arguments)
+    run = ends_well([name], Run, **TINY | {name: value}) if name in TINY else Run(**TINY)
+    if run is None:
+        return
+    folder = tmp_path_factory.getbasetemp() / "weights"
+    arguments = {"run": run, "seeds": [0], "folder": folder, "progress": False}
+    found = ends_well([name], train, **arguments | ({} if name in TINY else {name: value}))
     assert found is None or all(np.isfinite(steps[50]["history"]).all() for steps in found.values())
 
 
@@ -568,9 +568,10 @@ ranks = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(2, 5)).flatm
 def test_verdicts(ends_well, rank, view, start):
     for finding in (first_round.judge_rank_collapse, first_round.judge_selectivity):
         verdict = ends_well(
-            ["view", "start", "correlation lengths"], finding, results(rank), view=view, start=start
+            ["view", "start", "correlation lengths"], finding, results(rank), Definition(view, start=start)
         )
         assert verdict is None or verdict.status in ("supported", "partly supported", "not supported")
+        assert ends_well(["definition", "correlation lengths"], finding, results(rank), view) is None
 
 
 @given(vectors, st.one_of(st.floats(0, 1), junk))
@@ -895,7 +896,7 @@ def test_where_runs_go(ends_well, values, output):
 
 
 def spread(x):
-    """The same values, not next to each other in memory."""
+    """The same values, not contiguous in memory."""
     wide = x.new_zeros(*(2 * n for n in x.shape))
     wide[tuple(slice(None, None, 2) for _ in x.shape)] = x
     return wide[tuple(slice(None, None, 2) for _ in x.shape)]
@@ -1141,14 +1142,14 @@ def test_arrays_are_never_one_of_the_choices(value):
             call()
 
 
-# What only the package itself calls or makes, with arguments that it has checked; and what takes none.
+# What only the package itself calls or makes, with checked arguments; and what takes no arguments.
 OWN = {
     Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic,
     metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
     anatomy.anatomy, anatomy.couplings, anatomy.absolute_growth, findings.Claim, findings.by_group,
     questions.Job, questions.decayed, questions.gradient_noise, questions.longer, questions.markers,
     questions.optimisers, questions.small_optimisers, settled,
-    training.count_loss, training.seconds_a_step, training.added, training.plain, training.check_gradient,
+    training.count_loss, training.seconds_a_step, training.added, training.plain,
     measures.one_chain, measures.chosen, measures.contrast, measures.lengths, measures.fall,
     measures.rank_profiles, hypotheses.last, figures.use_style,
     tables.interval_table, tables.bench_table, tables.bench_notes, tables.bench_costs,

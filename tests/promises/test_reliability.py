@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import netCDF4
@@ -21,27 +22,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small import SMALL, small
 
 from rgnb import _checkpoints as checkpoints
 from rgnb.press import notebooks
 from rgnb.randomness import resolve_device
-from rgnb.study import Experiment, store
 from rgnb.study import cluster as cluster_module
+from rgnb.study import store
 from rgnb.study.sweep import grid, plan, sweep
 
 pytestmark = pytest.mark.slow  # processes are killed in training, disks filled
 
 ROOT = Path(__file__).parents[2]
-SMALL = {
-    "n_states": 4,
-    "length": 6,
-    "width": 8,
-    "depth": 2,
-    "batch": 8,
-    "snapshots": (),
-    "sequences": 64,
-    "device": "cpu",
-}
+small = partial(small, correlation_lengths=[1.0], steps=100)
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 # Runs one setting; saves a checkpoint after every 50 steps and says on stdout what it trains.
@@ -64,12 +57,6 @@ try:
 except OSError as error:
     sys.exit(str(error))
 """
-
-
-def small(**changes):
-    return Experiment.profile(
-        "quick", **(SMALL | {"correlation_lengths": [1.0], "seeds": 2, "steps": 100} | changes)
-    )
 
 
 def start(folder, settings, **kwargs):
@@ -163,7 +150,7 @@ def test_the_sweep_completes_when_a_worker_is_killed(tmp_path, cluster):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    often = {"snapshots": tuple(range(50, 1000, 50))}  # with every snapshot goes a checkpoint
+    often = {"snapshots": tuple(range(50, 1000, 50))}  # a checkpoint is written with every snapshot
     experiments = grid(
         "quick",
         **SMALL | often,
@@ -186,7 +173,7 @@ def test_results_come_back_from_workers_that_see_another_disk(tmp_path, monkeypa
     setting = small().settings()[0]
     monkeypatch.setenv("RGNB_RESULTS", str(tmp_path / "theirs"))
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)  # as on a worker whose environment does not say otherwise
+    torch.set_num_threads(2)  # as on a worker, unless its environment says otherwise
     try:
         there = store.Store(tmp_path / "mine"), tmp_path / "mine" / ".shared-x"
         error, sent = cluster_module._settled_there(setting, [0, 1], *there, resolve_device("cpu"))
@@ -329,7 +316,7 @@ def test_random_bytes_are_read_as_nothing(bytes_counted, content, suffix, header
     path = bytes_counted / f"x{suffix}"
     start = {".nc": b"\x89HDF\r\n\x1a\n", ".safetensors": len(content).to_bytes(8, "little") + b'{"'}[suffix]
     path.write_bytes(start + content if header else content)
-    read = store.load if suffix == ".nc" else checkpoints.Store(bytes_counted, {}).load
+    read = store.load if suffix == ".nc" else checkpoints.Folder(bytes_counted, {}).load
     assert read(path) is None and not path.exists()
 
 
@@ -350,7 +337,7 @@ def test_a_pickle_is_not_executed(tmp_path, monkeypatch, suffix):
     import torch
 
     monkeypatch.setenv("RGNB_PAYLOAD", str(tmp_path / "made"))
-    read = store.load if suffix == ".nc" else checkpoints.Store(tmp_path, {}).load
+    read = store.load if suffix == ".nc" else checkpoints.Folder(tmp_path, {}).load
     for k, content in enumerate((pickle.dumps(Payload()), None)):
         path = tmp_path / f"x{k}{suffix}"
         torch.save(Payload(), path) if content is None else path.write_bytes(content)

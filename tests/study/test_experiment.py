@@ -96,7 +96,7 @@ def test_stored_numbers_agree_with_each_other_and_with_the_metrics(dataset, fold
 
 
 def test_losses(dataset):
-    # loss = Bayes floor + KL, up to the scatter of sampled posteriors; at first the network knows nothing.
+    # loss = Bayes floor + KL, up to the scatter of sampled posteriors; at first nothing is learned.
     floor, loss = dataset.bayes_loss, dataset.loss
     np.testing.assert_allclose(loss - floor, dataset.excess_loss.transpose(*loss.dims), atol=1e-6)
     assert (dataset.excess_loss > 0).all()
@@ -109,9 +109,7 @@ def test_measured_at_depth_0_by_hand(dataset, folder):
     e = small()
     setting = e.settings()[0]
     task = measurement.evaluation(setting)
-    weights = train(
-        setting.model, setting.training, setting.chain, [0], setting.weights(folder), "cpu", False
-    )
+    weights = train(setting.run("cpu"), [0], setting.weights(folder), progress=False)
     x = weights[0][100]["weight.embedding.weight"].double()[task.inputs]  # (sequences, length, width)
     ranks = []
     for t in range(x.shape[1]):
@@ -142,9 +140,9 @@ def test_only_what_is_missing_is_trained(dataset, folder, monkeypatch):
     trained = []
     train = runner.train
 
-    def spy(model, training, chain, seeds, *rest):
+    def spy(run, seeds, *rest):
         trained.append(list(seeds))
-        return train(model, training, chain, seeds, *rest)
+        return train(run, seeds, *rest)
 
     monkeypatch.setattr(runner, "train", spy)
     small(seeds=3, correlation_lengths=[1.0]).run(folder, progress=False)
@@ -269,11 +267,11 @@ from tests.study.test_experiment import small
 folder, log, *lengths = sys.argv[1:]
 train = runner.train
 
-def spy(model, training, chain, seeds, *rest):
+def spy(run, *rest):
     with open(log, "a") as file:
-        file.write(f"{chain.correlation_length:.3g}\\n")
-    time.sleep(0.5)  # so that the others come while this one is at it
-    return train(model, training, chain, seeds, *rest)
+        file.write(f"{run.chain.correlation_length:.3g}\\n")
+    time.sleep(0.5)  # so that the others come while this one is at work
+    return train(run, *rest)
 
 runner.train = spy
 small(seeds=1, correlation_lengths=[float(x) for x in lengths]).run(folder, progress=False)

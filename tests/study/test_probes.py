@@ -184,9 +184,7 @@ def test_removing_everything_that_the_posterior_needs_leaves_the_stationary_law(
     e = stored["experiment"]
     setting = e.settings()[0]
     task = measurement.evaluation(setting)
-    snapshots = train(
-        setting.model, setting.training, setting.chain, [0], setting.weights(stored["folder"]), "cpu", False
-    )[0]
+    snapshots = train(setting.run("cpu"), [0], setting.weights(stored["folder"]), progress=False)[0]
     model = load_model(setting.model, snapshots[setting.training.steps])
     x = measurement.forward(model, task.inputs, torch.device("cpu"))[0][-1]
     q = torch.zeros(*task.inputs.shape, 8, dtype=torch.float64)
@@ -194,7 +192,7 @@ def test_removing_everything_that_the_posterior_needs_leaves_the_stationary_law(
     x[task.selected] = x[task.selected].mean(0)
     same = model.readout(x[task.selected][:1]).log_softmax(-1).double()
     expected = -(task.bayes @ same[0]).mean()
-    found = probes._masked_loss(model, x, setting.model.depth, task.selected, q, torch.device("cpu"))
+    found = probes._masked_loss(model, x, setting.model.depth, task.selected, q)
     assert found == pytest.approx(expected.item(), rel=1e-5)
 
 

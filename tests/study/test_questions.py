@@ -76,7 +76,7 @@ def test_the_runs_are_those_that_the_rules_name():
 
 
 def test_first_steps_of_the_first_round_are_the_same_steps(tmp_path):
-    # A constant rate knows nothing of the end: 1500 steps are the first of 10 000.
+    # A constant rate does not depend on the end: 1500 steps are the first of 10 000.
     short, long = questions.markers()[0].training, questions.findings("sequel").training
     assert {step: short.learning_rate_at(step) for step in (0, 700, 1499)} == {
         s: long.learning_rate_at(s) for s in (0, 700, 1499)

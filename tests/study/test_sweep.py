@@ -1,30 +1,19 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+from small import small
 
 from rgnb import chains, cores
 from rgnb.randomness import resolve_device
-from rgnb.study import Experiment, measurement, runner
+from rgnb.study import measurement, runner
 from rgnb.study import sweep as module
 from rgnb.study.probes import mode_retention
 from rgnb.study.sweep import pivot, sweep
 
-SMALL = {
-    "n_states": 4,
-    "length": 6,
-    "width": 8,
-    "depth": 2,
-    "batch": 8,
-    "steps": 50,
-    "snapshots": (),
-    "sequences": 64,
-}
+small = partial(small, mixing="none")
 KEPT = ["effective_rank", "excess_loss", "relevant_modes"]
-
-
-def small(**changes):
-    return Experiment.profile("quick", **(SMALL | {"seeds": 2, "device": "cpu", "mixing": "none"} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +95,10 @@ def test_bad_input_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
 def test_a_fault_is_listed_with_its_traceback_and_bad_input_in_one_line(tmp_path, monkeypatch):
     train = runner.train
 
-    def faulty(model, training, chain, seeds, *rest):
-        if chain.correlation_length > 3:
+    def faulty(run, seeds, *rest):
+        if run.chain.correlation_length > 3:
             return len(7)
-        return train(model, training, chain, seeds, *rest)
+        return train(run, seeds, *rest)
 
     monkeypatch.setattr(runner, "train", faulty)
     monkeypatch.setattr(module, "_workers", lambda *a: 1)  # in this process
