@@ -75,7 +75,7 @@ def last(x: xr.DataArray) -> np.ndarray:
 
 
 def judge_blind(
-    ds: xr.Dataset, reference: float = 1.0, margin: float = 0.05, comparisons: int | None = None
+    ds: xr.Dataset, reference: float = 1.0, margin: float = rules.BLIND_MARGIN, comparisons: int | None = None
 ) -> Verdict:
     """1a: without mixing the collapse does not depend on the correlation length.
 
@@ -158,7 +158,7 @@ def _beyond(interval: Interval, low: float, high: float) -> bool:
 
 
 def judge_scheme_and_law(
-    by_scheme: Sequence[Numbers], by_law: Sequence[Numbers], bound: float = 0.05
+    by_scheme: Sequence[Numbers], by_law: Sequence[Numbers], bound: float = rules.MATTERS
 ) -> Verdict:
     """1c: the corruption scheme and the stationary law change the collapse in the token view.
 
@@ -263,7 +263,9 @@ def judge_relevant_modes(ds: xr.Dataset) -> Verdict:
     name, table = "Relevant modes set the rank", settings_table(ds)
     table, asked = table[table["trained"]], len(table)
     networks = int(table["networks"].sum())
-    enough = Condition(f"{len(table)} of {asked} settings pass the gate, at least 5", len(table) >= 5)
+    least = rules.MODES_SETTINGS
+    passed = f"{len(table)} of {asked} settings pass the gate, at least {least}"
+    enough = Condition(passed, len(table) >= least)
     if not enough.holds:
         return Verdict(name, "not trained", f"Decided by: {enough}.", (enough,), {}, networks=networks)
     numbers = explained_variances(table)
@@ -288,7 +290,7 @@ def residuals(x: Sequence[float], y: Sequence[float]) -> np.ndarray:
 
 
 def judge_no_selectivity(
-    results: dict[str, xr.Dataset], family: str = "sticky", margin: float = 0.1
+    results: dict[str, xr.Dataset], family: str = "sticky", margin: float = rules.ALIKE_MARGIN
 ) -> Verdict:
     """2b: C of a family does not differ between the shortest and the longest correlation length.
 
@@ -412,10 +414,14 @@ def judge_kept_modes(
     more = Interval.of(relevant - random)
     little = Interval.of(irrelevant / checks.complete("retention", here.learnable).values)
     conditions = (
-        above("3a: R² of the most relevant mode, last depth minus maximum,", most, -0.05),
-        below("3b: R² of the least relevant modes, last depth minus maximum,", least, -0.1),
+        above("3a: R² of the most relevant mode, last depth minus maximum,", most, -rules.KEPT),
+        below("3b: R² of the least relevant modes, last depth minus maximum,", least, -rules.INTEGRATED_OUT),
         above("3c: loss from removing the most relevant direction minus a random one's (nats),", more, 0),
-        below("3c: loss from removing a least relevant direction, share of the learnable,", little, 0.05),
+        below(
+            "3c: loss from removing a least relevant direction, share of the learnable,",
+            little,
+            rules.HARDLY_USED,
+        ),
     )
     numbers = {"kept": most, "integrated out": least, "relevant minus random": more, "irrelevant": little}
     name = f"Exactly the relevant modes are kept, ξ = {correlation_length:g}"
@@ -448,10 +454,12 @@ def judge_fixed_point(
     conditions, numbers = [], {}
     for t in plateau:
         numbers[f"growth {t}"] = factor = Interval.of(growth.sel(transition=t).values, level)
-        conditions.append(below(f"4a: growth of random perturbations from depth {t} to {t + 1},", factor, 1))
+        what = f"4a: growth of random perturbations from depth {t} to {t + 1},"
+        conditions.append(below(what, factor, rules.SHRINKS))
     scaled = checks.complete("ds", here.scaled_drift.sel(transition=plateau, scale=[0.25, 1.0]))
     small, own = scaled.mean("transition").transpose("scale", "seed").values
     numbers["ratio"] = ratio = Interval.of(small / own)
-    conditions.append(below("4b: drift of the stream scaled by 1/4 over that at its own scale,", ratio, 2))
+    what = "4b: drift of the stream scaled by 1/4 over that at its own scale,"
+    conditions.append(below(what, ratio, rules.OWN_SCALE))
     name = f"Near an attracting fixed point, ξ = {correlation_length:g}"
     return Verdict.of(name, conditions, numbers, gates, growth.sizes["seed"])
