@@ -15,7 +15,7 @@ from rgnb.study.store import load, results_folder
 
 ANALYSES = ("mode_retention", "perturbations", "anatomy")
 SECONDS = ("core seconds, training", "core seconds, measuring")
-COLUMNS = {"device": "device", "threads": "threads", "python": "python", "torch": "torch", "date": "date"}
+COLUMNS = ("device", "threads", "python", "torch", "date")
 
 
 def notebooks_table(but: Collection[str] = (), root: Path | None = None) -> pd.DataFrame:

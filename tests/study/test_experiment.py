@@ -96,7 +96,7 @@ def test_stored_numbers_agree_with_each_other_and_with_the_metrics(dataset, fold
 
 
 def test_losses(dataset):
-    # loss = Bayes floor + KL, up to the scatter of sampled posteriors; at first nothing is learned.
+    # loss = Bayes floor + KL, up to the scatter of sampled posteriors; KL is large before training.
     floor, loss = dataset.bayes_loss, dataset.loss
     np.testing.assert_allclose(loss - floor, dataset.excess_loss.transpose(*loss.dims), atol=1e-6)
     assert (dataset.excess_loss > 0).all()
