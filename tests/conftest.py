@@ -58,9 +58,16 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "slow: needs the book, a browser or long training; `make check` leaves it out"
     )
+    config.addinivalue_line(
+        "markers", "long: half a minute or more; begun first, so that it does not end alone"
+    )
     if config.getoption("counts") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Counts(config.getoption("counts")))
 
 
 def pytest_itemcollected(item):
     item.user_properties += [("promise", mark.args[0]) for mark in item.iter_markers("promise")]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -150,6 +150,7 @@ def test_an_address_that_makes_no_sense_shows_the_first_choice(opened):
     )
 
 
+@pytest.mark.long
 def test_the_book_prints_to_a_whole_pdf(tmp_path):
     # In a process of its own: one process drives one browser at a time.
     code = "import sys; from pathlib import Path; from rgnb.press import pdf; pdf.build(Path(sys.argv[1]))"

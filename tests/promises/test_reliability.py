@@ -548,6 +548,7 @@ def resident(process):
         return 0
 
 
+@pytest.mark.long
 @pytest.mark.promise("a thousand settings")
 def test_memory_stays_flat_over_a_thousand_settings(tmp_path):
     import psutil
