@@ -149,12 +149,21 @@ def gradient_noise() -> list[Experiment]:
     ]
 
 
+def marker(family: str, profile: str = "paper", seeds: Any = 8, **changes: Any) -> Experiment:
+    """The first 1500 steps of the first round's networks, whose weights were not kept: groups show by then.
+
+    Args:
+        family, profile, changes: as in `findings`.
+        seeds: as in `Experiment`.
+    """
+    checks.choice("family", family, FAMILIES)
+    begun = {"families": (family,), "seeds": seeds, "steps": 1500, "snapshots": SNAPSHOTS[:8]}
+    return Experiment.profile(profile, **begun | changes)
+
+
 def markers() -> list[Experiment]:
-    """The first 1500 steps, in which groups form, of the first round's networks (no weights were kept)."""
-    return [
-        Experiment.profile("paper", families=(family,), seeds=8, steps=1500, snapshots=SNAPSHOTS[:8])
-        for family in ("hierarchical", "sticky")
-    ]
+    """`marker` of both families at paper size."""
+    return [marker(family) for family in ("hierarchical", "sticky")]
 
 
 # name: (what it asks, its Experiments, whether they are kept in one sweep file), in order of training

@@ -220,6 +220,27 @@ def coupling_sign(dissected: xr.Dataset) -> xr.DataArray:
     return np.sign(both[0].drop_vars("offset") + both[1].drop_vars("offset"))
 
 
+def judge_marker(ranks: Numbers, signs: Numbers) -> Verdict:
+    """Whether the sign of the coupling tells two groups of networks apart in one cell, by rank at depth 1.
+
+    Args:
+        ranks: (seeds,) effective rank at depth 1, position view, centred, singular values.
+        signs: (seeds,) +1 or -1, see `coupling_sign`.
+
+    Returns:
+        Verdict; its status is `NOTHING_LEFT` where all signs are the same.
+    """
+    ranks, signs = checks.paired(checks.vector, ranks=ranks, signs=signs)
+    plus, minus = (np.sort(ranks[signs == sign]) for sign in (1, -1))
+    name = "The sign of the coupling tells the groups apart"
+    if not len(plus) or not len(minus):
+        return Verdict(name, NOTHING_LEFT, "Decided by: all signs are the same.", (), {}, networks=len(ranks))
+    ends = [f"{r[0]:.1f} to {r[-1]:.1f} ({len(r)})" for r in (plus, minus)]
+    apart = bool(plus[-1] < minus[0] or minus[-1] < plus[0])
+    condition = Condition(f"ranks at depth 1, + {ends[0]} and - {ends[1]}, do not overlap", apart)
+    return Verdict.of(name, [condition], {}, networks=len(ranks))
+
+
 def by_group(
     judge: Callable[..., Claim], ds: xr.Dataset, signs: xr.DataArray, *arguments: float
 ) -> dict[int, Claim]:

@@ -239,3 +239,13 @@ def test_gradient_noise():
     assert findings.judge_gradient_noise(0.6 + scatter, 0.5 - scatter, exact).status == SUPPORTED
     assert findings.judge_gradient_noise(0.6 + scatter, 0.6 - scatter, exact).status == NOT
     assert findings.judge_gradient_noise(0.6 + scatter, 0.5 - scatter, exact + 0.15).status == NOT
+
+
+def test_the_marker_is_confirmed_where_ranges_do_not_overlap():
+    signs = [1, -1, 1, -1]
+    assert findings.judge_marker([20, 34, 23, 35], signs).status == SUPPORTED
+    assert findings.judge_marker([34, 20, 35, 23], signs).status == SUPPORTED  # whichever is higher
+    assert findings.judge_marker([20, 22, 23, 35], signs).status == NOT
+    assert findings.judge_marker([20, 34, 23, 35], [1, 1, 1, 1]).status == findings.NOTHING_LEFT
+    with pytest.raises(ValueError, match="signs"):
+        findings.judge_marker([20, 34], signs)
