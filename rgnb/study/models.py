@@ -1,0 +1,49 @@
+"""Trained networks whose final weights are committed, so that anybody can probe them without training."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from rgnb import checks
+from rgnb.model import ResidualMLP
+from rgnb.study.experiment import Experiment
+from rgnb.study.settings import Setting
+from rgnb.study.store import results_folder
+from rgnb.training import load_model
+
+
+def path(setting: Setting, seed: int, results: str | Path | None = None) -> Path:
+    """Where the final weights of a network are committed, a safetensors file in `<results>/models`."""
+    return setting.path(results_folder(results) / "models", seed).with_suffix(".safetensors")
+
+
+def network(setting: Setting, seed: int, results: str | Path | None = None) -> ResidualMLP:
+    """A trained network by its setting and seed: `network(questions.findings().settings()[0], 2)`.
+
+    Args:
+        setting: one of `Experiment.settings()`.
+        seed: of the network.
+        results: folder of results, as in `Experiment.run`.
+
+    Raises:
+        ValueError: its weights are not committed; names the networks whose weights are.
+    """
+    where = path(checks.instance("setting", setting, Setting), checks.integer("seed", seed, 0), results)
+    if not where.exists():
+        there = ", ".join(sorted(p.stem for p in where.parent.glob("*.safetensors"))) or "none"
+        raise checks.BadValue(f"no final weights of {where.stem}; train it, or take one of: {there}")
+    return load_model(setting.model, load_file(where))
+
+
+def keep(experiment: Experiment, results: str | Path | None = None) -> Iterator[Path]:
+    """Copy the last snapshots of an experiment's trained networks to where they are committed."""
+    folder = results_folder(results)
+    for setting in experiment.settings():
+        for seed in experiment.seeds:
+            kept = path(setting, seed, folder)
+            kept.parent.mkdir(exist_ok=True)
+            last = setting.weights(folder) / f"seed-{seed}" / f"step-{setting.training.steps:06d}.safetensors"
+            shutil.copyfile(last, kept)
+            yield kept

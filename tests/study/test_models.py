@@ -1,0 +1,36 @@
+"""Final weights that are committed: kept from a training, loaded as the network that was measured."""
+
+import pytest
+import torch
+from small import small
+
+from rgnb.study import models, questions
+from rgnb.study.measurement import evaluation, forward
+
+
+def test_kept_weights_are_those_that_were_measured(tmp_path):
+    e = small(seeds=1, correlation_lengths=[1.0])
+    ds = e.run(tmp_path, progress=False)
+    (kept,) = models.keep(e, tmp_path)
+    assert kept.parent == tmp_path / "models"
+    setting = e.settings()[0]
+    network, task = models.network(setting, e.seeds[0], tmp_path), evaluation(setting)
+    _, log_p = forward(network, task.inputs, torch.device("cpu"))
+    excess = torch.special.xlogy(task.bayes, task.bayes) - task.bayes * log_p[task.selected]
+    assert excess.sum(-1).mean().item() == pytest.approx(ds.excess_loss.isel(step=-1).item(), abs=1e-6)
+
+
+def test_weights_that_are_not_there_are_named(tmp_path):
+    setting = questions.findings().settings()[0]
+    with pytest.raises(ValueError, match=r"no final weights of hierarchical-1-tokens-mask-seed7.*: none"):
+        models.network(setting, 7, tmp_path)
+
+
+def test_every_committed_network_loads():
+    found = [
+        models.network(setting, seed)
+        for setting in questions.findings().settings()
+        for seed in questions.findings().seeds
+        if models.path(setting, seed).exists()
+    ]
+    assert len(found) >= 4 and all(torch.isfinite(p).all() for model in found for p in model.parameters())
