@@ -113,6 +113,7 @@ vectors = st.one_of(
     hnp.arrays("f8", st.integers(0, 5), elements=st.one_of(st.floats(1e-3, 50), st.floats())), arrays(2), junk
 )
 FAMILIES = ["sticky", "ring", "cycle", "block", "hierarchical", "reversible"]
+FAMILIES += ["nested_blocks", "hierarchical_pair", "lazy"]
 
 
 @given(st.sampled_from(FAMILIES), st.one_of(st.integers(0, 20), junk), st.one_of(st.floats(1e-3, 1e3), junk))
@@ -141,6 +142,22 @@ def test_own_matrices(ends_well, matrix):
 
 
 CHAIN = chains.hierarchical(4, 2.0)
+
+
+@given(
+    st.one_of(st.floats(0.5, 5), junk),
+    st.one_of(st.lists(st.integers(1, 4), max_size=3), st.just((2, 4)), arrays(1), junk),
+)
+def test_trees(ends_well, ratio, branching):
+    named = ["ratio", "branching"]
+    chain = ends_well(named, chains.hierarchical, 8, 2.0, ratio, branching)
+    assert chain is None or (chain.n_states == 8 and chain.correlation_length == pytest.approx(2))
+
+
+@given(st.one_of(st.just(CHAIN), junk), st.one_of(st.just(CHAIN), junk))
+def test_products_of_chains(ends_well, first, second):
+    chain = ends_well(["first", "second"], chains.product, first, second)
+    assert chain is None or chain.n_states == 16
 
 
 @given(st.one_of(arrays(2), junk), st.one_of(st.lists(st.integers(0, 9), max_size=4), junk))
