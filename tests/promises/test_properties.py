@@ -293,15 +293,26 @@ def test_layers(ends_well, layers):
     ends_well(["layers"], metrics.kernel_drift, layers)
 
 
+@given(*2 * [st.one_of(st.lists(st.one_of(arrays(), real), max_size=2), junk)], st.booleans())
+def test_layers_of_two_networks(ends_well, one, other, debiased):
+    found = ends_well(["layers_a", "layers_b"], metrics.cka_between, one, other, debiased)
+    assert found is None or ((found <= 1 + 1e-6) | found.isnan()).all()
+
+
 @given(st.one_of(arrays(2), junk), st.one_of(st.integers(0, 5), junk))
 def test_concentration(ends_well, drift, leading):
     found = ends_well(["drift", "leading"], metrics.concentration, drift, leading)
     assert found is None or ((found >= 0) & (found <= 1 + 1e-9) | found.isnan()).all()
 
 
-@given(st.one_of(real, arrays(), junk), st.one_of(st.floats(0, 1), junk))
-def test_relevant_modes(ends_well, posterior, floor):
-    found = ends_well(["posterior", "floor"], metrics.relevant_modes, posterior, floor)
+@given(
+    st.one_of(real, arrays(), junk),
+    st.one_of(st.floats(0, 1), junk),
+    st.one_of(st.sampled_from(metrics.SPECTRA), junk),
+)
+def test_relevant_modes(ends_well, posterior, floor, spectrum):
+    named = ["posterior", "floor", "spectrum"]
+    found = ends_well(named, metrics.relevant_modes, posterior, floor, spectrum)
     assert found is None or found >= 0
 
 
@@ -992,6 +1003,7 @@ ACCEPTED = {
         f.__name__: (f, WHOLE_NUMBERS, BOTH | INTEGERS)
         for f in (metrics.spectrum_rank, metrics.spectrum_participation, metrics.spectrum_stable)
     },
+    "cka_between": (lambda x: metrics.cka_between([x, OTHER], [WIDER]), WHOLE_NUMBERS, BOTH | INTEGERS),
     "concentration": (metrics.concentration, WHOLE_NUMBERS, BOTH | INTEGERS),
     "relevant_modes": (metrics.relevant_modes, CERTAIN, BOTH | INTEGERS),
     **{
