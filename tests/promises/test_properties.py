@@ -23,7 +23,7 @@ from hypothesis.extra import numpy as hnp
 import rgnb
 from rgnb import chains, masking, metrics, observe, training
 from rgnb.metrics.moments import Moments
-from rgnb.model import ModelConfig, ResidualMLP
+from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 from rgnb.press import figures, notebooks, tables
 from rgnb.randomness import generator, resolve_device
 from rgnb.study import Experiment, anatomy, probes, questions
@@ -425,7 +425,9 @@ def test_networks(ends_well, x):
     assert out is None or (out.shape == (*x.shape, 4) and torch.isfinite(out).all())
 
 
-train_fields = st.sampled_from(["scheme", "rate", "batch", "steps", "learning_rate", "snapshots"])
+train_fields = st.sampled_from(
+    ["scheme", "rate", "batch", "steps", "learning_rate", "snapshots", "gradient", "loss_over"]
+)
 
 
 @given(st.dictionaries(train_fields, junk, max_size=3))
@@ -528,7 +530,7 @@ def test_arranging_rows(ends_well, ds, values, dims):
     assert found is None or set(found.dims) == set(dims)
 
 
-mixings = st.sampled_from(["tokens", "none"])
+mixings = st.sampled_from(MIXINGS)
 SETTINGS = st.builds(
     lambda n, xi, length, width, depth, mixing, rate, scheme: Experiment.profile(
         "quick", n_states=n, correlation_lengths=[xi], families=["sticky"], length=length, width=width,
