@@ -5,8 +5,8 @@ length is `xi = -1 / ln|lambda_2|` in steps, so that the slowest correlation dec
 """
 
 import math
-from collections.abc import Callable, Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -268,33 +268,95 @@ def block(n_states: int, correlation_length: float, n_blocks: int = 4) -> Markov
     return MarkovChain(lam * _block_average(n, m) + (1 - lam) / n)
 
 
-def hierarchical(n_states: int, correlation_length: float, ratio: float = 2.0) -> MarkovChain:
+def hierarchical(
+    n_states: int, correlation_length: float, ratio: float = 2.0, branching: Sequence[int] | None = None
+) -> MarkovChain:
     """A correlation length at every scale, as in Dyson's hierarchical model.
 
-    `P = Pi_0 + sum_j lam_j (Pi_j - Pi_{j-1})` with `Pi_j` the average within the `2^j` blocks of size
-    `V / 2^j`, `lam_j = exp(-1 / xi_j)` and `xi_j = correlation_length / ratio^(j-1)`: `lam_j` has
-    multiplicity `2^(j-1)`.
+    `P = Pi_0 + sum_j lam_j (Pi_j - Pi_{j-1})` with `Pi_j` the average within the `m_j` equal blocks of level
+    j, `lam_j = exp(-1 / xi_j)` and `xi_j = correlation_length / ratio^(j-1)`: `lam_j` has multiplicity
+    `m_j - m_{j-1}`. Where blocks fall into halves, `m_j = 2^j`.
 
     Args:
-        n_states: a power of two.
+        n_states: a power of two, or the product of `branching`.
         ratio: how much shorter the correlation length is at each finer scale, >= 1.
+        branching: into how many blocks each block falls, from the coarsest level on, such as (4, 2, 2) for 16
+            states; None: into two at every level.
     """
     n = _states(n_states)
-    levels = n.bit_length() - 1
-    if n != 2**levels:
-        raise checks.BadValue(
-            f"n_states must be a power of two for the hierarchical family, got {n}; try {2**levels}"
-        )
+    if branching is None:
+        branching = (2,) * _levels(n)
+    branching = [checks.integer("branching", b, 2) for b in checks.sequence("branching", branching)]
+    if math.prod(branching) != n:
+        raise checks.BadValue(f"branching must multiply to n_states = {n}, got {branching}")
     if not 1 <= checks.positive("ratio", ratio) <= 1e6:
         raise checks.BadValue(
             f"ratio must be at least 1 (below it probabilities turn negative) and at most 1e6, got {ratio}"
         )
     xi = checks.positive("correlation_length", correlation_length)
-    P = _block_average(n, 1)
-    for j in range(1, levels + 1):
-        lam = _second_eigenvalue(xi / ratio ** (j - 1))
-        P = P + lam * (_block_average(n, 2**j) - _block_average(n, 2 ** (j - 1)))
+    P, blocks = _block_average(n, 1), 1
+    for j, b in enumerate(branching):
+        lam = _second_eigenvalue(xi / ratio**j)
+        P = P + lam * (_block_average(n, blocks * b) - _block_average(n, blocks))
+        blocks *= b
     return MarkovChain(P.clamp(min=0))  # rounding leaves about -1e-18 where a difference is zero
+
+
+def _levels(n: int) -> int:
+    levels = n.bit_length() - 1
+    if n != 2**levels:
+        raise checks.BadValue(
+            f"n_states must be a power of two for the hierarchical family, got {n}; try {2**levels}"
+        )
+    return levels
+
+
+def nested_blocks(n_states: int, correlation_length: float, n_blocks: int = 4) -> MarkovChain:
+    """Blocks of blocks: `hierarchical` with two levels, `n_blocks` and single states, and ratio 4.
+
+    `n_blocks - 1` slow modes at `exp(-1 / xi)`, the other `V - n_blocks` at `exp(-4 / xi)`.
+    """
+    n, m = _states(n_states), checks.integer("n_blocks", n_blocks, 2)
+    if n % m or n == m:
+        raise checks.BadValue(
+            f"n_blocks must divide n_states into blocks of two or more, got n_blocks={m} and n_states={n}"
+        )
+    return hierarchical(n, correlation_length, ratio=4.0, branching=(m, n // m))
+
+
+def product(first: MarkovChain, second: MarkovChain) -> MarkovChain:
+    """Two independent chains side by side: state `i V_2 + j` stands for i of the first and j of the second.
+
+    The matrix is the Kronecker product. Eigenvalues are all products of one of each chain, the stationary law
+    is the product of theirs, and the correlation length the larger of the two.
+
+    Args:
+        first, second: MarkovChains of V_1 and V_2 states, V_1 V_2 <= 4096.
+    """
+    P, Q = (
+        checks.instance(name, chain, MarkovChain, "make one of rgnb.chains").transition_matrix
+        for name, chain in {"first": first, "second": second}.items()
+    )
+    if len(P) * len(Q) > 4096:
+        raise checks.BadValue(
+            f"first and second must have at most 4096 states together, got {len(P)} * {len(Q)}"
+        )
+    return MarkovChain(torch.kron(P, Q))
+
+
+def hierarchical_pair(n_states: int, correlation_length: float) -> MarkovChain:
+    """The scales of `hierarchical`, shared out among two chains side by side: see `product`.
+
+    The first has the coarser half of the scales, `xi, xi / 2, ...`, the second goes on from there: for 16
+    states `hierarchical(4, xi)` and `hierarchical(4, xi / 4)`.
+
+    Args:
+        n_states: a power of two, 4 or more.
+    """
+    levels = _levels(checks.integer("n_states", n_states, 4, 4096))
+    xi, coarse = checks.positive("correlation_length", correlation_length), (levels + 1) // 2
+    fine = hierarchical(2 ** (levels - coarse), xi / 2**coarse)
+    return product(hierarchical(2**coarse, xi), fine)
 
 
 def reversible(n_states: int, correlation_length: float, seed: int = 0) -> MarkovChain:
@@ -323,6 +385,25 @@ def dirichlet(n_states: int, alpha: float, seed: int = 0) -> MarkovChain:
         raise checks.BadValue(
             f"alpha {alpha} with seed {seed} gives no usable chain ({error}); use a larger alpha"
         ) from None
+
+
+def lazy(n_states: int, correlation_length: float, seed: int = 0) -> MarkovChain:
+    """`a I + (1 - a) R`, the lazy form of a random chain R, one draw per seed; not reversible.
+
+    The rows of R are drawn evenly from all laws (Dirichlet, alpha 1). Its eigenvalues mu become
+    `a + (1 - a) mu`; a is where the largest modulus of them is `exp(-1 / xi)`. Where R itself remembers
+    longer, it is mixed with its stationary law instead: `b R + (1 - b) 1 pi^T`.
+    """
+    lam, R = _second_eigenvalue(correlation_length), dirichlet(n_states, 1.0, seed)
+    P, mu = R.transition_matrix, R.eigenvalues[1:]
+    top = mu[0].abs().item()
+    if lam <= top:
+        b = lam / top
+        return MarkovChain(b * P + (1 - b) * R.stationary_distribution)
+    # |a + (1 - a) mu|^2 = lam^2 is quadratic in a; the first modulus to get there decides.
+    size, shift = (1 - mu).abs() ** 2, mu.real - mu.abs() ** 2
+    a = ((shift**2 + size * (lam**2 - mu.abs() ** 2)).sqrt() - shift).div(size).min()
+    return MarkovChain(a * torch.eye(len(P), dtype=torch.float64) + (1 - a) * P)
 
 
 def estimate(
@@ -386,6 +467,15 @@ def estimate(
 
 
 FAMILIES: dict[str, Callable[..., MarkovChain]] = {
-    f.__name__: f for f in (sticky, ring, cycle, block, hierarchical, reversible)
+    f.__name__: f
+    for f in (sticky, ring, cycle, block, hierarchical, reversible, nested_blocks, hierarchical_pair, lazy)
+} | {
+    "nested_halves": partial(nested_blocks, n_blocks=2),
+    "hierarchical_flat": partial(hierarchical, ratio=1.5),
+    "hierarchical_steep": partial(hierarchical, ratio=4.0),
 }
-"""The families that are built from `(n_states, correlation_length)`."""
+"""The families that are built from `(n_states, correlation_length)`, by name.
+
+Three are others with an argument changed: `nested_halves` is `nested_blocks` with 2 blocks,
+`hierarchical_flat` and `hierarchical_steep` are `hierarchical` with ratio 1.5 and 4.
+"""

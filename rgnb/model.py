@@ -1,14 +1,19 @@
-"""The residual MLP stack: pre-LayerNorm blocks with GELU, no attention, and the stream at every depth.
+"""The residual MLP stack: pre-LayerNorm blocks with GELU, and the stream at every depth.
 
     x = embedding(tokens)                                   depth 0
-    x = x + token_mlp(token_norm(x))   across positions     only with mixing="tokens"
+    x = x + token_mlp(token_norm(x))   across positions     how positions talk: `ModelConfig.mixing`
     x = x + channel_mlp(channel_norm(x))                    depth l, after block l
     logits = head(final_norm(x))
 
-With `mixing="tokens"` each block is an MLP across positions, then one across channels (Tolstikhin et al.,
-MLP-Mixer, arXiv:2105.01601); with `mixing="none"` each position is processed alone. One `ResidualMLP` holds
-one network or a stack of members (one per seed) that share every batched operation and nothing else: a
-parameter's first axis is the member.
+Every block ends in an MLP across channels; what comes before it is the mixing. "tokens": an MLP across
+positions in every block (Tolstikhin et al., MLP-Mixer, arXiv:2105.01601), the line above. "attention": in
+its place one head of attention, without positions. "window": in the first block an MLP that reads a position
+with its neighbours up to `REACH` steps away, then each position alone. "embedding": the embedding reads that
+window, then each position alone. "none": each position alone. A window holds zeros beyond the ends of its
+sequence, where a neighbour's embedding or normalised stream would be.
+
+One `ResidualMLP` holds one network or a stack of members (one per seed) that share every batched operation
+and nothing else: a parameter's first axis is the member.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +26,8 @@ from torch.nn import functional as F
 
 from rgnb import checks
 
-MIXINGS = ("tokens", "none")
+MIXINGS = ("tokens", "none", "window", "embedding", "attention")
+REACH = 2  # neighbours on either side that a window holds
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,17 @@ class ModelConfig:
     length: int = 64  # T, tokens in a sequence
     width: int = 64  # d, channels of the residual stream
     depth: int = 6  # number of blocks
-    mixing: str = "tokens"  # how positions talk: an MLP across positions, or not at all ("none")
+    mixing: str = "tokens"  # how positions talk, one of MIXINGS
 
     def __post_init__(self) -> None:
         for name, minimum in {"n_states": 2, "length": 1, "width": 2, "depth": 1}.items():
             object.__setattr__(self, name, checks.integer(name, getattr(self, name), minimum))
         checks.choice("mixing", self.mixing, MIXINGS)
+
+    @property
+    def reach(self) -> int | None:
+        """How many neighbours a position sees on either side, all blocks together; None: all there are."""
+        return {"none": 0, "window": REACH, "embedding": REACH}.get(self.mixing)
 
 
 class ResidualMLP(nn.Module):
@@ -61,8 +72,16 @@ class ResidualMLP(nn.Module):
         if not self.seeds:
             raise checks.BadValue("seeds must name at least one member, got none")
         generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
-        self.embedding = _Embedding(generators, config.n_states + 1, config.width)
-        self.blocks: Any = nn.ModuleList(_Block(generators, config) for _ in range(config.depth))
+        window = config.mixing == "embedding"
+        self.embedding = _Embedding(generators, config.n_states + 1, config.width, window)
+        first, later = {
+            "tokens": (_TokenBlock, _TokenBlock),
+            "attention": (_AttentionBlock, _AttentionBlock),
+            "window": (_WindowBlock, _PositionBlock),
+        }.get(config.mixing, (_PositionBlock, _PositionBlock))
+        self.blocks: Any = nn.ModuleList(
+            (later if depth else first)(generators, config) for depth in range(config.depth)
+        )
         self.final_norm = _LayerNorm(generators, config.width)
         self.head = _Linear(generators, config.width, config.n_states)
 
@@ -71,12 +90,12 @@ class ResidualMLP(nn.Module):
 
         Args:
             keep: for a stack, the positions whose logits are wanted, (members, k) indices into each member's
-                batch * length; the last channel MLP runs there alone -> (members, 1, k, V).
+                batch * length; after the last mixing only they are computed -> (members, 1, k, V).
         """
         x = self._embedded(tokens)
-        for block in self.blocks[:-1]:
-            x = block(x)
-        x = self.blocks[-1](x, keep)
+        last_mixing = len(self.blocks) - 1 if self.config.reach is None else 0
+        for depth, block in enumerate(self.blocks):
+            x = block(x, keep if depth == last_mixing else None)
         return self._outside(self.head(x, self.final_norm))
 
     def stream(self, tokens: Tensor) -> list[Tensor]:
@@ -130,32 +149,92 @@ class ResidualMLP(nn.Module):
         return x.squeeze(0) if self.single else x
 
 
-class _Block(nn.Module):
+class _TokenBlock(nn.Module):
     def __init__(self, generators: list[torch.Generator], config: ModelConfig):
         super().__init__()
-        self.token_mlp = None
-        if config.mixing == "tokens":
-            self.token_norm = _LayerNorm(generators, config.width)
-            # No output bias: it would add one number to all channels of a position, which every LayerNorm
-            # removes. Without a gradient, Adam would let it wander with rounding noise, and the raw stream
-            # with it.
-            self.token_mlp = _MLP(generators, config.length, 2 * config.length, bias=False)
-        self.channel_norm = _LayerNorm(generators, config.width)
-        self.channel_mlp = _MLP(generators, config.width, 4 * config.width)
+        length, width = config.length, config.width
+        self.token_norm = _LayerNorm(generators, width)
+        # No output bias: it would add one number to all channels of a position, which every LayerNorm
+        # removes. Without a gradient, Adam would let it wander with rounding noise, and the raw stream
+        # with it.
+        self.token_mlp = _MLP(generators, length, 2 * length, length, bias=False)
+        self.channel_norm = _LayerNorm(generators, width)
+        self.channel_mlp = _MLP(generators, width, 4 * width, width)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        if self.token_mlp is not None:
-            x = x + self.token_mlp(self.token_norm(x), axis=-2)
-        if keep is not None:  # from here on each position is processed alone
-            x = x.flatten(1, 2).gather(1, keep[..., None].expand(-1, -1, x.shape[-1])).unsqueeze(1)
+        x = x + self.token_mlp(self.token_norm(x), axis=-2)
+        x = _kept(x, keep)
         return x + self.channel_mlp(x, self.channel_norm)  # channel_mlp(channel_norm(x)), see `_folded`
 
 
-class _MLP(nn.Module):
-    def __init__(self, generators: list[torch.Generator], size: int, hidden: int, bias: bool = True):
+class _AttentionBlock(nn.Module):
+    def __init__(self, generators: list[torch.Generator], config: ModelConfig):
         super().__init__()
-        self.up = _Linear(generators, size, hidden)
-        self.down = _Linear(generators, hidden, size, bias)
+        width = config.width
+        self.attention_norm = _LayerNorm(generators, width)
+        # The LayerNorm's shift stands for biases of query and value; softmax would not see one of the key.
+        self.query = _Linear(generators, width, width, bias=False)
+        self.key = _Linear(generators, width, width, bias=False)
+        self.value = _Linear(generators, width, width, bias=False)
+        self.attended = _Linear(generators, width, width)
+        self.channel_norm = _LayerNorm(generators, width)
+        self.channel_mlp = _MLP(generators, width, 4 * width, width)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        y = self.attention_norm(x)
+        weights = (self.query(y) @ self.key(y).mT / x.shape[-1] ** 0.5).softmax(-1)  # (..., length, length)
+        x = x + self.attended(weights @ self.value(y))
+        x = _kept(x, keep)
+        return x + self.channel_mlp(x, self.channel_norm)
+
+
+class _WindowBlock(nn.Module):
+    def __init__(self, generators: list[torch.Generator], config: ModelConfig):
+        super().__init__()
+        width = config.width
+        self.window_norm = _LayerNorm(generators, width)
+        self.window_mlp = _MLP(generators, (2 * REACH + 1) * width, 4 * width, width)
+        self.channel_norm = _LayerNorm(generators, width)
+        self.channel_mlp = _MLP(generators, width, 4 * width, width)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        seen = _kept(_window(self.window_norm(x)), keep)
+        x = _kept(x, keep) + self.window_mlp(seen)
+        return x + self.channel_mlp(x, self.channel_norm)
+
+
+class _PositionBlock(nn.Module):
+    def __init__(self, generators: list[torch.Generator], config: ModelConfig):
+        super().__init__()
+        self.channel_norm = _LayerNorm(generators, config.width)
+        self.channel_mlp = _MLP(generators, config.width, 4 * config.width, config.width)
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        x = _kept(x, keep)
+        return x + self.channel_mlp(x, self.channel_norm)
+
+
+def _kept(x: Tensor, keep: Tensor | None) -> Tensor:
+    # The positions that are wanted, from where each is processed alone: (members, 1, k, channels).
+    if keep is None:
+        return x
+    return x.flatten(1, 2).gather(1, keep[..., None].expand(-1, -1, x.shape[-1])).unsqueeze(1)
+
+
+def _window(x: Tensor) -> Tensor:
+    # Each position beside its neighbours, from REACH steps before it to REACH after; zeros beyond the ends.
+    # (members, batch, length, channels) -> (members, batch, length, (2 REACH + 1) channels)
+    padded, length = F.pad(x, (0, 0, REACH, REACH)), x.shape[-2]
+    return torch.cat([padded[..., k : k + length, :] for k in range(2 * REACH + 1)], -1)
+
+
+class _MLP(nn.Module):
+    def __init__(
+        self, generators: list[torch.Generator], n_in: int, hidden: int, n_out: int, bias: bool = True
+    ):
+        super().__init__()
+        self.up = _Linear(generators, n_in, hidden)
+        self.down = _Linear(generators, hidden, n_out, bias)
 
     def forward(self, x: Tensor, norm: "_LayerNorm | None" = None, axis: int = -1) -> Tensor:
         return self.down(F.gelu(self.up(x, norm, axis)), axis=axis)
@@ -172,12 +251,15 @@ class _LayerNorm(nn.Module):
 
 
 class _Embedding(nn.Module):
-    def __init__(self, generators: list[torch.Generator], symbols: int, width: int):
+    def __init__(self, generators: list[torch.Generator], symbols: int, width: int, window: bool):
         super().__init__()
-        self.weight = nn.Parameter(_uniform(generators, symbols, width, symbols))
+        self.window = window
+        rows = symbols * (2 * REACH + 1 if window else 1)
+        self.weight = nn.Parameter(_uniform(generators, rows, width, rows))
 
     def forward(self, one_hot: Tensor) -> Tensor:
         # (members, batch, length, symbols) -> (members, batch, length, width)
+        one_hot = _window(one_hot) if self.window else one_hot
         return (one_hot.flatten(1, -2) @ self.weight).unflatten(1, one_hot.shape[1:-1])
 
 

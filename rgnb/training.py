@@ -28,6 +28,7 @@ BLOCK = 50  # steps whose sequences are drawn together, and how often the loss i
 WARM_UP = 200  # steps over which the schedule "cosine" raises the learning rate from 0
 SCHEDULES = ("constant", "cosine")
 GRADIENTS = ("sampled", "expected")
+LOSSES = ("selected", "all")
 SAVE_SECONDS = 60  # how often a running training writes its checkpoint
 
 
@@ -61,6 +62,7 @@ class TrainConfig:
     weight_decay: float = added(0.0)  # decoupled (AdamW), of weight matrices, not of biases or LayerNorms
     # "expected": the exact expected gradient, possible only without mixing; `batch` then has no effect.
     gradient: str = added("sampled")
+    loss_over: str = added("selected")  # positions whose cross-entropy is averaged: those selected, or all
 
     def __post_init__(self) -> None:
         snapshots = checks.sequence("snapshots", self.snapshots, 0)
@@ -74,6 +76,7 @@ class TrainConfig:
             "schedule": checks.choice("schedule", self.schedule, SCHEDULES),
             "weight_decay": checks.number("weight_decay", self.weight_decay),
             "gradient": checks.choice("gradient", self.gradient, GRADIENTS),
+            "loss_over": checks.choice("loss_over", self.loss_over, LOSSES),
         }
         for name, value in values.items():  # plain numbers, by which results are found
             object.__setattr__(self, name, value)
@@ -82,6 +85,8 @@ class TrainConfig:
         for step in (*self.snapshots, self.steps):
             if step % BLOCK:
                 raise checks.BadValue(f"steps and snapshots must be multiples of {BLOCK}, got {step}")
+        if self.gradient == "expected" and self.loss_over == "all":
+            raise checks.BadValue('gradient "expected" is that of loss_over "selected" alone, got "all"')
         if self.schedule == "cosine" and self.steps <= WARM_UP:
             warm_up = f"the {WARM_UP} of the cosine schedule's warm-up"
             raise checks.BadValue(f"steps must exceed {warm_up}, got {self.steps}")
@@ -111,7 +116,7 @@ def masked_loss(logits: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
 
 
 def mixed_loss(model: ResidualMLP, inputs: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
-    """`masked_loss` of a stack with `mixing="tokens"`, its last channel MLP run only at selected positions.
+    """`masked_loss` of a stack, computed at selected positions alone after the last mixing.
 
     Args:
         model: stack; inputs, tokens, selected: (members, batch, length).
@@ -246,7 +251,7 @@ def _parts(run: Run, seeds: Sequence[int]) -> list[Part]:
     # A CPU is fastest with single networks, one per core, once their products are large enough; a GPU, or a
     # CPU at small products, with all members in one batched operation.
     on_cpu = torch.device(run.device).type == "cpu"
-    apart = on_cpu and run.model.mixing == "tokens" and run.model.width >= 48
+    apart = on_cpu and run.model.reach is None and run.model.width >= 48
     split = [[seed] for seed in seeds] if apart else [seeds]
     stacks = [ResidualMLP(run.model, part).to(run.device) for part in split]
     return [Part(stack, _optimizer(stack, run.training)) for stack in stacks]
@@ -281,6 +286,19 @@ def _batches(run: Run, stack: ResidualMLP, block: int) -> list[tuple[Tensor, ...
     return list(zip(*(x.transpose(0, 1).to(device) for x in members), strict=True))
 
 
+def _loss(stack: ResidualMLP, config: TrainConfig, *batch: Tensor) -> Tensor:
+    # Of a batch of `_batches`, in its fastest form.
+    if config.gradient == "expected":
+        return _count_loss(stack, *batch)
+    tokens, inputs, selected = batch
+    counted = torch.ones_like(selected) if config.loss_over == "all" else selected
+    if stack.config.mixing == "none":
+        return count_loss(stack, inputs, tokens, counted)
+    if config.loss_over == "all":
+        return masked_loss(stack(inputs), tokens, counted)
+    return mixed_loss(stack, inputs, tokens, counted)
+
+
 def _step(
     stack: ResidualMLP, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, batch: tuple
 ) -> Tensor:
@@ -288,11 +306,7 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate_at(step)
     optimizer.zero_grad()
-    if config.gradient == "expected":
-        loss = _count_loss(stack, *batch)
-    else:
-        tokens, inputs, selected = batch
-        loss = (count_loss if stack.config.mixing == "none" else mixed_loss)(stack, inputs, tokens, selected)
+    loss = _loss(stack, config, *batch)
     loss.sum().backward()  # members share no weights: one that diverges leaves the others as they are
     optimizer.step()
     return loss.detach()

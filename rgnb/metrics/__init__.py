@@ -13,6 +13,7 @@ from rgnb.metrics.ranks import (
     stable_rank,
 )
 from rgnb.metrics.similarity import (
+    cka_between,
     cka_from_hsic,
     cka_matrix,
     concentration,
@@ -27,6 +28,7 @@ __all__ = [
     "SPECTRA",
     "VIEWS",
     "Moments",
+    "cka_between",
     "cka_from_hsic",
     "cka_matrix",
     "concentration",

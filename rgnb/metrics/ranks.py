@@ -121,19 +121,20 @@ def spectrum_stable(s: Tensor) -> Tensor:
     return (_relative(s) ** 2).sum(-1)
 
 
-def relevant_modes(posterior: Tensor, floor: float = 1e-6) -> float:
+def relevant_modes(posterior: Tensor, floor: float = 1e-6, spectrum: str = "eigen") -> float:
     """Degrees of freedom that prediction needs: effective rank of the centred Bayes log-posterior.
 
     Args:
         posterior: (n, V) exact posteriors at masked positions, from `masking.bayes_posterior`.
         floor: probabilities below it are raised to it; the number depends on it, so name it.
+        spectrum: "eigen" or "singular", see `spectrum_rank`.
 
     Returns:
-        Effective rank (eigenvalues) of the log-posteriors, centred over the vocabulary and over rows.
+        Effective rank of the log-posteriors, centred over the vocabulary and over rows.
     """
     q = _matrix("posterior", posterior).double()
     if q.ndim != 2 or not ((q >= 0) & (q <= 1 + 1e-9)).all():
         advice = "use masking.bayes_posterior's, at the masked positions"
         raise checks.BadValue(f"posterior must be (n, V) probabilities, got shape {tuple(q.shape)}; {advice}")
     log_q = q.clamp(min=checks.fraction("floor", floor)).log()
-    return effective_rank(log_q - log_q.mean(-1, keepdim=True), spectrum="eigen").item()
+    return effective_rank(log_q - log_q.mean(-1, keepdim=True), spectrum=spectrum).item()

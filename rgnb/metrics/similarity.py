@@ -104,7 +104,23 @@ def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
 
 def cka_matrix(layers: Sequence[Tensor], debiased: bool = True) -> Tensor:
     """CKA between every two of L layers: sequence of (..., n, d_l) -> (..., L, L). See `linear_cka`."""
-    sides = _sides(layers)
+    return _every_two(_sides(layers=checks.sequence("layers", layers, 2)), debiased)
+
+
+def cka_between(layers_a: Sequence[Tensor], layers_b: Sequence[Tensor], debiased: bool = True) -> Tensor:
+    """CKA between every layer of one network and every layer of another, on the same rows.
+
+    Args:
+        layers_a: sequence of La tensors (..., n, d_l); layers_b: of Lb, with the same n rows.
+
+    Returns:
+        (..., La, Lb). See `linear_cka`.
+    """
+    a, b = checks.sequence("layers_a", layers_a), checks.sequence("layers_b", layers_b)
+    return _every_two(_sides(layers_a=a, layers_b=b), debiased)[..., : len(a), len(a) :]
+
+
+def _every_two(sides: list[_Side], debiased: bool) -> Tensor:
     hsic = _crosses(sides)
     if debiased:
         sizes = torch.stack([side.squares for side in sides], -2)  # (..., L, n)
@@ -136,7 +152,7 @@ def kernel_drift(layers: Sequence[Tensor], debiased: bool = True) -> Tensor:
 
     NaN next to a constant layer. See `linear_cka` for what is raised.
     """
-    sides = _sides(layers)
+    sides = _sides(layers=checks.sequence("layers", layers, 2))
     own = [_hsic(side, side, debiased) for side in sides]
     cka = [
         normalised_hsic(_hsic(x, y, debiased), xx, yy, x.constant | y.constant)
@@ -145,11 +161,12 @@ def kernel_drift(layers: Sequence[Tensor], debiased: bool = True) -> Tensor:
     return 1 - torch.stack(cka, -1)
 
 
-def _sides(layers: Sequence[Tensor]) -> list[_Side]:
-    sides = [_side(f"layers[{i}]", x) for i, x in enumerate(checks.sequence("layers", layers, 2))]
-    rows = {side.shape[:-1] for side in sides}
+def _sides(**networks: tuple[Tensor, ...]) -> list[_Side]:
+    # The layers of all networks, one after the other.
+    sides = [_side(f"{name}[{i}]", x) for name, layers in networks.items() for i, x in enumerate(layers)]
+    rows, names = {side.shape[:-1] for side in sides}, " and ".join(networks)
     if len(rows) > 1:
-        raise checks.BadValue(f"layers must share their leading dimensions and rows, got {sorted(rows)}")
+        raise checks.BadValue(f"{names} must share their leading dimensions and rows, got {sorted(rows)}")
     return sides
 
 

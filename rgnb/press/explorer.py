@@ -11,7 +11,13 @@ from scipy import stats
 from rgnb.verdicts.rules import CONFIDENCE
 
 STATES = {"both": "trained and untrained", "trained": "trained", "init": "untrained"}
-MIXING = {"tokens": "token mixing", "none": "no mixing"}
+MIXING = {
+    "tokens": "token mixing",
+    "none": "no mixing",
+    "window": "first-block mixing",
+    "embedding": "window at the embedding",
+    "attention": "attention",
+}
 DEFINITIONS = {
     "centred-singular": "singular values, centred",
     "centred-eigen": "eigenvalues, centred",

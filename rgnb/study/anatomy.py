@@ -101,14 +101,12 @@ def couplings(model: ResidualMLP) -> tuple[torch.Tensor, torch.Tensor]:
 
     Returns:
         (mean, elsewhere): (blocks, 2 OFFSETS + 1) means over entries with j - i = -OFFSETS ... OFFSETS,
-        (blocks,) root mean square of all others. NaN without mixing, and where sequences are too short to
-        have such entries.
+        (blocks,) root mean square of all others. NaN without token mixing, and where sequences are too short
+        to have such entries.
     """
     blocks = len(model.blocks)
     mean, elsewhere = torch.full((blocks, 2 * OFFSETS + 1), torch.nan), torch.full((blocks,), torch.nan)
-    for b, block in enumerate(model.blocks):
-        if block.token_mlp is None:
-            continue
+    for b, block in enumerate(model.blocks if model.config.mixing == "tokens" else ()):
         product = block.token_mlp.up.weight[0] @ block.token_mlp.down.weight[0]
         for k in range(-OFFSETS, OFFSETS + 1):
             mean[b, k + OFFSETS] = product.diagonal(k).mean() if abs(k) < len(product) else torch.nan

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from torch.nn import functional as F
 
 from rgnb import checks, metrics
 from rgnb.masking import bayes_posterior, corrupt, entropy
@@ -30,7 +31,8 @@ class Evaluation:
     inputs: torch.Tensor  # (sequences, length)
     selected: torch.Tensor  # (sequences, length) bool
     bayes: torch.Tensor  # (selected positions, V) posterior given the whole sequence
-    reachable: torch.Tensor  # the same, given only what the architecture can see
+    # The same, given only what the architecture can see; attention without positions is allowed the order.
+    reachable: torch.Tensor
 
 
 def evaluation(setting: Setting) -> Evaluation:
@@ -43,9 +45,11 @@ def evaluation(setting: Setting) -> Evaluation:
         raise checks.BadValue(
             f"no position was selected at rate {config.rate}; use more sequences or a higher rate"
         )
-    bayes = bayes_posterior(chain, inputs, config.scheme, config.rate)[selected]
-    alone = bayes_posterior(chain, torch.arange(n + 1)[:, None], config.scheme, config.rate)[:, 0]
-    reachable = bayes if setting.model.mixing == "tokens" else alone[inputs[selected]]
+    bayes = reachable = bayes_posterior(chain, inputs, config.scheme, config.rate)[selected]
+    if (reach := setting.model.reach) is not None:
+        # Beyond the ends nothing is shown, as at a [MASK].
+        around = F.pad(inputs, (reach, reach), value=n).unfold(1, 2 * reach + 1, 1)[selected]
+        reachable = bayes_posterior(chain, around, config.scheme, config.rate)[:, reach]
     return Evaluation(inputs, selected, bayes, reachable)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import xarray as xr
+from torch.nn import functional as F
 
 from rgnb import checks, metrics
 from rgnb.chains import MarkovChain
@@ -298,9 +299,9 @@ def perturbations(
                     layers = [y.transpose(0, 1).cpu() for y in (scale * x, step(scale * x))]
                     drift[k, depth] = metrics.kernel_drift(layers).mean()
         rest = lambda x: tuple(model.continue_stream(x, 0))  # noqa: B023, E731
-        for k, field in enumerate(tilts.to(device, torch.float32) @ model.embedding.weight[0, :-1]):
-            tilt = torch.where(masked[few, :, None], 0.0, field)
-            response_to = torch.func.jvp(rest, (stream[0][few],), (tilt,))[1]
+        for k, tilt in enumerate(F.pad(tilts, (0, 1)).to(device, torch.float32)):  # of [MASK] by 0
+            field = model.embedding(torch.where(masked[few, :, None], 0.0, tilt)[None])[0]
+            response_to = torch.func.jvp(rest, (stream[0][few],), (field,))[1]
             for depth, v in enumerate(response_to):
                 response[state, k, depth] = v[masked[few]].square().mean().sqrt() / spread[depth]
     pooled = torch.zeros(2, int(group.max()) + 1, depths + 1, dtype=torch.float64)

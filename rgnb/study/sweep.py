@@ -32,7 +32,7 @@ Row = tuple[Setting, int]  # a setting and a seed
 
 LABELS = (  # of a setting, in addition to its chain
     *("n_states", "mixing", "width", "blocks", "scheme", "rate"),
-    *("learning_rate", "schedule", "steps", "batch", "weight_decay", "gradient"),
+    *("learning_rate", "schedule", "steps", "batch", "weight_decay", "gradient", "loss_over"),
 )
 # What the findings are judged by.
 VARIABLES = ("effective_rank", "kernel_drift", "excess_loss", "marginal_entropy", "reachable_loss")

@@ -15,7 +15,10 @@ from rgnb.chains import MarkovChain
 
 XIS = [0.3, 1.0, 7.0, 50.0]
 SIZES = [("sticky", 5), ("ring", 3), ("ring", 9), ("cycle", 6), ("block", 12), ("hierarchical", 16)]
-SIZES += [("reversible", 3), ("reversible", 16)]
+SIZES += [("reversible", 3), ("reversible", 16), ("nested_blocks", 12), ("nested_halves", 10)]
+SIZES += [("hierarchical_pair", 8), ("hierarchical_pair", 16), ("hierarchical_flat", 8)]
+SIZES += [("hierarchical_steep", 8), ("lazy", 3), ("lazy", 16)]
+RANDOM, DIRECTED = ("reversible", "lazy"), ("cycle", "lazy")
 GAPS = [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.7, 0.0, 0.3]]  # zeros in every column
 
 
@@ -27,9 +30,17 @@ def closed_form(family, n, lam, xi):
         return lam * np.exp(2j * np.pi * np.arange(1, n) / n)
     if family == "block":
         return np.repeat([lam, 0.0], [3, n - 4])
-    if family == "hierarchical":
-        copies = 2 ** np.arange(math.log2(n)).astype(int)
-        return np.repeat(np.exp(-copies / xi), copies)
+    if family in ("hierarchical", "hierarchical_flat", "hierarchical_steep"):
+        ratio = {"hierarchical_flat": 1.5, "hierarchical_steep": 4.0}.get(family, 2.0)
+        levels = np.arange(math.log2(n)).astype(int)
+        return np.repeat(np.exp(-(ratio**levels) / xi), 2**levels)
+    if family in ("nested_blocks", "nested_halves"):
+        blocks = 4 if family == "nested_blocks" else 2
+        return np.repeat([lam, lam**4], [blocks - 1, n - blocks])
+    if family == "hierarchical_pair":
+        coarse = [1.0, lam, lam**2, lam**2]
+        fine = [1.0, lam**4] if n == 8 else [1.0, lam**4, lam**8, lam**8]
+        return np.sort(np.outer(coarse, fine).ravel())[::-1][1:]
     cosines, c = np.cos(2 * np.pi * np.arange(1, n) / n), math.cos(2 * np.pi / n)
     if lam <= (1 + c) / 2:
         return lam * (1 + cosines) / (1 + c)
@@ -51,19 +62,20 @@ def test_family(family, n, xi):
     assert P.shape == (n, n) and P.dtype == pi.dtype == torch.float64
     assert chain.n_states == n and (P >= 0).all()
     torch.testing.assert_close(P.sum(1), torch.ones(n, dtype=torch.float64), atol=1e-14, rtol=0)
-    torch.testing.assert_close(pi, torch.full((n,), 1 / n, dtype=torch.float64), atol=1e-13, rtol=0)
+    if family != "lazy":
+        torch.testing.assert_close(pi, torch.full((n,), 1 / n, dtype=torch.float64), atol=1e-13, rtol=0)
     assert chain.correlation_length == pytest.approx(xi, rel=1e-9)
 
     modulus = chain.eigenvalues.abs().numpy()
     assert abs(chain.eigenvalues[0] - 1) < 1e-12 and (np.diff(modulus) <= 0).all()
     lam = math.exp(-1 / xi)
     assert modulus[1] == pytest.approx(lam, rel=1e-9)
-    if family != "reversible":
+    if family not in RANDOM:
         assert spectrum_distance(chain.eigenvalues[1:], closed_form(family, n, lam, xi)) < 1e-12
     assert spectrum_distance(chain.eigenvalues, np.linalg.eigvals(P.numpy())) < 1e-7
 
     flow = pi[:, None] * P
-    assert torch.allclose(flow, flow.T, atol=1e-15) == (family != "cycle")
+    assert torch.allclose(flow, flow.T, atol=1e-15) == (family not in DIRECTED)
 
 
 def test_every_family_is_tested():
@@ -94,12 +106,63 @@ def test_hierarchical_ratio():
     assert spectrum_distance(chains.hierarchical(8, 5.0, ratio=3).eigenvalues[1:], expected) < 1e-13
 
 
+def test_hierarchical_branching():
+    chain = chains.hierarchical(24, 5.0, ratio=1.5, branching=(3, 2, 4))
+    expected = np.repeat(np.exp(-np.array([1, 1.5, 2.25]) / 5), [2, 3, 18])
+    assert spectrum_distance(chain.eigenvalues[1:], expected) < 1e-13
+    P = chain.transition_matrix
+    # Entries by hand: states share the blocks of all levels but the last, of the first, of none.
+    averages = [1 / 24, 1 / 8, 1 / 4, 1.0]
+    lam = [1.0, *np.exp(-np.array([1, 1.5, 2.25]) / 5), 0.0]
+    for other, shared in ((0, 4), (1, 3), (5, 2), (9, 1)):
+        by_hand = sum((lam[j] - lam[j + 1]) * averages[j] for j in range(shared))
+        assert P[0, other].item() == pytest.approx(by_hand, rel=1e-12)
+    halves = chains.hierarchical(8, 5.0, branching=[2, 2, 2]).transition_matrix
+    assert torch.equal(halves, chains.hierarchical(8, 5.0).transition_matrix)
+    block = chains.block(12, 4.0, n_blocks=3).transition_matrix
+    far = chains.hierarchical(12, 4.0, ratio=1e6, branching=(3, 4)).transition_matrix
+    torch.testing.assert_close(far, block, atol=1e-15, rtol=0)
+
+
+def test_product_is_two_independent_chains():
+    first, second = chains.dirichlet(3, 1.0, seed=4), chains.cycle(4, 4.0)
+    both = chains.product(first, second)
+    P, Q = first.transition_matrix, second.transition_matrix
+    for (i, j), (k, m) in itertools.product(itertools.product(range(3), range(4)), repeat=2):
+        assert both.transition_matrix[4 * i + j, 4 * k + m].item() == pytest.approx(
+            (P[i, k] * Q[j, m]).item()
+        )
+    products = np.outer(first.eigenvalues, second.eigenvalues).ravel()
+    assert spectrum_distance(both.eigenvalues, products) < 1e-10
+    pi = torch.outer(first.stationary_distribution, second.stationary_distribution).flatten()
+    torch.testing.assert_close(both.stationary_distribution, pi, atol=1e-14, rtol=0)
+    for pair in ((first, second), (second, first)):
+        longer = max(first.correlation_length, second.correlation_length)
+        assert chains.product(*pair).correlation_length == pytest.approx(longer, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 5, 16])
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("xi", [0.2, 1.2, 6.7, 50.0])
+def test_lazy_chains_share_a_random_one(n, seed, xi):
+    R, chain = chains.dirichlet(n, 1.0, seed), chains.lazy(n, xi, seed)
+    P, pi = chain.transition_matrix, chain.stationary_distribution
+    torch.testing.assert_close(pi, R.stationary_distribution, atol=1e-12, rtol=0)
+    # Off the diagonal P is R times one number, or that plus multiples of the stationary law.
+    other = torch.eye(n, dtype=torch.float64) if xi > R.correlation_length else pi.expand(n, n)
+    basis = torch.stack([other.flatten(), R.transition_matrix.flatten()], 1)
+    fitted = torch.linalg.lstsq(basis, P.flatten()[:, None]).solution
+    torch.testing.assert_close((basis @ fitted).view(n, n), P, atol=1e-12, rtol=0)
+    assert fitted.sum().item() == pytest.approx(1) and (fitted >= 0).all()
+    assert chain.correlation_length == pytest.approx(xi, rel=1e-9)
+
+
 def test_block_number():
     chain = chains.block(6, 4.0, n_blocks=2)
     assert spectrum_distance(chain.eigenvalues[1:], [math.exp(-1 / 4), 0, 0, 0, 0]) < 1e-13
 
 
-@pytest.mark.parametrize("family, argument", [("reversible", 5.0), ("dirichlet", 0.5)])
+@pytest.mark.parametrize("family, argument", [("reversible", 5.0), ("dirichlet", 0.5), ("lazy", 5.0)])
 def test_seed_decides_a_random_chain(family, argument):
     draw = getattr(chains, family)
     P = draw(8, argument, seed=1).transition_matrix
@@ -272,13 +335,13 @@ def test_generator_decides_the_tokens():
 def test_bad_correlation_length(family, value):
     number = isinstance(value, (int, float)) and value is not True
     with pytest.raises(ValueError if number else TypeError, match=r"^correlation_length must be"):
-        chains.FAMILIES[family](4, value)
+        chains.FAMILIES[family](8, value)
 
 
 @pytest.mark.parametrize("family", chains.FAMILIES)
 def test_correlation_length_beyond_double_precision(family):
     with pytest.raises(ValueError, match="correlation_length"):
-        chains.FAMILIES[family](4, 1e17)
+        chains.FAMILIES[family](8, 1e17)
 
 
 def test_matrix_beyond_double_precision():
@@ -288,7 +351,8 @@ def test_matrix_beyond_double_precision():
 
 @pytest.mark.parametrize("family", [*chains.FAMILIES, "dirichlet"])
 def test_bad_n_states(family):
-    build, smallest = getattr(chains, family), 3 if family in ("ring", "cycle", "reversible") else 2
+    build = chains.FAMILIES.get(family, chains.dirichlet)
+    smallest = {"ring": 3, "cycle": 3, "reversible": 3, "hierarchical_pair": 4}.get(family, 2)
     with pytest.raises(ValueError, match=f"^n_states must be at least {smallest}, got {smallest - 1}"):
         build(smallest - 1, 1.0)
     for value in (4.0, "4", None, True):
@@ -308,6 +372,33 @@ def test_bad_n_states(family):
         (lambda: chains.block(6, 1.0, n_blocks=12), ValueError, "n_blocks must divide"),
         (lambda: chains.block(6, 1.0, n_blocks=2.0), TypeError, "n_blocks must be an integer"),
         (lambda: chains.hierarchical(6, 1.0), ValueError, "n_states must be a power of two"),
+        (lambda: chains.hierarchical_pair(6, 1.0), ValueError, "n_states must be a power of two"),
+        (
+            lambda: chains.hierarchical(8, 1.0, branching=(2, 3)),
+            ValueError,
+            r"branching must multiply to n_states = 8, got \[2, 3\]",
+        ),
+        (lambda: chains.hierarchical(8, 1.0, branching=(8, 1)), ValueError, "branching must be at least 2"),
+        (lambda: chains.hierarchical(8, 1.0, branching=2), TypeError, "branching must be a sequence"),
+        (lambda: chains.hierarchical(8, 1.0, branching=(2.0, 4)), TypeError, "branching must be an integer"),
+        (
+            lambda: chains.nested_blocks(4, 1.0),
+            ValueError,
+            "n_blocks must divide n_states into blocks of two",
+        ),
+        (lambda: chains.nested_blocks(6, 1.0), ValueError, "n_blocks=4 and n_states=6"),
+        (lambda: chains.nested_blocks(8, 1.0, 1), ValueError, "n_blocks must be at least 2"),
+        (
+            lambda: chains.product(chains.sticky(64, 1.0), chains.sticky(65, 1.0)),
+            ValueError,
+            r"first and second must have at most 4096 states together, got 64 \* 65",
+        ),
+        (
+            lambda: chains.product(chains.sticky(4, 1.0), [[1.0]]),
+            TypeError,
+            "second must be a rgnb MarkovChain",
+        ),
+        (lambda: chains.lazy(8, 1.0, seed=-1), ValueError, "seed must be at least 0"),
         (lambda: chains.hierarchical(8, 1.0, ratio=0.5), ValueError, "ratio must be at least 1"),
         (lambda: chains.hierarchical(8, 1.0, ratio=1e200), ValueError, "at most 1e6"),
         (lambda: chains.dirichlet(8, 1e-320), ValueError, "use a larger alpha"),

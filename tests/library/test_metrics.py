@@ -14,7 +14,7 @@ from rgnb.metrics.ranks import (
     spectrum_rank,
     stable_rank,
 )
-from rgnb.metrics.similarity import cka_matrix, concentration, kernel_drift, linear_cka
+from rgnb.metrics.similarity import cka_between, cka_matrix, concentration, kernel_drift, linear_cka
 from rgnb.metrics.views import view
 
 RANKS = {
@@ -317,6 +317,47 @@ def test_layers_wider_and_narrower_than_their_rows_side_by_side(debiased):
 
 
 @both
+def test_cka_between_two_networks_agrees_with_the_gram_form(debiased):
+    constant = torch.ones(2, 10, 3)
+    one, other = WIDE[:4], [WIDE[5], WIDE[1], constant, WIDE[4], randn(2, 10, 6, seed=60)]
+    for a, b in ((one, other), (other, one), (one[:1], other)):
+        found = cka_between(a, b, debiased)
+        assert found.shape == (2, len(a), len(b))
+        for m in range(2):
+            for i, x in enumerate(a):
+                for j, y in enumerate(b):
+                    if x is constant or y is constant:
+                        assert found[m, i, j].isnan()
+                        continue
+                    expected = gram_cka(x[m], y[m], debiased)
+                    assert found[m, i, j].item() == pytest.approx(expected, abs=1e-11)
+                    assert found[m, i, j].item() == pytest.approx(
+                        linear_cka(x[m], y[m], debiased).item(), abs=1e-11
+                    )
+
+
+def test_cka_between_a_network_and_its_rotated_self_finds_every_layer():
+    layers = [randn(200, 8, seed=i) for i in range(4)]
+    turned = [-3 * x @ orthogonal(8, i) + i for i, x in enumerate(layers)]
+    found = cka_between(layers, turned)
+    assert found.argmax(-1).tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(found.diagonal(), torch.ones(4, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_cka_between_names_what_is_wrong():
+    with pytest.raises(ValueError, match=r"layers_b\[1\] must be .* n >= 4 rows"):
+        cka_between([X], [X, X[:3]])
+    with pytest.raises(
+        ValueError, match="layers_a and layers_b must share their leading dimensions and rows"
+    ):
+        cka_between([X], [X[:7]])
+    with pytest.raises(ValueError, match="layers_b must hold at least 1, got 0"):
+        cka_between([X], [])
+    with pytest.raises(TypeError, match="layers_a must be a sequence"):
+        cka_between(3, [X])
+
+
+@both
 def test_cka_and_ranks_of_rows_of_200704_features_take_the_memory_of_the_rows(debiased):
     x = randn(32, 200704)
     y = x.roll(1, 0) + x  # in feature space x^T y alone would be 322 GB
@@ -512,6 +553,22 @@ def test_relevant_modes_of_a_sticky_chain(posterior):
     modes = relevant_modes(posterior)
     assert modes == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-8)
     assert 3.8 < modes <= 4
+    assert modes == relevant_modes(posterior, spectrum="eigen")
+    s = np.sqrt(values[values > 1e-12])
+    p = s / s.sum()
+    singular = relevant_modes(posterior, spectrum="singular")
+    assert singular == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-8)
+    with pytest.raises(ValueError, match="unknown spectrum 'singlar': did you mean 'singular'"):
+        relevant_modes(posterior, spectrum="singlar")
+
+
+def test_the_two_spectra_of_relevant_modes_differ_where_modes_differ():
+    # Two states are at times three times as likely as the rest, one of them more often.
+    q = torch.tensor([[3.0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 3.0], [1, 1, 1, 1]]).repeat(4, 1)
+    q[4:12, 3] = 1.0
+    q = q / q.sum(-1, keepdim=True)
+    eigen, singular = (relevant_modes(q, spectrum=kind) for kind in ("eigen", "singular"))
+    assert 1 < eigen < singular < 2
 
 
 def test_relevant_modes_ignore_the_scale_of_each_row_and_use_the_floor():

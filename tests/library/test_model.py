@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 import rgnb.model
@@ -40,8 +39,9 @@ def test_stream(config, seeds):
     model = ResidualMLP(config, seeds)
     x = tokens(4, 6)
     stream = model.stream(x)
-    table = model.embedding.weight if model.single is False else model.embedding.weight[0]
-    torch.testing.assert_close(stream[0], table[..., x, :], atol=0, rtol=0)
+    if config.mixing != "embedding":
+        table = model.embedding.weight if model.single is False else model.embedding.weight[0]
+        torch.testing.assert_close(stream[0], table[..., x, :], atol=0, rtol=0)
     members = stream[-1] if isinstance(seeds, list) else stream[-1][None]
     logits = model.head(model.final_norm(members))
     assert torch.equal(model(x), logits if isinstance(seeds, list) else logits[0])
@@ -61,57 +61,50 @@ def test_readout_takes_any_leading_dimensions(config, shape):
     torch.testing.assert_close(model.readout(x), logits, atol=1e-12, rtol=0)
 
 
-class Reference(nn.Module):
-    """The same network written with torch.nn's own layers, for one member."""
+def looped(model, member, tokens):
+    """One member's logits of a sequence, position by position, and the names of the parameters it used."""
+    c, values, used = model.config, dict(model.named_parameters()), set()
+    symbols, mixing = c.n_states + 1, c.mixing
 
-    def __init__(self, c):
-        super().__init__()
-        self.embedding = nn.Linear(c.n_states + 1, c.width, bias=False)
-        mixes = c.mixing == "tokens"
-        self.token = nn.ModuleList(
-            self.mlp(c.width, c.length, 2 * c.length, bias=False) for _ in range(c.depth * mixes)
+    def value(name):
+        used.add(name)
+        return values[name][member]
+
+    def linear(name, x):
+        bias = value(f"{name}.bias")[0] if f"{name}.bias" in values else None
+        return F.linear(x, value(f"{name}.weight").T, bias)
+
+    def mlp(name, x):
+        return linear(f"{name}.down", F.gelu(linear(f"{name}.up", x)))
+
+    def norm(name, x):
+        return F.layer_norm(
+            x, (c.width,), *(value(f"{name}.{part}").flatten() for part in ("weight", "bias"))
         )
-        self.channel = nn.ModuleList(self.mlp(c.width, c.width, 4 * c.width) for _ in range(c.depth))
-        self.final_norm = nn.LayerNorm(c.width)
-        self.head = nn.Linear(c.width, c.n_states)
 
-    def mlp(self, width, size, hidden, bias=True):
-        return nn.ModuleList(
-            [nn.LayerNorm(width), nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, size, bias)]
+    def window(x):
+        # (length, k) -> (length, 5 k)
+        there = dict(enumerate(x))
+        zeros = torch.zeros_like(x[0])
+        return torch.stack(
+            [torch.cat([there.get(t + k, zeros) for k in (-2, -1, 0, 1, 2)]) for t in range(len(x))]
         )
 
-    def forward(self, tokens):
-        x = self.embedding(F.one_hot(tokens, self.embedding.in_features).to(self.head.weight.dtype))
-        for depth, (norm, up, act, down) in enumerate(self.channel):
-            if self.token:
-                token_norm, token_up, token_act, token_down = self.token[depth]
-                x = x + token_down(token_act(token_up(token_norm(x).mT))).mT
-            x = x + down(act(up(norm(x))))
-        return self.head(self.final_norm(x))
-
-    def load(self, model, member):
-        def copy_linear(mine, theirs):
-            mine.weight.data = theirs.weight.data[member].T.clone()
-            if mine.bias is not None:
-                mine.bias.data = theirs.bias.data[member, 0].clone()
-
-        def copy_norm(mine, theirs):
-            mine.weight.data, mine.bias.data = (
-                p.data[member, 0, 0].clone() for p in (theirs.weight, theirs.bias)
-            )
-
-        copy_linear(self.embedding, model.embedding)
-        copy_linear(self.head, model.head)
-        copy_norm(self.final_norm, model.final_norm)
-        for depth, block in enumerate(model.blocks):
-            parts = [(self.channel[depth], block.channel_norm, block.channel_mlp)]
-            if self.token:
-                parts.append((self.token[depth], block.token_norm, block.token_mlp))
-            for (norm, up, _, down), their_norm, mlp in parts:
-                copy_norm(norm, their_norm)
-                copy_linear(up, mlp.up)
-                copy_linear(down, mlp.down)
-        return self
+    table = value("embedding.weight")
+    x = F.one_hot(tokens, symbols).to(table.dtype)
+    x = torch.stack([row @ table for row in (window(x) if mixing == "embedding" else x)])
+    for depth in range(c.depth):
+        block = f"blocks.{depth}"
+        if mixing == "tokens":
+            x = x + mlp(f"{block}.token_mlp", norm(f"{block}.token_norm", x).T).T
+        elif mixing == "attention":
+            y = norm(f"{block}.attention_norm", x)
+            parts = (linear(f"{block}.{part}", y)[None] for part in ("query", "key", "value"))
+            x = x + linear(f"{block}.attended", F.scaled_dot_product_attention(*parts)[0])
+        elif mixing == "window" and depth == 0:
+            x = x + mlp(f"{block}.window_mlp", window(norm(f"{block}.window_norm", x)))
+        x = x + mlp(f"{block}.channel_mlp", norm(f"{block}.channel_norm", x))
+    return linear("head", norm("final_norm", x)), used
 
 
 def randomised(model):
@@ -125,12 +118,23 @@ def randomised(model):
 
 @both
 @pytest.mark.parametrize("member", [0, 1])
-def test_logits_against_torch_layers(config, member):
+def test_logits_against_a_loop_over_positions(config, member):
     model = randomised(ResidualMLP(config, seeds=[4, 7]))
-    reference = Reference(config).double().load(model, member)
     x = tokens(2, 3, 6)
-    torch.testing.assert_close(model(x)[member], reference(x[member]), atol=1e-12, rtol=0)
-    assert sum(p.numel() for p in reference.parameters()) * 2 == sum(p.numel() for p in model.parameters())
+    for found, sequence in zip(model(x)[member], x[member], strict=True):
+        expected, used = looped(model, member, sequence)
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+        assert used == set(dict(model.named_parameters()))
+
+
+@both
+def test_logits_of_kept_positions_are_those_of_all(config):
+    model = randomised(ResidualMLP(config, seeds=[4, 7]))
+    x, keep = tokens(2, 3, 6), torch.tensor([[0, 17, 5, 6], [3, 3, 12, 1]])
+    found, every = model(x, keep), model(x).flatten(1, 2)
+    assert found.shape == (2, 1, 4, 5)
+    for member in range(2):
+        torch.testing.assert_close(found[member, 0], every[member, keep[member]], atol=1e-12, rtol=0)
 
 
 @both
@@ -155,9 +159,8 @@ def test_one_large_network_computes_what_a_stack_does(config, monkeypatch):
     alone, stack = ResidualMLP(wide, seeds=5), ResidualMLP(wide, seeds=[5, 7])
     x = tokens(16, 64)
     torch.testing.assert_close(alone(x), stack(x)[0], atol=1e-5, rtol=0)
-    assert len(used) == 6 * (2 if wide.mixing == "tokens" else 1) and set(used) == (
-        {-1, -2} if wide.mixing == "tokens" else {-1}
-    )
+    extra = {"tokens": 6, "window": 2, "attention": 12}.get(wide.mixing, 0)  # beside two of each channel MLP
+    assert len(used) == 6 + extra and set(used) == ({-1, -2} if wide.mixing == "tokens" else {-1})
     weights = torch.randn(16, 64, 5, generator=torch.Generator().manual_seed(1))
     (alone(x) * weights).sum().backward()
     (stack(x)[0] * weights).sum().backward()
@@ -198,21 +201,33 @@ def changed(config, x, y):
     return (model(x) - model(y)).abs().amax(-1) > 1e-9
 
 
-def test_without_mixing_a_position_sees_only_its_own_token():
+@both
+def test_which_positions_see_a_token(config):
     x = tokens(2, 6)
     y = x.clone()
-    y[0, 2] = (y[0, 2] + 1) % 6
-    assert changed(CONFIGS[1], x, y).nonzero().tolist() == [[0, 2]]
-    model, order = randomised(ResidualMLP(CONFIGS[1])), torch.randperm(6)
+    y[0, 1] = (y[0, 1] + 1) % 6
+    reach = {"none": 0, "window": 2, "embedding": 2}.get(config.mixing, 6)
+    expected = [[abs(t - 1) <= reach for t in range(6)], [False] * 6]
+    assert changed(config, x, y).tolist() == expected
+    assert config.reach == (reach if reach < 6 else None)
+
+
+@pytest.mark.parametrize("mixing", ["none", "attention"])
+def test_without_positions_order_does_not_matter(mixing):
+    config, x = replace(CONFIGS[0], mixing=mixing), tokens(2, 6)
+    model, order = randomised(ResidualMLP(config)), torch.tensor([3, 0, 5, 1, 4, 2])
     torch.testing.assert_close(model(x[:, order]), model(x)[:, order], atol=1e-12, rtol=0)
     assert model(tokens(2, 11)).shape == (2, 11, 5)  # any length
 
 
-def test_with_mixing_every_position_sees_every_token_of_its_sequence():
-    x = tokens(2, 6)
-    y = x.clone()
-    y[0, 2] = (y[0, 2] + 1) % 6
-    assert changed(CONFIGS[0], x, y).tolist() == [[True] * 6, [False] * 6]
+@pytest.mark.parametrize("mixing", ["window", "embedding"])
+def test_a_window_does_the_same_everywhere(mixing):
+    model, x = randomised(ResidualMLP(replace(CONFIGS[0], mixing=mixing))), tokens(1, 12)
+    here, moved = model(x)[0], model(x[:, 3:])[0]  # of any length
+    torch.testing.assert_close(moved[2:], here[5:], atol=1e-12, rtol=0)
+    assert ((moved[:2] - here[3:5]).abs().amax(-1) > 1e-9).all()  # their window was cut
+    order = torch.tensor([1, 0, *range(2, 12)])
+    assert ((model(x[:, order])[0][2] - here[2]).abs() > 1e-9).any()  # it knows left from right
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from rgnb.training import Run, TrainConfig, count_loss, load_model, masked_loss,
 
 CHAIN = chains.sticky(4, 3.0, [1, 2, 3, 4])
 TRAIN = TrainConfig(batch=4, steps=150, learning_rate=1e-3, snapshots=(100,))
-both = pytest.mark.parametrize("mixing", MIXINGS)
+every = pytest.mark.parametrize("mixing", MIXINGS)
+both = pytest.mark.parametrize("mixing", ["tokens", "none"])  # two forms of the loss, for what takes longer
 
 
 def config(mixing):
@@ -73,9 +74,10 @@ def test_count_loss_equals_masked_loss(scheme):
     assert max(g.abs().max() for g in gradients(model, count_loss(model, inputs, tokens, selected))) > 0.01
 
 
+@every
 @pytest.mark.parametrize("scheme", ["mask", "bert"])
-def test_mixed_loss_equals_masked_loss(scheme):
-    model = ResidualMLP(config("tokens"), seeds=[0, 1, 2]).double()
+def test_mixed_loss_equals_masked_loss(mixing, scheme):
+    model = ResidualMLP(replace(config(mixing), depth=2), seeds=[0, 1, 2]).double()
     tokens, inputs, selected = batch(scheme=scheme)
     assert len(set(selected.flatten(1).sum(1).tolist())) > 1, "members must differ in how many they selected"
     kept, dense = mixed_loss(model, inputs, tokens, selected), masked_loss(model(inputs), tokens, selected)
@@ -85,7 +87,35 @@ def test_mixed_loss_equals_masked_loss(scheme):
     assert max(g.abs().max() for g in gradients(model, mixed_loss(model, inputs, tokens, selected))) > 0.01
 
 
-@both
+@every
+def test_the_loss_over_all_positions(mixing):
+    model = ResidualMLP(config(mixing), seeds=[0, 1, 2]).double()
+    tokens, inputs, selected = batch()
+    found = training._loss(model, TrainConfig(loss_over="all"), tokens, inputs, selected)
+    by_hand = -model(inputs).log_softmax(-1).gather(-1, tokens[..., None]).mean((1, 2, 3))
+    torch.testing.assert_close(found, by_hand, atol=1e-12, rtol=0)
+    for a, b in zip(gradients(model, found), gradients(model, by_hand), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+    alone = training._loss(model, TrainConfig(), tokens, inputs, selected)
+    torch.testing.assert_close(alone, masked_loss(model(inputs), tokens, selected), atol=1e-12, rtol=0)
+    assert ((alone - found).abs() > 1e-3).all()
+
+
+def test_the_loss_over_all_positions_is_what_is_trained(tmp_path):
+    # Visible tokens cost less the better they are copied: the loss falls below what masked ones can reach.
+    copied = TrainConfig(batch=64, steps=300, learning_rate=1e-2, snapshots=(), loss_over="all")
+    tensors = fit(tmp_path, "none", train_config=copied)[0][300]
+    floor = 0.15 * entropy(CHAIN.stationary_distribution).item()
+    assert tensors["history"][-1].item() == pytest.approx(floor, abs=0.05)
+    visible = load_model(config("none"), tensors)(torch.arange(4)[None])[0]
+    assert visible.argmax(-1).tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match='gradient "expected" is that of loss_over "selected" alone'):
+        TrainConfig(gradient="expected", loss_over="all")
+    with pytest.raises(ValueError, match="unknown loss_over 'masked'"):
+        TrainConfig(loss_over="masked")
+
+
+@every
 def test_nothing_selected_costs_nothing(mixing):
     model = ResidualMLP(config(mixing), seeds=[0, 1, 2])
     tokens, inputs, selected = batch()
@@ -98,7 +128,7 @@ def test_nothing_selected_costs_nothing(mixing):
             assert g.isfinite().all() and (g[1] == 0).all()
     selected[:] = False
     assert masked_loss(model(inputs), tokens, selected).tolist() == [0, 0, 0]
-    if mixing == "tokens":
+    if mixing != "none":
         assert mixed_loss(model, inputs, tokens, selected).tolist() == [0, 0, 0]
 
 
@@ -165,8 +195,9 @@ def test_a_seed_decides_the_result(tmp_path, mixing):
     assert not torch.allclose(first[0][150]["weight.head.weight"], first[1][150]["weight.head.weight"])
 
 
-@both
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    "mixing, scheme", [*((m, "mask") for m in MIXINGS), ("tokens", "bert"), ("none", "bert")]
+)
 def test_a_seed_alone_and_among_others(tmp_path, mixing, scheme):
     short = TrainConfig(scheme=scheme, batch=4, steps=100, learning_rate=1e-3, snapshots=(50,))
     together, alone = (
@@ -303,6 +334,7 @@ def test_fields_that_came_later_leave_keys_as_they_are():
         "snapshots",
     }
     assert training.plain(TrainConfig(schedule="cosine"))["schedule"] == "cosine"
+    assert training.plain(TrainConfig(loss_over="all"))["loss_over"] == "all"
 
 
 # --- checkpoints ---

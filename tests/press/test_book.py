@@ -13,8 +13,11 @@ import xarray as xr
 import yaml
 from bs4 import BeautifulSoup
 
+from rgnb.model import MIXINGS
 from rgnb.press import notebooks, record, runs
 from rgnb.press.cli import main
+from rgnb.press.explorer import MIXING
+from rgnb.study import Experiment
 from rgnb.study.store import store
 
 pytestmark = pytest.mark.slow  # most of them read the HTML, which takes a minute to build
@@ -68,6 +71,12 @@ def test_every_result_has_its_provenance():
     ] == 1248
     assert len(table) and (table["entries"] > 0).all()
     assert table[["device", "torch", "date", "commit"]].map(bool).all(axis=None)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_results_of_every_kind_of_mixing_are_counted_by_its_name(mixing):
+    setting = Experiment.profile(mixing=mixing, families=["hierarchical_pair"]).settings()[0]
+    assert record._kind(setting.path(ROOT, 0).name) == f"single networks, {MIXING[mixing]}"
 
 
 def test_results_made_again_are_compared_with_the_stored_ones(tmp_path):

@@ -23,7 +23,7 @@ from hypothesis.extra import numpy as hnp
 import rgnb
 from rgnb import chains, masking, metrics, observe, training
 from rgnb.metrics.moments import Moments
-from rgnb.model import ModelConfig, ResidualMLP
+from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 from rgnb.press import figures, notebooks, tables
 from rgnb.randomness import generator, resolve_device
 from rgnb.study import Experiment, anatomy, probes, questions
@@ -114,6 +114,7 @@ vectors = st.one_of(
     hnp.arrays("f8", st.integers(0, 5), elements=st.one_of(st.floats(1e-3, 50), st.floats())), arrays(2), junk
 )
 FAMILIES = ["sticky", "ring", "cycle", "block", "hierarchical", "reversible"]
+FAMILIES += ["nested_blocks", "hierarchical_pair", "lazy"]
 
 
 @given(st.sampled_from(FAMILIES), st.one_of(st.integers(0, 20), junk), st.one_of(st.floats(1e-3, 1e3), junk))
@@ -142,6 +143,22 @@ def test_own_matrices(ends_well, matrix):
 
 
 CHAIN = chains.hierarchical(4, 2.0)
+
+
+@given(
+    st.one_of(st.floats(0.5, 5), junk),
+    st.one_of(st.lists(st.integers(1, 4), max_size=3), st.just((2, 4)), arrays(1), junk),
+)
+def test_trees(ends_well, ratio, branching):
+    named = ["ratio", "branching"]
+    chain = ends_well(named, chains.hierarchical, 8, 2.0, ratio, branching)
+    assert chain is None or (chain.n_states == 8 and chain.correlation_length == pytest.approx(2))
+
+
+@given(st.one_of(st.just(CHAIN), junk), st.one_of(st.just(CHAIN), junk))
+def test_products_of_chains(ends_well, first, second):
+    chain = ends_well(["first", "second"], chains.product, first, second)
+    assert chain is None or chain.n_states == 16
 
 
 @given(st.one_of(arrays(2), junk), st.one_of(st.lists(st.integers(0, 9), max_size=4), junk))
@@ -277,15 +294,26 @@ def test_layers(ends_well, layers):
     ends_well(["layers"], metrics.kernel_drift, layers)
 
 
+@given(*2 * [st.one_of(st.lists(st.one_of(arrays(), real), max_size=2), junk)], st.booleans())
+def test_layers_of_two_networks(ends_well, one, other, debiased):
+    found = ends_well(["layers_a", "layers_b"], metrics.cka_between, one, other, debiased)
+    assert found is None or ((found <= 1 + 1e-6) | found.isnan()).all()
+
+
 @given(st.one_of(arrays(2), junk), st.one_of(st.integers(0, 5), junk))
 def test_concentration(ends_well, drift, leading):
     found = ends_well(["drift", "leading"], metrics.concentration, drift, leading)
     assert found is None or ((found >= 0) & (found <= 1 + 1e-9) | found.isnan()).all()
 
 
-@given(st.one_of(real, arrays(), junk), st.one_of(st.floats(0, 1), junk))
-def test_relevant_modes(ends_well, posterior, floor):
-    found = ends_well(["posterior", "floor"], metrics.relevant_modes, posterior, floor)
+@given(
+    st.one_of(real, arrays(), junk),
+    st.one_of(st.floats(0, 1), junk),
+    st.one_of(st.sampled_from(metrics.SPECTRA), junk),
+)
+def test_relevant_modes(ends_well, posterior, floor, spectrum):
+    named = ["posterior", "floor", "spectrum"]
+    found = ends_well(named, metrics.relevant_modes, posterior, floor, spectrum)
     assert found is None or found >= 0
 
 
@@ -397,7 +425,9 @@ def test_networks(ends_well, x):
     assert out is None or (out.shape == (*x.shape, 4) and torch.isfinite(out).all())
 
 
-train_fields = st.sampled_from(["scheme", "rate", "batch", "steps", "learning_rate", "snapshots"])
+train_fields = st.sampled_from(
+    ["scheme", "rate", "batch", "steps", "learning_rate", "snapshots", "gradient", "loss_over"]
+)
 
 
 @given(st.dictionaries(train_fields, junk, max_size=3))
@@ -500,7 +530,7 @@ def test_arranging_rows(ends_well, ds, values, dims):
     assert found is None or set(found.dims) == set(dims)
 
 
-mixings = st.sampled_from(["tokens", "none"])
+mixings = st.sampled_from(MIXINGS)
 SETTINGS = st.builds(
     lambda n, xi, length, width, depth, mixing, rate, scheme: Experiment.profile(
         "quick", n_states=n, correlation_lengths=[xi], families=["sticky"], length=length, width=width,
@@ -976,6 +1006,7 @@ ACCEPTED = {
         f.__name__: (f, WHOLE_NUMBERS, BOTH | INTEGERS)
         for f in (metrics.spectrum_rank, metrics.spectrum_participation, metrics.spectrum_stable)
     },
+    "cka_between": (lambda x: metrics.cka_between([x, OTHER], [WIDER]), WHOLE_NUMBERS, BOTH | INTEGERS),
     "concentration": (metrics.concentration, WHOLE_NUMBERS, BOTH | INTEGERS),
     "relevant_modes": (metrics.relevant_modes, CERTAIN, BOTH | INTEGERS),
     **{

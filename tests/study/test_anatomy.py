@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from rgnb import chains, metrics
-from rgnb.model import ModelConfig, ResidualMLP
+from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 from rgnb.study import Experiment, anatomy
+from rgnb.study.measurement import rehearse
 from rgnb.study.probes import eigenmodes
 from rgnb.study.settings import analysis, analysis_key
 
@@ -81,7 +82,19 @@ def test_couplings_are_means_of_diagonals():
     expected[[7, 8, 10]] = torch.tensor([0.5, -1.0, 0.25])
     torch.testing.assert_close(mean, expected)
     assert elsewhere.item() == pytest.approx((8 * 3.0**2 / (2 * sum(range(1, 12)))) ** 0.5)
-    assert all(x.isnan().all() for x in anatomy.couplings(ResidualMLP(ModelConfig(mixing="none"), 0)))
+    for mixing in ("none", "window", "embedding", "attention"):
+        assert all(x.isnan().all() for x in anatomy.couplings(ResidualMLP(ModelConfig(mixing=mixing), 0)))
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_networks_of_every_kind_of_mixing_are_dissected(mixing):
+    setting = Experiment.profile("quick", **SMALL, mixing=mixing).settings()[0]
+    found = rehearse(setting, 128, torch.device("cpu"), anatomy.anatomy)
+    assert found.coupling.isnull().all() == (mixing != "tokens")
+    assert (found.growth > 0).all() and found.alignment.notnull().all()
+    # Where the embedding holds neighbours, masked positions differ at depth 0 already; alone, at no depth.
+    lens = found.lens_singular_value.isel(step=0).sum("symbol") > 0
+    assert lens.values.tolist() == [mixing == "embedding", *[mixing != "none"] * 3]
 
 
 def test_growth_is_that_of_a_small_difference():

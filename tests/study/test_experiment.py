@@ -259,6 +259,27 @@ def test_no_mixing_equals_the_dense_forward_pass(folder):
     torch.testing.assert_close(task.reachable, torch.full_like(task.reachable, 0.25))
 
 
+@pytest.mark.parametrize("mixing, reach", [("none", 0), ("window", 2), ("embedding", 2)])
+@pytest.mark.parametrize("scheme", ["mask", "bert"])
+def test_what_is_reachable_is_the_posterior_of_what_a_position_sees(mixing, reach, scheme):
+    setting = small(mixing=mixing, scheme=scheme, rate=0.4, sequences=64).settings()[0]
+    task = measurement.evaluation(setting)
+    expected = []
+    for i, t in task.selected.nonzero().tolist():
+        first = max(t - reach, 0)
+        seen = task.inputs[i : i + 1, first : t + reach + 1]
+        expected.append(bayes_posterior(setting.chain, seen, scheme, 0.4)[0, t - first])
+    torch.testing.assert_close(task.reachable, torch.stack(expected), atol=1e-12, rtol=0)
+    everything = small(scheme=scheme, rate=0.4, sequences=64).settings()[0]
+    for sees_all in (
+        everything,
+        small(mixing="attention", scheme=scheme, rate=0.4, sequences=64).settings()[0],
+    ):
+        whole = measurement.evaluation(sees_all)
+        assert torch.equal(whole.reachable, task.bayes)
+    assert not torch.allclose(task.reachable, task.bayes, atol=1e-3)
+
+
 WORKER = """
 import sys, time
 from rgnb.study import runner

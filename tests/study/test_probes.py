@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rgnb import chains
-from rgnb.model import ModelConfig, ResidualMLP
+from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 from rgnb.study import Experiment, measurement, probes
 from rgnb.training import load_model, train
 
@@ -224,9 +224,27 @@ def test_unscaled_drift_is_the_kernel_drift(stored):
     assert (found.mode_response.isel(depth=-1) > 0).all()
 
 
-def test_without_mixing_masked_positions_answer_no_field(stored):
-    ds = Experiment.profile(
-        "quick", mixing="none", n_states=4, length=8, width=8, depth=2, steps=50, snapshots=(), sequences=128,
-        correlation_lengths=[2.0], seeds=1, device="cpu",
-    ).run(stored["folder"], False, probes.perturbations)  # fmt: skip
-    assert (ds.mode_response == 0).all()
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_response_to_a_modes_field_agrees_with_finite_differences(mixing):
+    sizes = {"n_states": 4, "length": 8, "width": 8, "depth": 2, "mixing": mixing, "snapshots": ()}
+    setting = Experiment.profile("quick", **sizes, correlation_lengths=[2.0], sequences=128).settings()[0]
+    cpu = torch.device("cpu")
+    found = measurement.rehearse(setting, 128, cpu, probes.perturbations).mode_response.sel(state="init")
+    _, group, functions = probes.eigenmodes(setting.chain)
+    inputs = measurement.evaluation(setting).inputs
+    masked = inputs == 4
+    model = ResidualMLP(setting.model, 0).double().requires_grad_(False)
+    spread = [(x - x.mean(0)).square().mean().sqrt() for x in model.stream(inputs)]
+    shown, square = torch.nn.functional.one_hot(inputs, 5).double(), torch.zeros(3, 3)
+    for k in range(3):
+        field = torch.zeros_like(shown)
+        field[..., :4] = 1e-5 * (~masked)[..., None] * functions[:, k]  # pi is uniform
+        one, other = (
+            model.continue_stream(model.embedding((shown + sign * field)[None])[0], 0) for sign in (1, -1)
+        )
+        for depth in range(3):
+            moved = (one[depth] - other[depth])[masked] / 2e-5
+            square[k, depth] = moved.square().mean() / spread[depth] ** 2
+    pooled = torch.stack([square[group == g].mean(0) for g in group]).sqrt()
+    np.testing.assert_allclose(found, pooled, rtol=1e-3, atol=1e-7)
+    assert (found > 0).all("eigenmode").values.tolist() == [mixing == "embedding", *[mixing != "none"] * 2]
