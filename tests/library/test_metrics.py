@@ -214,6 +214,62 @@ def test_unknown_spectrum_names_the_closest():
         effective_rank(torch.ones(4, 2), spectrum="eigne")
 
 
+def arc_cosine_ranks(n, depths, center, spectrum):
+    """Effective rank of n orthonormal inputs by depth in an infinitely wide ReLU network without biases.
+
+    Inputs of unit length with cosine rho have, after a layer of weights N(0, 2 / n_in), the kernel
+    `(sqrt(1 - rho^2) + rho (pi - arccos rho)) / pi`, and length 1 again (Cho and Saul 2009). All pairs stay
+    alike: the Gram matrix `(1 - rho) I + rho 1 1^T` has the eigenvalue `1 + (n - 1) rho` along the mean,
+    which centring removes, and n - 1 times `1 - rho`.
+    """
+    rho, found = 0.0, []
+    for _ in range(depths):
+        values = np.array([0.0 if center else 1 + (n - 1) * rho] + [1 - rho] * (n - 1))
+        weights = np.sqrt(values) if spectrum == "singular" else values
+        p = weights[weights > 0] / weights.sum()
+        found.append(np.exp(-(p * np.log(p)).sum()))
+        rho = (np.sqrt(1 - rho**2) + rho * (np.pi - np.arccos(rho))) / np.pi
+    return np.array(found)
+
+
+@pytest.fixture(scope="module")
+def wide_networks():
+    """Activations at depth 0 to 6, no LayerNorm, no residual: {width: 7 tensors (draws, 16, width)}."""
+    found = {}
+    for width in (512, 1024):
+        g, x = torch.Generator().manual_seed(width), torch.eye(16).expand(12, 16, 16)
+        layers = [x]
+        for _ in range(6):
+            w = torch.randn(12, x.shape[-1], width, generator=g) * (2 / x.shape[-1]) ** 0.5
+            x = torch.relu(x @ w)
+            layers.append(x)
+        found[width] = layers
+    return found
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("spectrum", ["singular", "eigen"])
+def test_rank_at_initialisation_has_its_closed_form(wide_networks, center, spectrum):
+    expected = arc_cosine_ranks(16, 7, center, spectrum)
+    if center:
+        np.testing.assert_allclose(expected, 15, rtol=1e-12)
+    else:
+        known = {
+            "singular": [16, 15.06, 14.13, 13.34, 12.64, 12.02, 11.47],
+            "eigen": [16, 10.85, 7.22, 5.27, 4.14, 3.42, 2.94],
+        }[spectrum]
+        np.testing.assert_allclose(expected, known, atol=0.005)
+    # (draws, depth). The deviation of a finite width falls as 1 / width, so two widths take it out.
+    narrow, wide = (
+        torch.stack([effective_rank(x, center, spectrum) for x in layers], -1).numpy()
+        for layers in wide_networks.values()
+    )
+    limit = 2 * wide.mean(0) - narrow.mean(0)
+    error = np.sqrt((4 * wide.var(0, ddof=1) + narrow.var(0, ddof=1)) / len(wide))
+    np.testing.assert_array_less(abs(limit - expected), 4 * error + 0.02)
+    assert (error < 0.2).all()
+
+
 # --- CKA ---
 
 
