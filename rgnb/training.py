@@ -63,6 +63,9 @@ class TrainConfig:
     # "expected": the exact expected gradient, possible only without mixing; `batch` then has no effect.
     gradient: str = added("sampled")
     loss_over: str = added("selected")  # positions whose cross-entropy is averaged: those selected, or all
+    # Transplants: (part, seed) pairs. A part is the start of parameters' names, such as "blocks.0", whose
+    # initial values are then those of the network of that seed; or "data", the sequences it is trained on.
+    donors: tuple[tuple[str, int], ...] = added(())
 
     def __post_init__(self) -> None:
         snapshots = checks.sequence("snapshots", self.snapshots, 0)
@@ -77,6 +80,7 @@ class TrainConfig:
             "weight_decay": checks.number("weight_decay", self.weight_decay),
             "gradient": checks.choice("gradient", self.gradient, GRADIENTS),
             "loss_over": checks.choice("loss_over", self.loss_over, LOSSES),
+            "donors": tuple(_donor(pair) for pair in checks.sequence("donors", self.donors, 0)),
         }
         for name, value in values.items():  # plain numbers, by which results are found
             object.__setattr__(self, name, value)
@@ -100,6 +104,11 @@ class TrainConfig:
             return self.learning_rate
         rising, falling = (step + 1) / WARM_UP, (step - WARM_UP) / (self.steps - WARM_UP)
         return self.learning_rate * (rising if step < WARM_UP else (1 + math.cos(math.pi * falling)) / 2)
+
+
+def _donor(pair: Any) -> tuple[str, int]:
+    part, seed = checks.sequence("donors", pair, 0) if not isinstance(pair, str) else (pair, None)
+    return checks.instance("donors", part, str), checks.integer("donors", seed, 0)
 
 
 def masked_loss(logits: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
@@ -253,8 +262,21 @@ def _parts(run: Run, seeds: Sequence[int]) -> list[Part]:
     on_cpu = torch.device(run.device).type == "cpu"
     apart = on_cpu and run.model.reach is None and run.model.width >= 48
     split = [[seed] for seed in seeds] if apart else [seeds]
-    stacks = [ResidualMLP(run.model, part).to(run.device) for part in split]
+    stacks = [_initial(run, part).to(run.device) for part in split]
     return [Part(stack, _optimizer(stack, run.training)) for stack in stacks]
+
+
+def _initial(run: Run, seeds: Sequence[int]) -> ResidualMLP:
+    # Networks of these seeds before training, parts of them from donors.
+    stack = ResidualMLP(run.model, seeds)
+    weights = stack.state_dict()
+    for part, donor in run.training.donors:
+        given = {k: v for k, v in ResidualMLP(run.model, [donor]).state_dict().items() if k.startswith(part)}
+        if part != "data" and not given:
+            checks.choice("donors", part, ["data", *weights])
+        for name, values in given.items():
+            weights[name].copy_(values)
+    return stack
 
 
 def _optimizer(stack: ResidualMLP, config: TrainConfig) -> torch.optim.Optimizer:
@@ -278,8 +300,9 @@ def _batches(run: Run, stack: ResidualMLP, block: int) -> list[tuple[Tensor, ...
         return [(counts.expand(len(stack.seeds), -1, -1),)] * BLOCK
     drawn = []
     source = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64 to sample with
+    donors = dict(config.donors)
     for seed in stack.seeds:
-        g = generator(seed, 1, block, device=source)
+        g = generator(donors.get("data", seed), 1, block, device=source)
         tokens = run.chain.sample(BLOCK * config.batch, run.model.length, g)
         drawn.append((tokens, *corrupt(tokens, run.chain.n_states, config.rate, config.scheme, g)))
     members = (torch.stack(x).unflatten(1, (BLOCK, config.batch)) for x in zip(*drawn, strict=True))

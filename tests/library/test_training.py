@@ -585,3 +585,23 @@ def test_resolve_device(monkeypatch):
 def test_unknown_device(device):
     with pytest.raises(ValueError, match="device"):
         resolve_device(device)
+
+
+@pytest.mark.parametrize("mixing", ["tokens", "none"])
+def test_transplanted_parts_and_sequences_are_those_of_the_donor(tmp_path, mixing):
+    def trained(seed, *donors):
+        config = TrainConfig(batch=4, steps=50, snapshots=(), donors=donors)
+        return fit(tmp_path / f"{seed}{len(donors)}", mixing, [seed], config)[seed][50]
+
+    own, other = trained(0), trained(1)
+    # A network all of whose parts and sequences come from another seed is that seed's network.
+    everything = (*((part, 1) for part in ("embedding", "blocks", "final_norm", "head")), ("data", 1))
+    assert_same({0: {50: trained(0, *everything)}}, {0: {50: other}})
+    sequences = trained(0, ("data", 1))
+    assert not torch.equal(sequences["history"], own["history"])
+    assert not torch.equal(sequences["history"], other["history"])
+    with pytest.raises(ValueError, match=r"unknown donors 'block.0'"):
+        fit(tmp_path / "wrong", mixing, [0], TrainConfig(batch=4, steps=50, donors=[("block.0", 1)]))
+    for bad in (["head"], [("head", -1)], [(1, 2)]):
+        with pytest.raises((ValueError, TypeError), match="donors"):
+            TrainConfig(donors=bad)
