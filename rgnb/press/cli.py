@@ -124,9 +124,9 @@ def _train(args):
     from rgnb.study import questions
 
     if args.list:
-        for name, (question, experiments, _) in questions.QUESTIONS.items():
-            networks = sum(len(e.settings()) * len(e.seeds) for e in experiments())
-            print(f"{name:16}{question} {networks} networks")
+        for name, question in questions.QUESTIONS.items():
+            networks = sum(len(e.settings()) * len(e.seeds) for e in question.experiments())
+            print(f"{name:16}{question.asks} {networks} networks")
         return
     questions.train(args.questions)
 

@@ -4,6 +4,8 @@ An analysis for `Experiment.run(analysis=anatomy)`, measured right after trainin
 rows* are the positions that show [MASK], *visible rows* those that show a state.
 """
 
+from collections.abc import Iterable
+
 import torch
 import xarray as xr
 
@@ -144,6 +146,33 @@ def _readout(model: ResidualMLP, x: torch.Tensor) -> tuple[torch.Tensor, torch.T
     return logits - logits.mean(-1, keepdim=True), normed
 
 
+def _couplings(models: Iterable[ResidualMLP]) -> dict[str, tuple]:
+    # `couplings` of the networks of all snapshots, as variables.
+    mean, elsewhere = (torch.stack(x).detach() for x in zip(*map(couplings, models), strict=True))
+    return {
+        "coupling": variable(
+            "step block offset", mean, "mean coupling of positions in the token MLP, by offset"
+        ),
+        "coupling_elsewhere": variable(
+            "step block", elsewhere, "root mean square of the couplings further apart"
+        ),
+    }
+
+
+@analysis(id="rgnb.anatomy.coupling", version=1)
+def coupling(
+    task: Evaluation, setting: Setting, seed: int, snapshots: Snapshots, device: torch.device
+) -> xr.Dataset:
+    """`couplings` alone, at every snapshot: the marker of a network's group, without measuring anything else.
+
+    Returns:
+        Dataset with dims among (step, block, offset).
+    """
+    models = networks(setting, seed, snapshots)
+    coords = {"step": list(models), "block": range(1, setting.model.depth + 1)}
+    return xr.Dataset(_couplings(models.values()), coords | {"offset": range(-OFFSETS, OFFSETS + 1)})
+
+
 @analysis(id="rgnb.probes.anatomy", version=1)
 def anatomy(
     task: Evaluation, setting: Setting, seed: int, snapshots: Snapshots, device: torch.device
@@ -176,7 +205,6 @@ def anatomy(
     lens_excess, unread = torch.zeros(n, depths), torch.zeros(n, depths)
     stream_share, lens_share = torch.zeros(n, 2, len(levels), depths), torch.zeros(n, len(levels), depths)
     aligned, features, heads = torch.zeros(n), torch.zeros(n, width), torch.zeros(n, chain.n_states)
-    coupling, elsewhere = torch.zeros(n, depths - 1, 2 * OFFSETS + 1), torch.zeros(n, depths - 1)
     for k, model in enumerate(models.values()):
         stream, _ = forward(model, task.inputs, device)
         model = model.cpu()
@@ -205,7 +233,6 @@ def anatomy(
         aligned[k] = alignment(normed, head)
         s = metrics.singular_values(normed)
         features[k, : len(s)], heads[k] = s.float(), torch.linalg.svdvals(head)
-        coupling[k], elsewhere[k] = (value.detach() for value in couplings(model))
     inputs = task.inputs[-INTERVENTIONS:][:PERTURBED].to(device)
     ends = (models[step].to(device).requires_grad_(False) for step in (0, max(snapshots)))
     growth = torch.stack([absolute_growth(model, inputs, generator(seed, 5)) for model in ends])
@@ -248,12 +275,7 @@ def anatomy(
         "head_singular_value": variable(
             "step symbol", heads, "singular values of the head, centred over the vocabulary"
         ),
-        "coupling": variable(
-            "step block offset", coupling, "mean coupling of positions in the token MLP, by offset"
-        ),
-        "coupling_elsewhere": variable(
-            "step block", elsewhere, "root mean square of the couplings further apart"
-        ),
+        **_couplings(models.values()),
         "growth": variable(
             "state perturbation transition", growth, "factor by which a block changes a perturbation's size"
         ),

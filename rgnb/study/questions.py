@@ -17,10 +17,10 @@ from tqdm import tqdm
 from rgnb import checks
 from rgnb.chains import FAMILIES
 from rgnb.randomness import resolve_device
-from rgnb.study.anatomy import anatomy
+from rgnb.study.anatomy import anatomy, coupling
 from rgnb.study.experiment import Experiment
 from rgnb.study.runner import settle, shared
-from rgnb.study.settings import RECIPES, Setting
+from rgnb.study.settings import RECIPES, Analysis, Setting
 from rgnb.study.store import Store, results_folder
 
 RATES = (3e-4, 6e-4, 1e-3, 2e-3)
@@ -166,26 +166,31 @@ def markers() -> list[Experiment]:
     return [marker(family) for family in ("hierarchical", "sticky")]
 
 
-# name: (what it asks, its Experiments, whether they are kept in one sweep file), in order of training
+class Question(NamedTuple):
+    """Networks that answer a question, and what is measured on them."""
+
+    asks: str
+    experiments: Callable[[], list[Experiment]]
+    swept: bool = False  # kept as entries of a sweep's file: many networks that are small
+    analyses: tuple[Analysis | None, ...] = (None, anatomy)
+
+
+# In order of training.
 QUESTIONS = {
-    "findings": ("Do the three claims hold?", lambda: [findings(seeds=FEW)], False),
-    "gradient-noise": ("Is collapse without mixing gradient noise?", gradient_noise, True),
-    "control": ("Do they hold on sticky chains?", lambda: [findings(family="sticky", seeds=FEW)], False),
-    "optimiser": ("Data or optimiser?", optimisers, False),
-    "first-round": (
-        "What do the first round's networks look like inside?",
-        lambda: [findings("sequel", seeds=FEW)],
-        False,
+    "findings": Question("Do the three claims hold?", lambda: [findings(seeds=FEW)]),
+    "gradient-noise": Question("Is collapse without mixing gradient noise?", gradient_noise, swept=True),
+    "control": Question("Do they hold on sticky chains?", lambda: [findings(family="sticky", seeds=FEW)]),
+    "optimiser": Question("Data or optimiser?", optimisers),
+    "first-round": Question(
+        "What do the first round's networks look like inside?", lambda: [findings("sequel", seeds=FEW)]
     ),
-    "groups": ("What marks the two groups?", markers, False),
-    "more-seeds": (
-        "The first two with all their seeds",
-        lambda: [findings(), findings(family="sticky")],
-        False,
+    "groups": Question("What marks the two groups?", markers, analyses=(coupling,)),
+    "more-seeds": Question(
+        "The first two with all their seeds", lambda: [findings(), findings(family="sticky")]
     ),
-    "decay": ("Does weight decay change the outcome?", lambda: [decayed()], False),
-    "optimiser-small": ("Rate, batch and decay at the small size", small_optimisers, True),
-    "longer": ("What lasts when training goes on?", lambda: [longer()], False),
+    "decay": Question("Does weight decay change the outcome?", lambda: [decayed()]),
+    "optimiser-small": Question("Rate, batch and decay at the small size", small_optimisers, swept=True),
+    "longer": Question("What lasts when training goes on?", lambda: [longer()]),
 }
 
 
@@ -196,10 +201,11 @@ class Job(NamedTuple):
     seeds: tuple[int, ...]
     folder: Path
     device: torch.device
+    analyses: tuple[Analysis | None, ...]
 
     def stores(self) -> list[Store]:
-        """Where they are measured and dissected."""
-        return [Store(self.folder, analysis) for analysis in (None, anatomy)]
+        """Where what is measured on them is kept."""
+        return [Store(self.folder, analysis) for analysis in self.analyses]
 
     def stored(self) -> bool:
         """Whether nothing is left to do."""
@@ -212,7 +218,7 @@ class Job(NamedTuple):
 
 
 def train(names: Sequence[str] = (), results: str | Path | None = None, progress: bool = True) -> None:
-    """Train, measure and dissect (`anatomy`) what is not yet stored of the networks of some questions.
+    """Train and measure what is not yet stored of the networks of some questions.
 
     Several processes share the work (`runner.shared`). If stopped, it resumes where it was.
 
@@ -222,7 +228,7 @@ def train(names: Sequence[str] = (), results: str | Path | None = None, progress
     """
     asked = [checks.choice("question", name, QUESTIONS) for name in names] or list(QUESTIONS)
     folder = results_folder(results)
-    jobs = dict.fromkeys(job for name in asked for job in _jobs(*QUESTIONS[name][1:], folder))
+    jobs = dict.fromkeys(job for name in asked for job in _jobs(QUESTIONS[name], folder))
     waiting = [job for job in jobs if not job.stored()]
     steps = sum(map(_steps, waiting))
     with tqdm(total=steps, desc="training", unit="step", unit_scale=True, disable=not progress) as bar:
@@ -232,15 +238,15 @@ def train(names: Sequence[str] = (), results: str | Path | None = None, progress
             bar.write(f"{where}, seeds {job.seeds}", sys.stderr)
 
 
-def _jobs(experiments: Callable[[], list[Experiment]], swept: bool, folder: Path) -> list[Job]:
+def _jobs(question: Question, folder: Path) -> list[Job]:
     # Small networks train together; for large ones, the first seed of every setting comes first.
-    asked = experiments()
-    device = resolve_device(asked[0].device)
-    if swept:
-        return [Job(s, e.seeds, folder / "entries", device) for e in asked for s in e.settings()]
+    asked = question.experiments()
+    device, analyses = resolve_device(asked[0].device), question.analyses
+    if question.swept:
+        return [Job(s, e.seeds, folder / "entries", device, analyses) for e in asked for s in e.settings()]
     seeds = sorted({seed for e in asked for seed in e.seeds})
     return [
-        Job(s, (seed,), folder, device)
+        Job(s, (seed,), folder, device, analyses)
         for seed in seeds
         for e in asked
         if seed in e.seeds

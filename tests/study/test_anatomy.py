@@ -163,3 +163,11 @@ def test_an_analysis_is_found_by_its_id_wherever_it_lives():
     for bad in ("", "a b", "a..b", 3):
         with pytest.raises(ValueError, match="dotted name"):
             analysis(bad, 1)
+
+
+def test_the_marker_alone_is_that_of_the_whole_anatomy(tmp_path):
+    e = Experiment.profile("quick", seeds=[1], correlation_lengths=[2.0], device="cpu", **SMALL)
+    whole, alone = (e.run(tmp_path, progress=False, analysis=a) for a in (anatomy.anatomy, anatomy.coupling))
+    assert set(alone) == {"coupling", "coupling_elsewhere"}
+    for name in alone:
+        assert alone[name].equals(whole[name])

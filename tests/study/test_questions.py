@@ -22,22 +22,15 @@ TINY = {
 
 @pytest.fixture
 def asked(monkeypatch):
+    changes = {"seeds": (2, 3), "device": "cpu", **TINY}
     kinds = {
-        "apart": (
-            "?",
-            lambda: [Experiment.profile("quick", recipe="cosine", seeds=(2, 3), device="cpu", **TINY)],
-            False,
-        ),
-        "together": (
-            "?",
-            lambda: [
-                Experiment.profile("quick", correlation_lengths=(1.0,), seeds=(2, 3), device="cpu", **TINY)
-            ],
-            True,
+        "apart": questions.Question("?", lambda: [Experiment.profile("quick", recipe="cosine", **changes)]),
+        "together": questions.Question(
+            "?", lambda: [Experiment.profile("quick", correlation_lengths=(1.0,), **changes)], swept=True
         ),
     }
     monkeypatch.setattr(questions, "QUESTIONS", kinds)
-    return [(e, together) for _, make, together in kinds.values() for e in make()]
+    return [(e, kind.swept) for kind in kinds.values() for e in kind.experiments()]
 
 
 @pytest.mark.slow

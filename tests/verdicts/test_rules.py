@@ -49,7 +49,7 @@ def test_every_bound_that_the_text_names_is_there():
 
 
 def test_no_judged_seed_is_a_pilots():
-    for name, (_, experiments, _) in questions.QUESTIONS.items():
-        seeds = {seed for e in experiments() for seed in e.seeds}
+    for name, question in questions.QUESTIONS.items():
+        seeds = {seed for e in question.experiments() for seed in e.seeds}
         assert name == "groups" or not seeds & set(rules.PILOT_SEEDS), name
     assert min(seed for e in questions.gradient_noise() for seed in e.seeds) > 2
