@@ -148,7 +148,7 @@ def test_light_commands_import_nothing_heavy():
         (["run", "selectivity", "-p", "correlation_length_short", "7"], "none twice, got (7.0, 7.0)"),
         (["run", "selectivity", "-p", "family", "rings"], "did you mean 'ring'?"),
         (["run", "selectivity", "-p", "control", "stick"], "did you mean 'sticky'?"),
-        (["run", "selectivity", "-p", "seeds", "0"], "seeds must be at least 1, got 0"),
+        (["run", "selectivity", "-p", "seeds", "-1"], "seeds must be at least 1, got -1"),
         (["run", "selectivity", "-p", "rate", "1"], "rate must lie strictly between 0 and 1, got 1.0"),
         (["run", "selectivity", "-p", "steps", "120"], "multiples of 50, got 120"),
         (["run", "selectivity", "-p", "device", "gpu"], "unknown device 'gpu'"),

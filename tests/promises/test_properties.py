@@ -1177,8 +1177,9 @@ def test_arrays_are_never_one_of_the_choices(value):
 OWN = {
     Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic,
     metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
-    anatomy.anatomy, anatomy.couplings, anatomy.absolute_growth, findings.Claim, findings.by_group,
-    anatomy.coupling, questions.Job, questions.Question, questions.decayed, questions.gradient_noise, questions.longer, questions.markers,
+    anatomy.anatomy, anatomy.coupling, anatomy.couplings, anatomy.absolute_growth, findings.Claim,
+    findings.by_group, questions.Job, questions.Question, questions.decayed, questions.gradient_noise,
+    questions.longer, questions.markers,
     questions.optimisers, questions.small_optimisers, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain,
     measures.one_chain, measures.chosen, measures.contrast, measures.lengths, measures.fall,
