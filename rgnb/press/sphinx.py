@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-FRONT = ("selectivity", "fig-selectivity")  # the notebook and the figure of it that the front page shows
+FRONT = ("rank-collapse", "fig-collapse")  # the notebook and the figure of it that the front page shows
 
 
 def _link_repository(app, config):

@@ -106,7 +106,7 @@ class Verdict:
     @property
     def outcome(self) -> str:
         """The status in words; if the gate failed, with what the other conditions would give."""
-        return f"{self.status} (the other conditions alone: {self.ungated})" if self.ungated else self.status
+        return f"{self.status} [{self.ungated}]" if self.ungated else self.status
 
     def __str__(self) -> str:
         return f"{self.finding}: {self.outcome}{self._counted()} ({self.reason})"

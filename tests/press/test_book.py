@@ -99,7 +99,7 @@ def test_results_made_again_are_compared_with_the_stored_ones(tmp_path):
 def test_a_book_made_again_is_described_beside_the_stored_one(tmp_path):
     root = notebooks.copy_book(tmp_path / "again", ["network", "kernel-drift"])
     page = notebooks.executed("kernel-drift", root)
-    status = notebooks.glued(page)["drift-status-none"]
+    status = notebooks.glued(page)["drift-answer-short-cosine"]
     page.write_text(
         page.read_text(encoding="utf-8").replace(f"'{status}'", "'something else'"), encoding="utf-8"
     )
@@ -110,7 +110,7 @@ def test_a_book_made_again_is_described_beside_the_stored_one(tmp_path):
     found = record.reproduction(["network", "kernel-drift"], root, root / "results")
     changed = [row for row in found["values"] if row[2] != row[3]]
     assert len(found["values"]) > 5 and changed and {tuple(row[:1]) for row in changed} == {("kernel-drift",)}
-    assert ["kernel-drift", "drift-status-none", status, "something else"] in changed
+    assert ["kernel-drift", "drift-answer-short-cosine", status, "something else"] in changed
     assert (
         found["entries"] == 2
         and found["core hours"] >= 0
@@ -256,7 +256,7 @@ def test_maths_is_set_by_one_script_of_the_book(html, page):
 
 
 def test_the_front_page_shows_the_figure_of_the_page_it_names(html):
-    cells = nbformat.read(notebooks.executed("selectivity"), as_version=4).cells
+    cells = nbformat.read(notebooks.executed("rank-collapse"), as_version=4).cells
     drawn = [
         o.data["image/svg+xml"]
         for cell in cells
@@ -265,7 +265,7 @@ def test_the_front_page_shows_the_figure_of_the_page_it_names(html):
     ]
     figure = soup(html, "intro").select_one("main figure")
     assert (html / figure.img["src"]).read_text(encoding="utf-8") == drawn[0]
-    assert figure.select_one("figcaption a[href='executed/selectivity.html']")
+    assert figure.select_one("figcaption a[href='executed/rank-collapse.html']")
 
 
 @pytest.mark.parametrize("name", notebooks.names())

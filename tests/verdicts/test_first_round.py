@@ -113,7 +113,7 @@ def test_gate(finding):
     one_bad[3] = 0.051  # of 1 nat that can be learned
     verdict = finding(results(excess=one_bad))
     assert verdict.status == "not trained"
-    assert verdict.outcome == "not trained (the other conditions alone: supported)"
+    assert verdict.outcome == "not trained [supported]"
     assert finding(results(excess=good)).outcome == "supported"
     assert "0.0510 nats" in verdict.reason
     assert finding(results(excess=good), step=100).status == "not trained"  # 1 nat more at that step
