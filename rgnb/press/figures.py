@@ -251,6 +251,23 @@ def seed_lines(
     return figure
 
 
+def shares(panels: dict[str, dict[str, xr.DataArray]], ideals: dict[str, dict[str, float]]) -> Figure:
+    """Shares of groups of modes by depth, as `seed_lines` draws them, and beside the last depth their ideal.
+
+    Args:
+        panels: {panel title: {label: DataArray with dims (seed, depth)}}.
+        ideals: {panel title: {label: share}}, drawn as open marks.
+    """
+    figure = seed_lines(panels, "depth", "depth", "share")
+    for ax, (title, curves) in zip(figure.axes, panels.items(), strict=False):
+        for label, look in _looks(label for p in panels.values() for label in p).items():
+            if label in curves:
+                last = curves[label].depth.values[-1]
+                ax.plot(last + 1.3, ideals[title][label], mfc="white", ms=7, mew=1.6, **look)
+        ax.set_xticks([*curves[label].depth.values, last + 1.3], [*curves[label].depth.values, "ideal"])
+    return figure
+
+
 def effects(rows: dict[str, dict[str, Interval]], bounds: Iterable[float], xlabel: str) -> Figure:
     """Effect sizes with intervals: {row label: {series label: Interval}}, side by side; `bounds` dotted.
 

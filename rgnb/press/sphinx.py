@@ -126,7 +126,7 @@ def _describe(app, page, context, doctree):
     first = re.sub(r"\s+", " ", first)
     if len(first) > DESCRIPTION:
         first = first[:DESCRIPTION].rpartition(" ")[0] + " …"
-    book = app.config.project
+    book = app.config.html_title
     tags = {"og:title": title, "og:type": "article", "og:site_name": book, "og:description": first}
     context["metatags"] += f'\n<meta name="description" content="{escape(first)}" />' + "".join(
         f'\n<meta property="{name}" content="{escape(text)}" />' for name, text in tags.items()
