@@ -104,7 +104,7 @@ function said(v) {
   if (!whole(v)) return "no value";
   const digits = (x) => (Math.abs(x) < 0.005 ? "0.00" : x.toFixed(2));
   const all = [mean(v), ...(v.length < 2 ? [] : interval(v))].map(digits);
-  if (all.every((x) => x === "0.00")) return "below 0.01";
+  if (all.every((x) => x === "0.00")) return Math.min(mean(v), ...interval(v)) < 0 ? "within 0.01 of 0" : "below 0.01";
   return all.length < 2 ? all[0] : `${all[0]} [${all[1]}, ${all[2]}]`;
 }
 

@@ -16,7 +16,7 @@ from rgnb.chains import MarkovChain
 from rgnb.verdicts.intervals import Interval, Verdict
 
 # The hues of Okabe and Ito, darkened until lines that let a quarter of the white through keep 3:1 against it.
-# The dark theme inverts lightness (rgnb.css), and with it the contrast.
+# The dark theme turns lightness round (rgnb.css), which keeps the contrast.
 PALETTE = ("#0067A6", "#B64A00", "#00714F", "#A4407F", "#7A5C00", "#5B3FA8")
 GREY = "#666666"
 MARKERS = "osD^vP"
