@@ -106,6 +106,8 @@ def test_every_room_imports_what_its_extras_install(path):
     tops = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"rgnb"}
     through = {
         "dask": "distributed",
+        "docutils": "jupyter-book",
+        "sphinx": "jupyter-book",
         "pandas": "xarray",
         "matplotlib_inline": "ipykernel",
         "nbclient": "papermill",

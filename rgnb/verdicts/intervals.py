@@ -36,7 +36,13 @@ class Interval:
         return cls(tuple(values), mean, mean - half, mean + half)
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        if np.isnan(self.mean):
+            return "undefined"
+        if not np.isfinite([self.low, self.high]).all():
+            return f"{self.mean:z.2f} (no interval)"
+        if max(abs(self.low), abs(self.high)) < 0.005:  # two digits would show nothing but zeros
+            return "below 0.01" if self.low >= 0 else "within 0.01 of 0"
+        return f"{self.mean:z.2f} [{self.low:z.2f}, {self.high:z.2f}]"
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,52 @@ def test_every_image_exists_and_is_described(html, page):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_images_keep_their_place_while_they_load(html, page):
+    for image in soup(html, page).select("main img[src$='.svg']"):
+        drawn = (html / f"{page}.html").parent.joinpath(unquote(image["src"])).read_text(encoding="utf-8")
+        width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn).groups())
+        assert int(image["width"]) / int(image["height"]) == pytest.approx(width / height, rel=0.01)
+
+
+@pytest.mark.parametrize("name", notebooks.names())
+def test_figures_offer_the_numbers_that_they_draw(html, name):
+    cells = nbformat.read(notebooks.executed(name), as_version=4).cells
+    named = {c.metadata.get("mystnb", {}).get("figure", {}).get("name"): c.get("outputs", []) for c in cells}
+    data = {
+        n: o.data["text/csv"]
+        for n, outputs in named.items()
+        for o in outputs
+        if "text/csv" in o.get("data", {})
+    }
+    offered = soup(html, f"executed/{name}").select("figure:has(a.figure-data)")
+    assert {figure["id"] for figure in offered} == set(data)
+    assert data or name != "coarse-graining"
+    for figure in offered:
+        file = (html / "executed" / figure.select_one("a.figure-data")["href"]).resolve()
+        assert file.read_text(encoding="utf-8") == data[figure["id"]]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_say_what_they_hold_and_how_to_cite_them(html, page):
+    here = soup(html, page)
+    title = here.select_one("main h1").get_text().rstrip("#\n ")
+    (described,) = here.select("meta[name=description]")
+    assert 20 < len(described["content"]) <= 205
+    shown = {tag["property"]: tag["content"] for tag in here.select("meta[property^='og:']")}
+    assert shown["og:description"] == described["content"] and shown["og:title"] == title
+    (cited,) = here.select(".cite-page")
+    assert f"“{title}”, in Rank collapse in residual MLPs" in cited.get_text()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_say_what_their_headers_head(html, page):
+    for table in soup(html, page).select("main table"):
+        scopes = {part: {th.get("scope") for th in table.select(f"{part} th")} for part in ("thead", "tbody")}
+        assert scopes["thead"] <= {"col"} and scopes["tbody"] <= {"row"}
+        assert not re.search(r"\d \[-?[\d.]+, ", table.get_text())  # an interval could break over lines
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_link_inside_the_book_leads_somewhere(html, page):
     here = html / f"{page}.html"
     for link in soup(html, page).select("a[href]"):

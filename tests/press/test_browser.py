@@ -1,13 +1,17 @@
 """The built book as a reader sees it: Debian's Chromium, driven by Playwright, without a network."""
 
+import csv
+import io
 import os
 import re
+import statistics
 import subprocess
 import sys
 import threading
 import unicodedata
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -19,7 +23,8 @@ from rgnb.press import notebooks, pdf
 pytestmark = pytest.mark.slow  # a browser opens every page of the HTML
 
 PAGES = notebooks.pages()
-WIDTHS = {"desktop": 1400, "tablet": 800, "phone": 390}
+WIDTHS = {"desktop": 1280, "tablet": 768, "phone": 360}
+INTERACTIVE = ("explorer", "coarse-graining")
 CHROMIUM = pdf.installed_browser()
 if not CHROMIUM and not os.environ.get("CI"):
     pytest.skip(
@@ -78,9 +83,13 @@ def test_a_page_is_whole_and_fits(opened, name, width):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", PAGES)
-def test_no_serious_accessibility_violation(opened, name, theme):
-    page = opened(name, theme=theme)
+@pytest.mark.parametrize(
+    "name, width",
+    [(name, "desktop") for name in PAGES]
+    + [(f"executed/{name}", width) for name in INTERACTIVE for width in ("tablet", "phone")],
+)
+def test_no_serious_accessibility_violation(opened, name, width, theme):
+    page = opened(name, width, theme)
     page.wait_for_timeout(250)  # the theme's colours fade in
     found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
     serious = {
@@ -125,29 +134,122 @@ def test_search_finds_kernel_drift(browser, html):
     assert any("drift" in title.lower() for title in titles)
 
 
-def test_the_explorer_answers_to_its_controls(opened):
-    page = opened("executed/explorer")
-    figures = page.locator("#explorer-app svg")
-    assert figures.count() == 3
-    selects = page.locator("#explorer-app select")
-    for k in range(selects.count()):
-        before, address = figures.evaluate_all("all => all.map(f => f.innerHTML)"), page.url
-        select = selects.nth(k)
-        select.focus()
-        page.keyboard.press("ArrowDown")  # by keyboard alone
-        assert figures.evaluate_all("all => all.map(f => f.innerHTML)") != before
-        assert page.url != address
-    again = opened("executed/explorer", fragment="#" + page.url.split("#")[1])
-    assert again.locator("#explorer-app").inner_text() == page.locator("#explorer-app").inner_text()
+def drawn(page):
+    return page.locator(".explorer svg").evaluate_all("all => all.map(f => f.outerHTML).join()")
 
 
-def test_an_address_that_makes_no_sense_shows_the_first_choice(opened):
-    page = opened("executed/explorer", fragment="#family=nobody&xi=%%%&view=")
+def saved(page):
+    """What the page's link to its numbers saves, as rows."""
+    with page.expect_download() as download:
+        page.locator(".explorer-data").click()
+    return list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", INTERACTIVE)
+def test_an_interactive_figure_answers_to_its_controls(opened, name, width, theme):
+    page = opened(f"executed/{name}", width, theme)
+    controls = page.locator(".explorer :is(select, input)")
+    before = drawn(page)
+    for k in reversed(range(controls.count())):  # by keyboard alone; the first one stays changed
+        control, address = controls.nth(k), page.url
+        last = control.evaluate("c => c.selectedIndex === c.length - 1")
+        there, back = ("ArrowUp", "ArrowDown") if last else ("ArrowDown", "ArrowUp")
+        control.press(there)
+        assert drawn(page) != before and page.url != address
+        if k:
+            control.press(back)
+            assert drawn(page) == before
+        box = control.bounding_box()
+        assert box["height"] >= 16 and box["x"] + box["width"] <= WIDTHS[width]
+    again = opened(f"executed/{name}", width, theme, "#" + page.url.split("#")[1])
+    assert drawn(again) == drawn(page) and not page.trouble
+    assert again.locator(".explorer").inner_text() == page.locator(".explorer").inner_text()
+    sizes = page.locator(".explorer svg text").evaluate_all(
+        "all => all.map(t => parseFloat(getComputedStyle(t).fontSize) * t.ownerSVGElement.getScreenCTM().a)"
+    )
+    assert min(sizes) >= 9
+
+
+@pytest.mark.parametrize("name", INTERACTIVE)
+def test_an_address_that_makes_no_sense_shows_the_first_choice(opened, name):
+    page = opened(
+        f"executed/{name}", fragment="#a-family=nobody&setting=x&depth=99&step=%%%&view=&toString=1"
+    )
     assert not page.trouble
     assert (
-        page.locator("#explorer-app").inner_text()
-        == opened("executed/explorer").locator("#explorer-app").inner_text()
+        page.locator(".explorer").inner_text() == opened(f"executed/{name}").locator(".explorer").inner_text()
     )
+
+
+def test_the_explorer_reads_values_under_the_pointer_and_saves_them(opened):
+    page = opened("executed/explorer", fragment="#a-xi=1&b-training=&first=1&depth=6&view=token")
+    figure = page.locator("[data-figure=rank]")
+    assert figure.locator("output").inner_text().startswith("depth 6.")
+    figure.scroll_into_view_if_needed()
+    box = figure.locator("svg").bounding_box()
+    page.mouse.move(box["x"] + 0.13 * box["width"], box["y"] + 0.5 * box["height"])
+    assert figure.locator("output").inner_text().startswith("depth 1.")
+    rows = [r for r in saved(page) if r["quantity"] == "rank" and r["step"] != "0"]
+    assert {(r["setting"], r["correlation length"], r["view"]) for r in rows} == {("A", "1", "token")}
+    assert len(rows) == 8 * 6  # networks and depths
+    mean = statistics.mean(float(r["value"]) for r in rows if r["depth"] == "1")
+    assert f"A: {mean:.2f} [" in figure.locator("output").inner_text()
+
+
+def test_the_explorer_keeps_its_axes(opened):
+    ticks = {}
+    for fragment in ("#a-xi=1&b-training=", "#a-xi=7&b-xi=1&step=300&untrained=hidden&first=1"):
+        texts = opened("executed/explorer", fragment=fragment).locator("[data-figure=rank] .explorer-right")
+        ticks[fragment] = texts.evaluate_all("all => all.map(t => [t.textContent, t.getAttribute('y')])")
+    first, second = ticks.values()
+    assert first == second and len(first) > 2
+
+
+def test_the_explorer_goes_back_through_training(opened):
+    page = opened("executed/explorer", fragment="#b-training=&step=300")
+    assert {r["step"] for r in saved(page)} == {"0", "300"}
+    assert "step 300:" in page.locator(".explorer-summary").inner_text()
+    page.locator("select[name=view]").select_option("token")  # measured at the ends of training alone
+    assert {r["step"] for r in saved(page)} == {"0"}
+
+
+def test_modes_move_towards_their_ideal_as_the_slider_moves_through_depth(opened):
+    page = opened("executed/coarse-graining", fragment="#depth=0")
+    slider = page.locator("input[name=depth]")
+    assert "alike" in page.locator("svg.shares").text_content()
+    moved, bars = set(), {}
+    for depth in range(1, 7):
+        slider.press("ArrowRight")
+        assert slider.get_attribute("aria-valuetext") == str(depth)
+        moved.add(page.locator("[data-moves=arrow]").get_attribute("transform"))
+        bars[depth] = page.locator("svg.shares rect.explorer-b").first.bounding_box()["height"]
+    assert len(moved) == 6 and bars[6] > bars[1]
+    rows = [r for r in saved(page) if r["depth"] == "6" and r["modes"] == "1"]
+    lens = statistics.mean(float(r["lens"]) for r in rows)
+    cells = page.locator(".explorer tbody tr").first.locator("td").all_inner_texts()
+    assert cells[2].startswith(f"{lens:.2f} [") and cells[3] == f"{float(rows[0]['ideal']):.2f}"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_figures_suit_the_theme(opened, theme):
+    page = opened("executed/coarse-graining", theme=theme)
+    image = page.locator("main figure img")
+    page.wait_for_timeout(250)
+    png = image.screenshot()
+    shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    corner = page.evaluate(
+        """async (bytes) => {
+            const image = await createImageBitmap(new Blob([new Uint8Array(bytes)]));
+            const context = new OffscreenCanvas(9, 9).getContext("2d");
+            context.drawImage(image, 0, 0);
+            return [...context.getImageData(4, 4, 1, 1).data].slice(0, 3);
+        }""",
+        list(png),
+    )
+    page_shade = [int(c) for c in re.findall(r"\d+", shade)[:3]]
+    assert max(abs(a - b) for a, b in zip(corner, page_shade, strict=True)) <= 2
 
 
 @pytest.mark.long

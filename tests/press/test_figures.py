@@ -1,13 +1,16 @@
 import io
+import re
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 
 from rgnb import chains
-from rgnb.press import figures, tables
+from rgnb.press import figures, notebooks, tables
 from rgnb.verdicts import intervals
 
 matplotlib.use("agg")
@@ -36,7 +39,7 @@ def svg(figure):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("panels, shape", [(1, (1, 1)), (3, (1, 3)), (4, (2, 2)), (5, (3, 2))])
+@pytest.mark.parametrize("panels, shape", [(1, (1, 1)), (2, (1, 2)), (3, (2, 2)), (5, (3, 2))])
 def test_panels_fit_a_page(panels, shape):
     figure = figures.seed_lines(
         {f"panel {i}": {"trained": data()} for i in range(panels)}, "depth", "depth", "rank"
@@ -82,6 +85,101 @@ def test_too_many_curves_are_refused():
 def test_equal_results_make_equal_files():
     made = [svg(figures.seed_lines({"a": {"trained": data()}}, "depth", "depth", "rank")) for _ in range(2)]
     assert made[0] == made[1]
+
+
+def luminance(color):
+    """Relative luminance of sRGB components, as WCAG defines it."""
+    c = np.array(color)
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(a, b):
+    low, high = sorted(luminance(x) + 0.05 for x in (a, b))
+    return high / low
+
+
+def in_the_dark(color):
+    """What the dark theme's filter makes of a colour: lightness turned round, hue kept."""
+    css = (notebooks.ROOT / "book" / "_static" / "rgnb.css").read_text()
+    share, degrees = map(float, re.search(r"filter: invert\(([\d.]+)\) hue-rotate\((\d+)deg\)", css).groups())
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    weights = np.array([0.213, 0.715, 0.072])
+    turn = [[-0.213, -0.715, 0.928], [0.143, 0.140, -0.283], [-0.787, 0.715, 0.072]]
+    rotated = weights + c * (np.eye(3) - weights) + s * np.array(turn)
+    return np.clip(rotated @ (share + (1 - 2 * share) * np.array(color)), 0, 1)
+
+
+@pytest.mark.parametrize("color", [*figures.PALETTE, figures.GREY, *(c for c, _ in figures.STATUS.values())])
+def test_lines_and_names_stand_out_in_both_themes(color):
+    color, white, dark = np.array(to_rgb(color)), np.ones(3), np.full(3, 0x12 / 255)
+    np.testing.assert_allclose(in_the_dark(white), dark, atol=0.005)  # the theme's background
+    for drawn in (color, 0.75 * color + 0.25):  # means and names; seeds
+        assert contrast(drawn, white) >= 3
+        assert contrast(in_the_dark(drawn), dark) >= 3
+
+
+def drawn():
+    """A figure of every kind, with labels as long as the book's."""
+    interval = intervals.Interval.of([0.1, 0.2, 0.3])
+    cka = xr.DataArray(np.eye(3), dims=("depth", "other_depth"), coords={"depth": range(3)})
+    rows = {f"uncentred, singular, from depth {k}": {"token mixing": interval} for k in range(3)}
+    verdict = intervals.Verdict("", "not trained", "", (), {}, "partly supported")
+    keys = [("Kernel drift, short memory", "primary", "hierarchical", m, "2 times as long") for m in "ab"]
+    panels = {
+        f"hierarchical, ξ = {i}": {"between sequences": data(), "untrained": 2 * data()} for i in range(3)
+    }
+    yield figures.seed_lines(panels, "depth", "depth", "effective rank")
+    yield figures.seed_lines(
+        {"a": {"group 1 (most relevant)": 1e-3 * data()}},
+        "depth",
+        "depth",
+        "drift",
+        "xy",
+        {"a": (0.1, "bound")},
+    )
+    yield figures.seed_lines(panels, "depth", "depth", "effective rank", own_legends=True)
+    yield figures.lines({"floor": {"ring": ([1, 2], [0.02, np.nan])}}, "size, relative", log="xy")
+    yield figures.scatter(
+        {"modes": {"hierarchical": ([1, 10], [2, 3])}}, "relevant modes", "last effective rank"
+    )
+    yield figures.effects(rows, [0.2], "collapse C")
+    yield figures.cka_matrices({f"no mixing, trained, ξ = {i}": cka for i in range(3)})
+    yield figures.transition_matrices({name: chains.ring(6, 2.0) for name in "abcde"})
+    yield figures.spectra({"ring": chains.ring(6, 2.0)})
+    yield figures.autocorrelation({"ring": ([0, 1], [1.0, 0.5], [1.0, 0.52], [0.01, 0.02])})
+    yield figures.status_grid(
+        dict.fromkeys(keys, verdict), dict.fromkeys(keys, False), {"a": "token", "b": "no"}
+    )
+
+
+def test_lettering_is_nine_pixels_high_on_a_phone_and_all_figures_have_data():
+    for figure in drawn():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", bbox_inches="tight")  # as notebooks do
+        width = float(re.search(rb'width="([\d.]+)pt"', buffer.getvalue())[1])
+        sizes = [t.get_fontsize() for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
+        assert min(sizes) * 328 / width >= 9  # of 360 pixels 328 are the page's
+        assert len(figure.data)
+
+
+def test_figures_carry_their_numbers():
+    d = data(seeds=2)
+    figure = figures.seed_lines({"a": {"trained": d}}, "depth", "depth", "rank")
+    found = pd.read_csv(io.StringIO(figure._repr_mimebundle_()["text/csv"]))
+    assert found.columns.tolist() == ["panel", "curve", "seed", "depth", "rank"]
+    np.testing.assert_allclose(found.pivot(index="seed", columns="depth", values="rank"), d)
+    points = figures.lines({"floor": {"ring": ([1, 2], [2, 3])}}, "xi").data
+    assert points.values.tolist() == [["floor", "ring", 1, 2], ["floor", "ring", 2, 3]]
+
+
+def test_names_stand_at_curves_where_there_is_room():
+    def names(apart):
+        panels = {"a": {"trained": data(), "untrained": data() + apart}}
+        figure = figures.seed_lines(panels, "depth", "depth", "rank")
+        return [t.get_text() for t in figure.axes[0].texts], len(figure.legends)
+
+    assert names(20) == (["trained", "untrained"], 0)
+    assert names(0.1) == ([], 1)
 
 
 def test_chain_figures():
@@ -259,13 +357,13 @@ def test_verdicts_over_settings():
     assert {
         "ring",
         "change 3",
-        "Rank collapse; token mixing",
+        "Rank collapse\ntoken mixing",
         "survives correction",
         *words,
         "not trained; alone partly supported",
     } <= texts(figure)
     assert [ax.get_title("left") for ax in figure.axes] == [
-        f"{f}; {m}" for f in ("Rank collapse", "Selectivity") for m in ("token mixing", "no mixing")
+        t for f in ("Rank collapse", "Selectivity") for t in (f"{f}\ntoken mixing", "no mixing")
     ]
     by_family = tables.share_table(verdicts, titles, by=2)
     assert by_family.loc["ring", ("Rank collapse", "token mixing")] == "1 (+1) of 3"
