@@ -358,24 +358,21 @@ def paths(panels: dict[str, dict[str, tuple[ArrayLike, ArrayLike]]], xlabel: str
     """
     _check("panels", panels, dict, tuple)
     figure, axes = _panels(len(panels))
-    colors = _colors(label for curves in panels.values() for label in curves)
+    looks = _looks(label for curves in panels.values() for label in curves)
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
-        for (label, (x, y)), marker in zip(curves.items(), "osD^vPX", strict=False):
-            style = {"color": colors[label], "lw": 1, "alpha": 0.8}
-            ax.plot(x, y, **style)
-            ax.plot(
-                np.asarray(x)[-1],
-                np.asarray(y)[-1],
-                marker=marker,
-                ls="",
-                ms=5,
-                label=label,
-                color=colors[label],
-            )
+        for label, (x, y) in curves.items():
+            ax.plot(x, y, lw=1, alpha=0.8, **looks[label] | {"marker": None})
+            ends = np.asarray(x)[-1], np.asarray(y)[-1]
+            ax.plot(*ends, ms=5, label=label, **looks[label] | {"ls": ""})
         _say_missing(ax, *(values for curve in curves.values() for values in curve))
         _finish(ax, title, xlabel, "x")
     _label_y(axes, ylabel)
     _legend(figure, axes)
+    flat = {
+        title: {label: (np.ravel(x), np.ravel(y)) for label, (x, y) in curves.items()}
+        for title, curves in panels.items()
+    }
+    figure.data = _points(flat, "group", xlabel, ylabel)
     return figure
 
 
