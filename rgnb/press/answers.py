@@ -5,6 +5,7 @@ from IPython.display import Markdown
 
 from rgnb import checks
 from rgnb.press.figures import _check
+from rgnb.verdicts import rules
 from rgnb.verdicts.findings import NOTHING_LEFT, Claim
 
 WORDS = {
@@ -15,8 +16,13 @@ WORDS = {
 
 
 def answer(claim: Claim) -> str:
-    """A claim's headline as an answer to its question; "close" where one or two networks decide it."""
+    """A claim's headline as an answer to its question; "close" where one or two networks decide it.
+
+    Fewer than `rules.GROUP_SEEDS` networks answer nothing.
+    """
     headline = checks.instance("claim", claim, Claim).headline
+    if claim.seeds < rules.GROUP_SEEDS:
+        return "open, for want of networks"
     return f"{WORDS.get(headline, headline)}{', but close' * claim.close}"
 
 

@@ -28,6 +28,11 @@ def test_an_answer_in_words(short, excess, words):
     assert str(least) in box and str(most) in box
 
 
+def test_two_networks_answer_nothing():
+    assert answers.answer(findings.judge_rank_collapse(results(seeds=2))) == "open, for want of networks"
+    assert answers.answer(findings.judge_rank_collapse(results(seeds=3))) == "yes"
+
+
 def test_a_rule_table_holds_every_condition_of_the_gate_and_of_each_definition():
     profiles = {"a": FALLING, "b": FLAT}
     claims = {name: findings.judge_selectivity(results(short=p)) for name, p in profiles.items()}

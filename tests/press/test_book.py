@@ -169,9 +169,9 @@ def test_every_public_name_is_in_the_reference(html):
     wings = {"": "chains masking model training randomness", "metrics.": "ranks similarity views moments"}
     wings |= {
         "verdicts.": "intervals measures findings first_round hypotheses robustness",
-        "study.": "experiment sweep questions probes anatomy",
+        "study.": "experiment sweep questions probes anatomy models",
     }
-    wings |= {"press.": "figures tables"}
+    wings |= {"press.": "figures tables answers"}
     for module in (f"rgnb.{wing}{room}" for wing, rooms in wings.items() for room in rooms.split()):
         source = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
         for node in source.body:
@@ -312,6 +312,21 @@ def test_the_front_page_shows_the_figure_of_the_page_it_names(html):
     figure = soup(html, "intro").select_one("main figure")
     assert (html / figure.img["src"]).read_text(encoding="utf-8") == drawn[0]
     assert figure.select_one("figcaption a[href='executed/rank-collapse.html']")
+
+
+def test_what_the_front_page_says_in_words_is_what_its_numbers_say():
+    glued = {name: notebooks.glued(notebooks.executed(name)) for name in notebooks.names()}
+
+    def low_and_high(page, key):
+        return [float(x) for x in re.search(r"\[(.*), (.*)\]", glued[page][key]).groups()]
+
+    for recipe in ("cosine", "sequel"):
+        assert low_and_high("rank-collapse", f"collapse-{recipe}-eigenvalues-centred")[0] > 0.2
+        assert low_and_high("selectivity", f"selectivity-{recipe}-collapse-long-centred-0")[1] < 0
+        assert low_and_high("selectivity", f"selectivity-{recipe}-difference-centred-0")[0] > 0.1
+        assert low_and_high("kernel-drift", f"drift-share-short-{recipe}")[0] > 0.8
+    cells = [glued["rank-collapse"][f"collapse-cosine-{centring}-0"] for centring in ("centred", "uncentred")]
+    assert float(cells[0].split()[0]) < float(cells[1].split()[0])
 
 
 @pytest.mark.parametrize("name", notebooks.names())
