@@ -46,17 +46,14 @@ class _NumberTables(SphinxTransform):
         for figure in list(self.document.findall(nodes.figure)):
             for raw in [n for n in figure.findall(nodes.raw) if "<tbody>" in n.astext()]:
                 rows = re.search(r"<thead>.*</tbody>", raw.astext(), re.DOTALL)[0]
-                raw.children[:] = [nodes.Text(rows)]
+                raw.children[:], raw["classes"] = [nodes.Text(rows)], []
                 caption, bundle = figure.children[-1], figure.children[0]
                 title = nodes.title("", "", *caption.children)
-                table = nodes.table("", title, bundle, classes=["dataframe"], **_labels(figure))
+                labels = {key: figure[key] for key in ("ids", "names")}
+                table = nodes.table("", title, bundle, classes=["dataframe"], **labels)
                 figure.replace_self(table)
                 for label in table["ids"]:
                     self.document.ids[label] = table
-
-
-def _labels(node):
-    return {key: node[key] for key in ("ids", "names")}
 
 
 def _complete(app, doctree, page):

@@ -254,6 +254,25 @@ def test_tables_say_what_their_headers_head(html, page):
         assert not re.search(r"\d \[-?[\d.]+, ", table.get_text())  # an interval could break over lines
 
 
+@pytest.mark.parametrize("name", notebooks.names())
+def test_tables_with_a_caption_are_numbered_as_tables(html, name):
+    cells = nbformat.read(notebooks.executed(name), as_version=4).cells
+    named = {c.metadata.get("mystnb", {}).get("figure", {}).get("name"): c.get("outputs", []) for c in cells}
+    wanted = {
+        n: o.data["text/html"] for n, outputs in named.items() if n for o in outputs if "<tbody>" in str(o)
+    }
+    here = soup(html, f"executed/{name}")
+    for label, table in wanted.items():
+        shown = here.select_one(f"table#{label}")
+        assert re.match(r"Table \d+ ", shown.caption.get_text())
+        cells = [
+            [cell.get_text() for cell in t.select("tr > *")]
+            for t in (shown, BeautifulSoup(table, "html.parser"))
+        ]
+        assert len(cells[0]) and [c.replace("\xa0", " ") for c in cells[0]] == cells[1]
+    assert not here.select("table > div, figure table")
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_inside_the_book_leads_somewhere(html, page):
     here = html / f"{page}.html"
