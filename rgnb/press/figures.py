@@ -188,7 +188,7 @@ def seed_lines(
     shared: bool = True,
     own_legends: bool = False,
 ) -> Figure:
-    """Per-seed lines under their mean with its 95 % t interval.
+    """Per-seed lines under their mean with its 95 % t interval, of three seeds or more.
 
     Where a seed has no value (NaN) there is no mean, and the panel says how many are lacking.
 
@@ -222,7 +222,7 @@ def seed_lines(
                 1 if len(x) <= 15 else 0.15
             )  # a long curve has markers, too: at shares of the panel's size
             ax.plot(x, [i.mean for i in intervals], lw=2, ms=5, markevery=every, label=label, **look)
-            if data.sizes["seed"] > 1:
+            if data.sizes["seed"] > 2:  # an interval over two says little and fills the panel
                 low, high = (np.array([getattr(i, end) for i in intervals]) for end in ("low", "high"))
                 # On a log scale an interval that reaches 0 would fill the panel.
                 shown = low > 0 if "y" in log else None
