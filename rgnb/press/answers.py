@@ -49,7 +49,7 @@ def rule_table(claims: dict[str, Claim]) -> pd.DataFrame:
     """Every condition of a rule and whether it holds: {title: Claim}, of one question, a column each."""
     _check("claims", claims, Claim)
     columns = {title: pd.Series(_cells(claim)) for title, claim in claims.items()}
-    return pd.DataFrame(columns).rename_axis(["definition", "quantity", "needed"])
+    return pd.DataFrame(columns).rename_axis(["definition", "needed"])
 
 
 def _cells(claim: Claim) -> dict[tuple[str, ...], str]:
@@ -58,7 +58,7 @@ def _cells(claim: Claim) -> dict[tuple[str, ...], str]:
         judged = verdict.status != NOTHING_LEFT
         words = [_word(c.holds) if judged else "not judged" for c in verdict.conditions]
         rows += [(name, word, c) for word, c in zip(words, verdict.conditions, strict=True)]
-    return {(name, c.parts[0], c.parts[2]): f"{c.parts[1]}: {word}" for name, word, c in rows}
+    return {(name, f"{c.parts[0]} {c.parts[2]}"): f"{c.parts[1]}: {word}" for name, word, c in rows}
 
 
 def _word(holds: bool) -> str:
