@@ -14,7 +14,7 @@ from rgnb.model import MIXINGS
 from rgnb.press import notebooks
 from rgnb.study.store import load, results_folder
 
-ANALYSES = ("mode_retention", "perturbations", "anatomy")
+ANALYSES = ("mode_retention", "perturbations", "anatomy", "coupling")
 SECONDS = ("core seconds, training", "core seconds, measuring")
 COLUMNS = ("device", "threads", "python", "torch", "date")
 

@@ -39,7 +39,7 @@ def setting_of(config):
 
 
 def analysis_of(path):
-    known = (probes.mode_retention, probes.perturbations, anatomy.anatomy)
+    known = (probes.mode_retention, probes.perturbations, anatomy.anatomy, anatomy.coupling)
     return next((a for a in known if f"-{a.id.rpartition('.')[2]}-seed" in path.name), None)
 
 
