@@ -217,7 +217,7 @@ def coupling_sign(dissected: xr.Dataset) -> xr.DataArray:
     checks.results("dissected", dissected, coupling="step block offset")
     last = dissected.coupling.isel(step=-1)
     both = [checks.complete("dissected", chosen(last, block=1, offset=k)) for k in (-1, 1)]
-    return np.sign(both[0].drop_vars("offset") + both[1].drop_vars("offset"))
+    return np.sign(sum(x.reset_coords(drop=True) for x in both))
 
 
 def judge_marker(ranks: Numbers, signs: Numbers) -> Verdict:
