@@ -79,7 +79,7 @@ def html(results: dict[str, xr.Dataset]) -> str:
         '<svg class="shares" viewBox="0 0 430 270" role="img"></svg><figcaption>Share of each group of '
         "equally relevant modes at the chosen depth, the most relevant first: of the stream's variance, of "
         "the lens's, and the ideal. Bars are means, dots networks.</figcaption></figure>"
-        '<p class="explorer-summary" aria-live="polite"></p><div class="table-scroll">'
+        '<p class="explorer-summary" aria-live="polite"></p><div class="table-scroll" tabindex="0">'
         '<table class="dataframe"><caption></caption><thead></thead><tbody></tbody></table></div>'
         '<p><a class="explorer-data" href="#" download="coarse-graining.csv">The numbers at all depths (CSV)'
         "</a></p>"
