@@ -258,13 +258,18 @@ def shares(panels: dict[str, dict[str, xr.DataArray]], ideals: dict[str, dict[st
         panels: {panel title: {label: DataArray with dims (seed, depth)}}.
         ideals: {panel title: {label: share}}, drawn as open marks.
     """
+    _check("panels", panels, dict, xr.DataArray)
+    checks.mapping("ideals", ideals, dict)
+    if {t: set(curves) for t, curves in panels.items()} != {t: set(shares) for t, shares in ideals.items()}:
+        raise checks.BadValue("ideals must have a share for every title and label of panels, and no other")
     figure = seed_lines(panels, "depth", "depth", "share")
+    looks = _looks(label for curves in panels.values() for label in curves)
     for ax, (title, curves) in zip(figure.axes, panels.items(), strict=False):
-        for label, look in _looks(label for p in panels.values() for label in p).items():
-            if label in curves:
-                last = curves[label].depth.values[-1]
-                ax.plot(last + 1.3, ideals[title][label], mfc="white", ms=7, mew=1.6, **look)
-        ax.set_xticks([*curves[label].depth.values, last + 1.3], [*curves[label].depth.values, "ideal"])
+        for label, data in curves.items():
+            depths = data.depth.values
+            at = depths[-1] + 1.3
+            ax.plot(at, ideals[title][label], mfc="white", ms=7, mew=1.6, **looks[label])
+            ax.set_xticks([*depths, at], [*depths, "ideal"])
     return figure
 
 

@@ -172,6 +172,16 @@ def test_figures_carry_their_numbers():
     assert points.values.tolist() == [["floor", "ring", 1, 2], ["floor", "ring", 2, 3]]
 
 
+def test_shares_end_in_their_ideals():
+    panels = {"stream": {"group 1": data(), "group 2": data() / 2}, "lens": {"group 1": data()}}
+    ideals = {"stream": {"group 1": 3.0, "group 2": 1.5}, "lens": {"group 1": 2.0}}
+    figure = figures.shares(panels, ideals)
+    ends = [[line.get_ydata()[0] for line in ax.lines if line.get_markersize() == 7] for ax in figure.axes]
+    assert ends == [[3.0, 1.5], [2.0]] and "ideal" in texts(figure)
+    with pytest.raises(ValueError, match="ideals must have a share"):
+        figures.shares(panels, ideals | {"lens": {}})
+
+
 def test_names_stand_at_curves_where_there_is_room():
     def names(apart):
         panels = {"a": {"trained": data(), "untrained": data() + apart}}

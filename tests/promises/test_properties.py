@@ -851,7 +851,7 @@ FIGURES = [
     figures.transition_matrices, figures.spectra, figures.autocorrelation, figures.effects, figures.scatter,
     figures.cka_matrices, tables.verdict_table, tables.step_table,
     tables.statistics_table, tables.modes_table, tables.stack_table, figures.lines, figures.seed_lines,
-    figures.definition_effects, figures.status_grid, tables.share_table,
+    figures.definition_effects, figures.status_grid, figures.shares, tables.share_table,
 ]  # fmt: skip
 shown = st.one_of(
     junk,
@@ -869,6 +869,7 @@ def test_figures(ends_well, figure, panels):
         figures.seed_lines: ["depth", "x", "y"],
         figures.definition_effects: ["collapse", (), "x"],
         figures.status_grid: [{}, {}],
+        figures.shares: [{}],
         tables.share_table: [{}, 1],
     }
     ends_well(
