@@ -67,7 +67,8 @@ def recipe(
     Args:
         n: seeds 2, 3, ..., so many of them; 0: those that are trained so far.
     """
-    seeds = range(2, 2 + checks.integer("n", n, 1)) if n else TRAINED.get((name, family))
+    known = checks.choice("recipe", name, RECIPES), checks.choice("family", family, FAMILIES)
+    seeds = TRAINED.get(known) if n == 0 else range(2, 2 + checks.integer("n", n, 1))
     return findings(name, family, seeds, profile, **changes)
 
 

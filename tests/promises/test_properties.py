@@ -24,9 +24,9 @@ import rgnb
 from rgnb import chains, masking, metrics, observe, training
 from rgnb.metrics.moments import Moments
 from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
-from rgnb.press import figures, notebooks, tables
+from rgnb.press import answers, figures, notebooks, tables
 from rgnb.randomness import generator, resolve_device
-from rgnb.study import Experiment, anatomy, probes, questions
+from rgnb.study import Experiment, anatomy, models, probes, questions
 from rgnb.study.measurement import Evaluation, evaluation, forward, measure
 from rgnb.study.settings import Setting
 from rgnb.study.store import results_folder, stored
@@ -851,7 +851,8 @@ FIGURES = [
     figures.transition_matrices, figures.spectra, figures.autocorrelation, figures.effects, figures.scatter,
     figures.cka_matrices, tables.verdict_table, tables.step_table,
     tables.statistics_table, tables.modes_table, tables.stack_table, figures.lines, figures.seed_lines,
-    figures.definition_effects, figures.status_grid, figures.shares, tables.share_table,
+    figures.definition_effects, figures.status_grid, figures.shares, figures.paths, tables.share_table,
+    answers.box, answers.rule_table,
 ]  # fmt: skip
 shown = st.one_of(
     junk,
@@ -870,10 +871,12 @@ def test_figures(ends_well, figure, panels):
         figures.definition_effects: ["collapse", (), "x"],
         figures.status_grid: [{}, {}],
         figures.shares: [{}],
+        figures.paths: ["x", "y"],
+        answers.box: ["collapse", "x"],
         tables.share_table: [{}, 1],
     }
     ends_well(
-        ["chains", "curves", "rows", "panels", "verdicts", "results", "stacks"],
+        ["chains", "curves", "rows", "panels", "verdicts", "results", "stacks", "claims"],
         figure,
         panels,
         *more.get(figure, []),
@@ -1179,7 +1182,8 @@ OWN = {
     Evaluation, Setting, Diverged, generator, metrics.unbiased_hsic, metrics.normalised_hsic,
     metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
     anatomy.anatomy, anatomy.coupling, anatomy.couplings, anatomy.absolute_growth, findings.Claim,
-    findings.by_group, questions.Job, questions.Question, questions.decayed, questions.gradient_noise,
+    findings.by_group, questions.Job, questions.Question, questions.by_recipe, models.path,
+    models.keep, questions.decayed, questions.gradient_noise,
     questions.longer, questions.markers,
     questions.optimisers, questions.small_optimisers, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain,
@@ -1206,6 +1210,7 @@ def test_what_the_optimiser_does(ends_well, outcome, rates, shares):
 @given(fours, fours, fours, st.one_of(st.floats(1e-3, 1), junk))
 def test_excess_and_noise(ends_well, a, b, c, target):
     ends_well(["small", "large", "exact"], findings.judge_gradient_noise, a, b, c)
+    ends_well(["ranks", "signs"], findings.judge_marker, a, b)
     ends_well(["ranks", "shares", "target"], findings.rank_at_excess, a, b, target)
     found = ends_well(["drift"], findings.leading_share, a)
     assert found is None or np.isnan(found).any() or (found <= 1 + 1e-9).all()
@@ -1234,7 +1239,12 @@ words = st.one_of(st.sampled_from(["sequel", "cosine", "sticky"]), junk)
 @given(words, words, st.one_of(st.none(), st.just([2]), junk))
 def test_questions(ends_well, recipe, family, seeds):
     ends_well(["recipe", "famil", "seed"], questions.findings, recipe, family, seeds)
+    ends_well(["recipe", "famil", "n must"], questions.recipe, recipe, family, seeds)
     ends_well(["rate", "schedule"], questions.optimiser, family, recipe)
+    ends_well(["rate", "batch", "decay", "profile"], questions.small_optimiser, family, seeds, 0.0, recipe)
+    ends_well(["famil", "profile", "seed"], questions.marker, family, recipe, seeds)
+    ends_well(["setting"], models.network, recipe, 2)
+    ends_well(["claim"], answers.answer, seeds)
 
 
 def documented():
