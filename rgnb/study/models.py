@@ -20,7 +20,7 @@ def path(setting: Setting, seed: int, results: str | Path | None = None) -> Path
 
 
 def network(setting: Setting, seed: int, results: str | Path | None = None) -> ResidualMLP:
-    """A trained network by its setting and seed: `network(questions.findings().settings()[0], 2)`.
+    """A trained network by its setting and seed, such as 2 and one of `questions.findings().settings()`.
 
     Args:
         setting: one of `Experiment.settings()`.

@@ -277,8 +277,8 @@ def test_the_book_prints_to_a_whole_pdf(tmp_path):
 
 
 def squeezed(text):
-    """Text without spaces and ligatures, which come and go where a line ends."""
-    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text))
+    """Text with plain quotation marks, without spaces and ligatures, which come and go where a line ends."""
+    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text)).replace("’", "'")
 
 
 def titles():

@@ -16,15 +16,19 @@ BIN = Path(sys.executable).parent
 TINY = {
     "profile": "quick", "steps": 50, "seeds": 2, "control_seeds": 2, "sequences": 64, "device": "cpu",
     "sizes": ["quick"],
-    "second_profile": "quick", "second_seeds": 2,
+    "second_profile": "quick", "second_seeds": 2, "sequel_seeds": 2,
     "families": ["hierarchical", "ring"], "correlation_lengths": [0.5, 1.0, 4.0], "rates": [0.4],
-    "depths": [2, 3], "depth_seeds": 2, "layers": 2, "own_seeds": 2, "own_steps": 50,
+    "cosine_seeds": [2, 3], "network_seeds": [2], "depths": [2, 3], "depth_seeds": 2,
+    "layers": 2, "own_seeds": 2, "own_steps": 50,
 }  # fmt: skip
 AXES = ("rates", "schemes", "widths", "depths", "learning_rates", "longer", "states")
 ONE_SIZE: dict[str, list] = {name: [] for name in AXES}
+COSINE = {"steps": 250}  # beyond the warm-up of the recipe cosine
 TINY_OF = {
     "robustness": {"families": ["ring"], "correlation_lengths": [4.0]} | ONE_SIZE,
-    "recipes": {"sequel_seeds": [2, 3], "cosine_seeds": [2, 3], "steps": 250},  # beyond the warm-up
+    "optimiser": {"batches": [8], "decays": [0.0, 1.0]} | COSINE,
+    **dict.fromkeys(("rank-collapse", "selectivity", "kernel-drift", "groups"), COSINE),
+    **dict.fromkeys(("mode-retention", "fixed-point", "explorer", "coarse-graining"), COSINE),
 }
 
 
