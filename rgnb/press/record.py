@@ -10,10 +10,16 @@ import pandas as pd
 from netCDF4 import Dataset
 
 from rgnb.chains import FAMILIES
-from rgnb.model import MIXINGS
 from rgnb.press import notebooks
 from rgnb.study.store import load, results_folder
 
+MIXING = {
+    "tokens": "token mixing",
+    "none": "no mixing",
+    "window": "first-block mixing",
+    "embedding": "window at the embedding",
+    "attention": "attention",
+}
 ANALYSES = ("mode_retention", "perturbations", "anatomy", "coupling")
 SECONDS = ("core seconds, training", "core seconds, measuring")
 COLUMNS = ("device", "threads", "python", "torch", "date")
@@ -163,6 +169,6 @@ def _kind(name):
     # What a stored file belongs to, from its name.
     if sweep := re.match(rf"(sweep-.*?)(-({'|'.join(FAMILIES)}))?-[0-9a-f]{{12}}\.nc", name):
         return sweep[1].replace("-", " ", 1)
-    if single := re.match(rf".*-({'|'.join(MIXINGS)})-(?:mask|bert)-(?:(\w+)-)?seed", name):
-        return single[2] or f"single networks, mixing {single[1]}"
+    if single := re.match(rf".*-({'|'.join(MIXING)})-(?:mask|bert)-(?:(\w+)-)?seed", name):
+        return single[2] or f"single networks, {MIXING[single[1]]}"
     return name.partition("-")[0]

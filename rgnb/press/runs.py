@@ -51,7 +51,10 @@ def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
 
 
 def mark(notebook: nbformat.NotebookNode, page: str) -> str:
-    """Mark a run's page, in place, as the reader's, and make its figures' names unique. Returns its title."""
+    """Mark a run's page, in place, as the reader's; figures and tables get names of their own.
+
+    Returns its title.
+    """
     made = notebook.metadata["rgnb"]
     name, changed = made["notebook"], made["parameters"]
     values = [f"{key} = {value!r}" for key, value in changed.items()] or ["# the book's own parameters"]
@@ -79,5 +82,7 @@ def mark(notebook: nbformat.NotebookNode, page: str) -> str:
 
 def _renamed(text, figures, page):
     return re.sub(
-        r"(?<![\w-])fig-[\w-]+", lambda found: f"{page}-{found[0]}" if found[0] in figures else found[0], text
+        r"(?<![\w-])(?:fig|tab)-[\w-]+",
+        lambda found: f"{page}-{found[0]}" if found[0] in figures else found[0],
+        text,
     )

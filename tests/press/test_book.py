@@ -75,7 +75,7 @@ def test_every_result_has_its_provenance():
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_results_of_every_kind_of_mixing_are_counted_by_its_name(mixing):
     setting = Experiment.profile(mixing=mixing, families=["hierarchical_pair"]).settings()[0]
-    assert record._kind(setting.path(ROOT, 0).name) == f"single networks, mixing {mixing}"
+    assert record._kind(setting.path(ROOT, 0).name) == f"single networks, {record.MIXING[mixing]}"
 
 
 def test_results_made_again_are_compared_with_the_stored_ones(tmp_path):

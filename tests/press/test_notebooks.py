@@ -23,7 +23,7 @@ TINY = {
 }  # fmt: skip
 AXES = ("rates", "schemes", "widths", "depths", "learning_rates", "longer", "states")
 ONE_SIZE: dict[str, list] = {name: [] for name in AXES}
-COSINE = {"steps": 250}  # beyond the warm-up of the recipe cosine
+COSINE = {"steps": 250, "control": "hierarchical"}  # beyond the warm-up of the recipe cosine; one family
 TINY_OF = {
     "robustness": {"families": ["ring"], "correlation_lengths": [4.0]} | ONE_SIZE,
     "optimiser": {"batches": [8], "decays": [0.0, 1.0]} | COSINE,
