@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from rgnb import checks
+from rgnb import checks, files
 from rgnb.model import ResidualMLP
 from rgnb.study.experiment import Experiment
 from rgnb.study.settings import Setting
@@ -15,8 +15,14 @@ from rgnb.training import load_model
 
 
 def path(setting: Setting, seed: int, results: str | Path | None = None) -> Path:
-    """Where the final weights of a network are committed, a safetensors file in `<results>/models`."""
-    return setting.path(results_folder(results) / "models", seed).with_suffix(".safetensors")
+    """Where the final weights of a network are committed, a safetensors file in `<results>/models`.
+
+    Args:
+        results: None: those of the checkout, wherever $RGNB_RESULTS keeps new results.
+    """
+    root = files.checkout()
+    folder = root / "results" if root and results is None else results_folder(results)
+    return setting.path(folder / "models", seed).with_suffix(".safetensors")
 
 
 def network(setting: Setting, seed: int, results: str | Path | None = None) -> ResidualMLP:
@@ -25,7 +31,7 @@ def network(setting: Setting, seed: int, results: str | Path | None = None) -> R
     Args:
         setting: one of `Experiment.settings()`.
         seed: of the network.
-        results: folder of results, as in `Experiment.run`.
+        results: as in `path`.
 
     Raises:
         ValueError: its weights are not committed; names the networks whose weights are.
