@@ -36,12 +36,8 @@ def step_table(panels: dict[str, dict[int, Verdict]]) -> pd.DataFrame:
         panels: {column title: output of `first_round.by_step`}.
     """
     _check("panels", panels, dict, Verdict)
-    words = {title: {step: _words(v) for step, v in verdicts.items()} for title, verdicts in panels.items()}
+    words = {title: {step: v.outcome for step, v in verdicts.items()} for title, verdicts in panels.items()}
     return pd.DataFrame(words).rename_axis("training step")
-
-
-def _words(verdict):
-    return f"not trained [{verdict.ungated}]" if verdict.ungated else verdict.status
 
 
 def interval_table(intervals: dict[tuple[str, ...], Interval], names: list[str]) -> pd.DataFrame:
@@ -55,7 +51,7 @@ def statistics_table(verdicts: dict[str, Verdict]) -> pd.DataFrame:
     """Verdicts side by side, {column title: Verdict} with statistics; in brackets where the gate fails."""
     _check("verdicts", verdicts, Verdict)
     words = {
-        title: {"verdict": _words(v), "networks": str(v.networks or "")}
+        title: {"verdict": v.outcome, "networks": str(v.networks or "")}
         | {name: str(interval) for name, interval in v.statistics.items()}
         for title, v in verdicts.items()
     }

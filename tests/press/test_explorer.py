@@ -8,23 +8,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from bs4 import BeautifulSoup
+from small import small
 
 from rgnb.press import coarse_graining, explorer
-from rgnb.study import Experiment
 from rgnb.study.anatomy import anatomy
 
-SMALL = {
-    "n_states": 4,
-    "length": 6,
-    "width": 8,
-    "depth": 2,
-    "batch": 8,
-    "steps": 100,
-    "snapshots": (50,),
-    "sequences": 64,
-    "seeds": (3, 5),
-    "device": "cpu",
-}
+CHANGES = {"steps": 100, "snapshots": (50,), "seeds": (3, 5)}
 TRAINED = {"tokens": ["ring", "sticky"], "none": ["sticky"]}
 
 
@@ -36,10 +25,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(folder):
     return {
-        mixing: [
-            Experiment.profile("quick", **SMALL, families=[f], mixing=mixing).run(folder, False)
-            for f in families
-        ]
+        mixing: [small(**CHANGES, families=[f], mixing=mixing).run(folder, False) for f in families]
         for mixing, families in TRAINED.items()
     }
 
@@ -103,7 +89,7 @@ def test_no_value_is_null_not_nan(results):
 
 
 def test_shares_of_modes_are_those_of_the_anatomy(folder):
-    ds = Experiment.profile("quick", **SMALL).run(folder, False, analysis=anatomy)
+    ds = small(**CHANGES).run(folder, False, analysis=anatomy)
     html = coarse_graining.html({"short": ds})
     data = data_of(html, "coarse-graining")
     found = data["results"]["hierarchical, ξ = 7, short"]
