@@ -29,6 +29,9 @@ BATCHES = (8, 32, 128, 512)
 DECAYS = (0.0, 0.1, 1.0)
 FEW = (2, 3, 4, 5)
 SNAPSHOTS = RECIPES["cosine"]["snapshots"]
+# Families of the law: those whose prediction varies with the correlation length, and all.
+VARYING = ("hierarchical", "hierarchical_steep", "hierarchical_pair", "nested_blocks", "nested_halves")
+LAW_FAMILIES = (*VARYING, "sticky", "ring", "cycle")
 # Seeds that are judged, by recipe and family; the first round's networks go from 2 to 7.
 JUDGED = {("cosine", "hierarchical"): tuple(range(2, 14)), ("cosine", "sticky"): tuple(range(2, 10))}
 # Those of them that are trained so far: what the pages show. Raise it as results are committed.
@@ -167,6 +170,30 @@ def markers() -> list[Experiment]:
     return [marker(family) for family in ("hierarchical", "sticky")]
 
 
+def law(
+    mixing: str = "tokens",
+    families: Sequence[str] = LAW_FAMILIES,
+    correlation_lengths: Sequence[float] = (1.0, 2.5, 7.0, 16.0),
+    n: int = 4,
+    profile: str = "small",
+    **changes: Any,
+) -> list[Experiment]:
+    """The networks that judge the law, an experiment for each family; measured only at the end.
+
+    Args:
+        mixing: "tokens", or "window" in the first block alone.
+        n: networks, seeds 2, 3, ...
+        profile, changes: as in `findings`; in the profile "small" the sizes are those of the rules.
+    """
+    sizes: dict[str, Any] = {"length": 24, "width": 64, "batch": 32, "steps": 5000}
+    asked = {"snapshots": (), "mixing": mixing, "correlation_lengths": correlation_lengths}
+    asked |= {"seeds": range(2, 2 + checks.integer("n", n, 1))} | (sizes if profile == "small" else {})
+    return [
+        Experiment.profile(profile, recipe="cosine", **asked | {"families": (family,)} | changes)
+        for family in checks.sequence("families", families)
+    ]
+
+
 class Question(NamedTuple):
     """Networks that answer a question, and what is measured on them."""
 
@@ -190,6 +217,8 @@ QUESTIONS = {
         "The first two with all their seeds", lambda: [findings(), findings(family="sticky")]
     ),
     "decay": Question("Does weight decay change the outcome?", lambda: [decayed()]),
+    "law": Question("Does the prediction decide the rank that is left?", law, swept=True),
+    "law-window": Question("And if positions talk once?", lambda: law("window"), swept=True),
     "optimiser-small": Question("Rate, batch and decay at the small size", small_optimisers, swept=True),
     "longer": Question("What lasts when training goes on?", lambda: [longer()]),
 }

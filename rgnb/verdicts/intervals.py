@@ -69,6 +69,15 @@ def below(name: str, interval: Interval, bound: float) -> Condition:
     return _bounded(name, interval, f"below {bound:g}", interval.high < bound)
 
 
+def inside(name: str, interval: Interval, bounds: tuple[float, float]) -> Condition:
+    """Whether an interval lies between two bounds."""
+    interval = checks.instance("interval", interval, Interval)
+    low, high = (checks.number("bounds", bound) for bound in checks.sequence("bounds", bounds))
+    return _bounded(
+        name, interval, f"within {low:g} to {high:g}", interval.low > low and interval.high < high
+    )
+
+
 def _bounded(name: str, interval: Interval, needed: str, holds: bool) -> Condition:
     parts = (name.rstrip(","), str(interval), needed)
     return Condition(f"{name} {interval} lies {needed}", bool(holds), parts)

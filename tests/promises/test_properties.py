@@ -32,7 +32,7 @@ from rgnb.study.settings import Setting
 from rgnb.study.store import results_folder, stored
 from rgnb.study.sweep import Plan, grid, pivot, plan, settled, sweep
 from rgnb.training import Diverged, Run, TrainConfig, load_model, train
-from rgnb.verdicts import findings, first_round, hypotheses, intervals, measures, robustness
+from rgnb.verdicts import findings, first_round, hypotheses, intervals, law, measures, robustness
 from rgnb.verdicts.measures import Definition
 
 pytestmark = [pytest.mark.promise("bad input"), pytest.mark.slow]
@@ -628,7 +628,7 @@ interval = st.one_of(
 def test_conditions(ends_well, one, bound, direction):
     over, under = (
         ends_well(["interval", "bound"], function, "C", one, bound)
-        for function in (intervals.above, intervals.below)
+        for function in (intervals.above, intervals.below, lambda *a: intervals.inside(*a[:2], (a[2], a[2])))
     )
     assert over is None or (isinstance(over, intervals.Condition) and not (over.holds and under.holds))
     p = ends_well(["interval", "bound", "direction"], robustness.p_value, one, bound, direction)
@@ -1205,6 +1205,24 @@ def test_what_the_optimiser_does(ends_well, outcome, rates, shares):
     ends_well(named, findings.judge_small_size, outcome, rates, rates, rates, shares)
     found = ends_well(named, findings.slopes, outcome, rate=rates)
     assert found is None or found["rate"].shape == np.shape(outcome)[1:]
+
+
+square = xr.DataArray(np.arange(1.0, 5).reshape(2, 2), dims=["family", "correlation_length"])
+squares = square.assign_coords(family=["a", "b"], correlation_length=[1.0, 7.0])
+
+
+@given(
+    st.one_of(st.just(squares), st.just(square), junk),
+    st.one_of(st.just(squares), st.just(squares - 1), junk),
+    st.one_of(st.just(["a", "b"]), st.lists(names, max_size=3), junk),
+)
+def test_the_law(ends_well, measured, predicted, varying):
+    named = ["measured", "predicted", "varying", "two families"]
+    found = ends_well(named, law.judge_law, measured, predicted, varying, 10)
+    assert found is None or found.status in ("supported", "not supported")
+    ends_well(named, law.r_squared, measured, predicted)
+    ends_well(named, law.family_ratios, measured, predicted)
+    ends_well(["famil", "mixing", "profile", "n must", "correlation"], questions.law, varying, varying)
 
 
 @given(fours, fours, fours, st.one_of(st.floats(1e-3, 1), junk))

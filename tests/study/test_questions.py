@@ -64,6 +64,12 @@ def test_the_runs_are_those_that_the_rules_name():
         for e in questions.small_optimisers()
     }
     assert len(small) == 24
+    law, window = questions.law(), questions.law("window")
+    for e, mixing in ((e, mixing) for mixing, es in (("tokens", law), ("window", window)) for e in es):
+        assert e.model == ModelConfig(n_states=16, length=24, width=64, depth=6, mixing=mixing)
+        assert (e.training.schedule, e.training.learning_rate, e.training.steps) == ("cosine", 1e-3, 5000)
+        assert (e.correlation_lengths, e.seeds) == ((1.0, 2.5, 7.0, 16.0), (2, 3, 4, 5))
+    assert len(law) == len(window) == 8
     forms = {(e.training.batch, e.training.gradient, e.training.schedule) for e in questions.gradient_noise()}
     assert len(forms) == 6 and all(e.model.mixing == "none" for e in questions.gradient_noise())
 
