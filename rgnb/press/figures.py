@@ -17,9 +17,9 @@ from rgnb.verdicts.intervals import Interval, Verdict
 
 # The hues of Okabe and Ito, darkened until lines that let a quarter of the white through keep 3:1 against it.
 # The dark theme turns lightness round (rgnb.css), which keeps the contrast.
-PALETTE = ("#0067A6", "#B64A00", "#00714F", "#A4407F", "#7A5C00", "#5B3FA8")
+PALETTE = ("#0067A6", "#B64A00", "#00714F", "#A4407F", "#7A5C00", "#5B3FA8", "#8C1D2F", "#3E6B12")
 GREY = "#666666"
-MARKERS = "osD^vP"
+MARKERS = "osD^vP<*"
 WIDTH = 5.2  # inches: on a phone 360 pixels wide the lettering is then 9 pixels high
 STYLE: dict = {
     "font.size": 11,
@@ -132,7 +132,7 @@ def spectra(chains: dict[str, MarkovChain]) -> Figure:
         values = chain.eigenvalues.abs().numpy()
         # Families with equal spectra stand side by side.
         x = np.arange(1, len(values) + 1) + 0.09 * (k - (len(chains) - 1) / 2)
-        style = {"color": (*PALETTE, "black")[k % 7], "marker": (*MARKERS, "X")[k % 7]}
+        style = {"color": (*PALETTE, "black")[k % 9], "marker": (*MARKERS, "X")[k % 9]}
         ax.plot(x, values, ms=4, lw=0.9, label=title, **style)
         rows += [(title, number, value) for number, value in enumerate(values, 1)]
     ax.set_xlabel("eigenvalue, by decreasing modulus")
@@ -332,8 +332,13 @@ def scatter(
     xlabel: str | dict[str, str],
     ylabel: str,
     log: str = "xy",
+    identity: bool = False,
 ) -> Figure:
-    """Points by group: {panel title: {label: (x, y)}}, coloured and marked by label; `xlabel` by panel."""
+    """Points by group: {panel title: {label: (x, y)}}, coloured and marked by label; `xlabel` by panel.
+
+    Args:
+        identity: draw the line y = x, dotted.
+    """
     _check("panels", panels, dict, tuple)
     figure, axes = _panels(len(panels))
     looks = _looks(label for groups in panels.values() for label in groups)
@@ -341,6 +346,8 @@ def scatter(
         for label, (x, y) in groups.items():
             ax.plot(x, y, ms=5, alpha=0.75, label=label, **looks[label] | {"ls": ""})
         _say_missing(ax, *(values for group in groups.values() for values in group))
+        if identity:
+            ax.axline((1, 1), (2, 2), color="black", lw=1, ls=":")
         ax.set_title(title)
         ax.set_xlabel(xlabel if isinstance(xlabel, str) else xlabel[title])
         for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):

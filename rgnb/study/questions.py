@@ -14,9 +14,9 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
-from rgnb import checks
-from rgnb.chains import FAMILIES
+from rgnb import chains, checks
 from rgnb.randomness import resolve_device
+from rgnb.study import law
 from rgnb.study.anatomy import anatomy, coupling
 from rgnb.study.experiment import Experiment
 from rgnb.study.runner import settle, shared
@@ -29,9 +29,6 @@ BATCHES = (8, 32, 128, 512)
 DECAYS = (0.0, 0.1, 1.0)
 FEW = (2, 3, 4, 5)
 SNAPSHOTS = RECIPES["cosine"]["snapshots"]
-# Families of the law: those whose prediction varies with the correlation length, and all.
-VARYING = ("hierarchical", "hierarchical_steep", "hierarchical_pair", "nested_blocks", "nested_halves")
-LAW_FAMILIES = (*VARYING, "sticky", "ring", "cycle")
 # Seeds that are judged, by recipe and family; the first round's networks go from 2 to 7.
 JUDGED = {("cosine", "hierarchical"): tuple(range(2, 14)), ("cosine", "sticky"): tuple(range(2, 10))}
 # Those of them that are trained so far: what the pages show. Raise it as results are committed.
@@ -54,7 +51,7 @@ def findings(
         profile, changes: as in `Experiment.profile`, for other sizes.
     """
     checks.choice("recipe", recipe, RECIPES)
-    checks.choice("family", family, FAMILIES)
+    checks.choice("family", family, chains.FAMILIES)
     if seeds is None:
         seeds = JUDGED.get((recipe, family), tuple(range(2, 8)))
     # The first round's recipe is the profile's own: its results are found by the snapshots they have.
@@ -70,7 +67,7 @@ def recipe(
     Args:
         n: seeds 2, 3, ..., so many of them; 0: those that are trained so far.
     """
-    known = checks.choice("recipe", name, RECIPES), checks.choice("family", family, FAMILIES)
+    known = checks.choice("recipe", name, RECIPES), checks.choice("family", family, chains.FAMILIES)
     seeds = TRAINED.get(known) if n == 0 else range(2, 2 + checks.integer("n", n, 1))
     return findings(name, family, seeds, profile, **changes)
 
@@ -160,7 +157,7 @@ def marker(family: str, profile: str = "paper", seeds: Any = 8, **changes: Any) 
         family, profile, changes: as in `findings`.
         seeds: as in `Experiment`.
     """
-    checks.choice("family", family, FAMILIES)
+    checks.choice("family", family, chains.FAMILIES)
     begun = {"families": (family,), "seeds": seeds, "steps": 1500, "snapshots": SNAPSHOTS[:8]}
     return Experiment.profile(profile, **begun | changes)
 
@@ -170,28 +167,34 @@ def markers() -> list[Experiment]:
     return [marker(family) for family in ("hierarchical", "sticky")]
 
 
-def law(
-    mixing: str = "tokens",
-    families: Sequence[str] = LAW_FAMILIES,
-    correlation_lengths: Sequence[float] = (1.0, 2.5, 7.0, 16.0),
-    n: int = 4,
-    profile: str = "small",
-    **changes: Any,
-) -> list[Experiment]:
-    """The networks that judge the law, an experiment for each family; measured only at the end.
+# The smallest system: its base, and rows that change one choice each; see the rules.
+CHOICES: dict[str, dict[str, Any]] = {
+    "base": {},
+    "window in the first block": {"mixing": "window"},
+    "window at the embedding": {"mixing": "embedding"},
+    "attention": {"mixing": "attention"},
+    "no mixing": {"mixing": "none"},
+    "80/10/10": {"scheme": "bert"},
+    "loss at all positions": {"loss_over": "all"},
+    "sticky": {"families": ("sticky",)},
+    "a I + (1-a) R": {"families": ("lazy",)},
+    # Of the draws with seeds 0 to 3, those that come closest to both correlation lengths.
+    "Dirichlet rows": {"own": (chains.dirichlet(16, 0.3, seed=3), chains.dirichlet(16, 0.05, seed=1))},
+    "small constant rate": {"learning_rate": 3e-4, "schedule": "constant"},
+}
+
+
+def smallest(choice: str = "base", n: int = 4, profile: str = "small", **changes: Any) -> Experiment:
+    """The small system, cosine, with one choice changed; measured only at the end.
 
     Args:
-        mixing: "tokens", or "window" in the first block alone.
+        choice: in `CHOICES`.
         n: networks, seeds 2, 3, ...
-        profile, changes: as in `findings`; in the profile "small" the sizes are those of the rules.
+        profile, changes: as in `findings`.
     """
-    sizes: dict[str, Any] = {"length": 24, "width": 64, "batch": 32, "steps": 5000}
-    asked = {"snapshots": (), "mixing": mixing, "correlation_lengths": correlation_lengths}
-    asked |= {"seeds": range(2, 2 + checks.integer("n", n, 1))} | (sizes if profile == "small" else {})
-    return [
-        Experiment.profile(profile, recipe="cosine", **asked | {"families": (family,)} | changes)
-        for family in checks.sequence("families", families)
-    ]
+    asked = {"snapshots": (), "seeds": range(2, 2 + checks.integer("n", n, 1))}
+    asked |= CHOICES[checks.choice("choice", choice, CHOICES)]
+    return Experiment.profile(profile, **{"recipe": "cosine"} | asked | changes)
 
 
 class Question(NamedTuple):
@@ -217,8 +220,14 @@ QUESTIONS = {
         "The first two with all their seeds", lambda: [findings(), findings(family="sticky")]
     ),
     "decay": Question("Does weight decay change the outcome?", lambda: [decayed()]),
-    "law": Question("Does the prediction decide the rank that is left?", law, swept=True),
-    "law-window": Question("And if positions talk once?", lambda: law("window"), swept=True),
+    "law": Question("Does the prediction decide the rank that is left?", law.networks, swept=True),
+    "law-window": Question("And if positions talk once?", lambda: law.networks("window"), swept=True),
+    "smallest": Question(
+        "Which choices decide the claims?",
+        lambda: [smallest(choice) for choice in CHOICES],
+        swept=True,
+        analyses=(None,),
+    ),
     "optimiser-small": Question("Rate, batch and decay at the small size", small_optimisers, swept=True),
     "longer": Question("What lasts when training goes on?", lambda: [longer()]),
 }

@@ -78,8 +78,8 @@ def test_log_axis_copes_with_step_0(first, scale):
 
 
 def test_too_many_curves_are_refused():
-    with pytest.raises(ValueError, match="at most 6 curves"):
-        figures.seed_lines({"a": {str(i): data() for i in range(7)}}, "depth", "depth", "rank")
+    with pytest.raises(ValueError, match="at most 8 curves"):
+        figures.seed_lines({"a": {str(i): data() for i in range(9)}}, "depth", "depth", "rank")
 
 
 def test_equal_results_make_equal_files():

@@ -27,6 +27,7 @@ from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 from rgnb.press import answers, figures, notebooks, tables
 from rgnb.randomness import generator, resolve_device
 from rgnb.study import Experiment, anatomy, models, probes, questions
+from rgnb.study import law as law_networks
 from rgnb.study.measurement import Evaluation, evaluation, forward, measure
 from rgnb.study.settings import Setting
 from rgnb.study.store import results_folder, stored
@@ -1184,7 +1185,7 @@ OWN = {
     anatomy.anatomy, anatomy.coupling, anatomy.couplings, anatomy.absolute_growth, findings.Claim,
     findings.by_group, questions.Job, questions.Question, questions.by_recipe, models.path,
     models.keep, questions.decayed, questions.gradient_noise,
-    questions.longer, questions.markers,
+    questions.longer, questions.markers, law_networks.compared,
     questions.optimisers, questions.small_optimisers, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain,
     measures.one_chain, measures.chosen, measures.contrast, measures.lengths, measures.fall,
@@ -1222,7 +1223,6 @@ def test_the_law(ends_well, measured, predicted, varying):
     assert found is None or found.status in ("supported", "not supported")
     ends_well(named, law.r_squared, measured, predicted)
     ends_well(named, law.family_ratios, measured, predicted)
-    ends_well(["famil", "mixing", "profile", "n must", "correlation"], questions.law, varying, varying)
 
 
 @given(fours, fours, fours, st.one_of(st.floats(1e-3, 1), junk))
@@ -1261,6 +1261,8 @@ def test_questions(ends_well, recipe, family, seeds):
     ends_well(["rate", "schedule"], questions.optimiser, family, recipe)
     ends_well(["rate", "batch", "decay", "profile"], questions.small_optimiser, family, seeds, 0.0, recipe)
     ends_well(["famil", "profile", "seed"], questions.marker, family, recipe, seeds)
+    ends_well(["famil", "mixing", "profile", "n must"], law_networks.networks, recipe, [family], n=seeds)
+    ends_well(["choice", "n must", "profile"], questions.smallest, recipe, seeds, family)
     ends_well(["setting"], models.network, recipe, 2)
     ends_well(["claim"], answers.answer, seeds)
 

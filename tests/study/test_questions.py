@@ -64,12 +64,20 @@ def test_the_runs_are_those_that_the_rules_name():
         for e in questions.small_optimisers()
     }
     assert len(small) == 24
-    law, window = questions.law(), questions.law("window")
-    for e, mixing in ((e, mixing) for mixing, es in (("tokens", law), ("window", window)) for e in es):
+    tokens, window = (questions.QUESTIONS[name].experiments() for name in ("law", "law-window"))
+    for e, mixing in ((e, mixing) for mixing, es in (("tokens", tokens), ("window", window)) for e in es):
         assert e.model == ModelConfig(n_states=16, length=24, width=64, depth=6, mixing=mixing)
         assert (e.training.schedule, e.training.learning_rate, e.training.steps) == ("cosine", 1e-3, 5000)
         assert (e.correlation_lengths, e.seeds) == ((1.0, 2.5, 7.0, 16.0), (2, 3, 4, 5))
-    assert len(law) == len(window) == 8
+    assert len(tokens) == len(window) == 8
+    base = questions.smallest()
+    assert (base.model.length, base.model.width, base.model.depth) == (16, 32, 6)
+    assert (base.training.batch, base.training.steps, base.training.schedule) == (128, 4000, "cosine")
+    assert (base.correlation_lengths, base.seeds, base.model.n_states) == ((1.0, 7.0), (2, 3, 4, 5), 16)
+    kinds = [questions.smallest(choice) for choice in questions.CHOICES]
+    assert len({e.settings()[0].path("", 2) for e in kinds}) == len(kinds) == 11
+    drawn = [chain.correlation_length for chain in questions.smallest("Dirichlet rows").own]
+    assert drawn == pytest.approx([1, 7], rel=0.05)
     forms = {(e.training.batch, e.training.gradient, e.training.schedule) for e in questions.gradient_noise()}
     assert len(forms) == 6 and all(e.model.mixing == "none" for e in questions.gradient_noise())
 

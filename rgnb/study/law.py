@@ -1,0 +1,107 @@
+"""The law for the rank that is left: its networks, and what it compares on them. See `rgnb.verdicts.law`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from rgnb import checks, metrics
+from rgnb.study.anatomy import anatomy
+from rgnb.study.experiment import Experiment
+from rgnb.study.sweep import pivot, sweep
+from rgnb.verdicts import rules
+
+# Families whose prediction varies with the correlation length, and all.
+VARYING = ("hierarchical", "hierarchical_steep", "hierarchical_pair", "nested_blocks", "nested_halves")
+FAMILIES = (*VARYING, "sticky", "ring", "cycle")
+DISSECTED = (
+    *("masked_singular_value", "bayes_singular_value", "lens_singular_value"),
+    *("feature_singular_value", "head_singular_value", "alignment", "unread"),
+)
+
+
+def networks(
+    mixing: str = "tokens",
+    families: Sequence[str] = FAMILIES,
+    correlation_lengths: Sequence[float] = (1.0, 2.5, 7.0, 16.0),
+    n: int = 4,
+    profile: str = "small",
+    **changes: Any,
+) -> list[Experiment]:
+    """The networks that judge the law, an experiment for each family; measured only at the end.
+
+    Args:
+        mixing: "tokens", or "window" in the first block alone.
+        n: networks, seeds 2, 3, ...
+        profile, changes: as in `Experiment.profile`; in the profile "small" the sizes are those of the rules.
+    """
+    sizes: dict[str, Any] = {"length": 24, "width": 64, "batch": 32, "steps": 5000}
+    asked = {"snapshots": (), "mixing": mixing, "correlation_lengths": correlation_lengths}
+    asked |= {"seeds": range(2, 2 + checks.integer("n", n, 1))} | (sizes if profile == "small" else {})
+    return [
+        Experiment.profile(profile, recipe="cosine", **asked | {"families": (family,)} | changes)
+        for family in checks.sequence("families", families)
+    ]
+
+
+def compared(experiments: Sequence[Experiment], progress: bool = True) -> xr.Dataset:
+    """What the law says of networks and what they show; settings above `rules.LAW_EXCESS` trained anew.
+
+    Args:
+        experiments: from `networks`; a setting whose mean excess share lies above the bound is replaced by
+            the same over twice the steps.
+        progress: as in `Experiment.run`.
+
+    Returns:
+        Dataset with dims (family, correlation_length, seed): `predicted`, the effective rank by singular
+        values of the Bayes log-posterior at masked positions; `measured`, that by eigenvalues of the last
+        stream there; `features`, of its LayerNorm; `head`, of the weights that read it; `logits`, the rank by
+        singular values of the log-probabilities; `alignment` of features and head; `unread`, the share of the
+        features' variance that the head does not read; `excess`, the excess share; `steps`.
+    """
+    first = _measured(experiments, progress)
+    above = first.excess.mean("seed") > rules.LAW_EXCESS
+    again = []
+    for e in experiments:
+        lengths = [
+            xi
+            for xi in e.correlation_lengths
+            for f in e.families
+            if above.sel(family=f, correlation_length=xi)
+        ]
+        if lengths:
+            training = replace(e.training, steps=2 * e.training.steps)
+            again.append(replace(e, correlation_lengths=lengths, training=training))
+    if not again:
+        return first
+    return xr.where(above, _measured(again, progress).reindex_like(first), first)
+
+
+def _measured(experiments: Sequence[Experiment], progress: bool) -> xr.Dataset:
+    losses = sweep(
+        "law", experiments, ("excess_loss", "marginal_entropy", "reachable_loss"), progress=progress
+    )
+    ds = sweep("law", experiments, DISSECTED, progress=progress, analysis=anatomy)
+
+    def rank(values: xr.DataArray, spectrum: str) -> torch.Tensor:
+        found = torch.as_tensor(np.nan_to_num(values.values), dtype=torch.float64)
+        return metrics.spectrum_rank(found, spectrum)
+
+    last = ds.isel(depth=-1)
+    variables = {
+        "predicted": rank(ds.bayes_singular_value, "singular"),
+        "measured": rank(last.masked_singular_value.sel(centring="centred"), "eigen"),
+        "features": rank(ds.feature_singular_value, "eigen"),
+        "head": rank(ds.head_singular_value, "eigen"),
+        "logits": rank(last.lens_singular_value, "singular"),
+        "alignment": ds.alignment,
+        "unread": last.unread,
+        "steps": ds.steps,
+    }
+    dims = ("family", "correlation_length", "seed")
+    found = {name: pivot(ds, values, *dims) for name, values in variables.items()}
+    share = losses.excess_loss / (losses.marginal_entropy - losses.reachable_loss)
+    return xr.Dataset(found | {"excess": pivot(losses, share, *dims)})
