@@ -19,15 +19,15 @@ lint: .venv/.test
 
 # For every change, in two minutes on 2 cores: without the tests that build or run the book, or train for long.
 check: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow"
 
 # The whole suite.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # What the page Reliability shows: the tests of its promises, counted.
 reliability: .venv/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m promise --counts=results/reliability.json tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m promise --counts=results/reliability.json tests
 
 # Against the peers, which it installs; six to seven minutes on 2 cores.
 bench: .venv/.bench

@@ -4,6 +4,7 @@ Rows are samples: `x` is (..., n, d), leading dimensions are batched; sums are t
 rank after Roy and Vetterli (EUSIPCO 2007).
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -138,3 +139,23 @@ def relevant_modes(posterior: Tensor, floor: float = 1e-6, spectrum: str = "eige
         raise checks.BadValue(f"posterior must be (n, V) probabilities, got shape {tuple(q.shape)}; {advice}")
     log_q = q.clamp(min=checks.fraction("floor", floor)).log()
     return effective_rank(log_q - log_q.mean(-1, keepdim=True), spectrum=spectrum).item()
+
+
+def initial_ranks(n: int, depths: int, center: bool = True, spectrum: str = "singular") -> Tensor:
+    """Effective rank at initialisation in closed form: n orthonormal inputs, a wide ReLU MLP, depth by depth.
+
+    Without residual, LayerNorm and biases, weights N(0, 2 / fan_in). Inputs of unit length with cosine rho
+    have after a layer the kernel `(sqrt(1 - rho^2) + rho (pi - arccos rho)) / pi`, and length 1 again (Cho
+    and Saul 2009). All pairs stay alike: the Gram matrix `(1 - rho) I + rho 1 1^T` has the eigenvalue
+    `1 + (n - 1) rho` along the mean, which centring removes, and n - 1 times `1 - rho`.
+
+    Returns:
+        (depths,) float64, the inputs' first.
+    """
+    n, rho, found = checks.integer("n", n, 2, 10**6), 0.0, []
+    for _ in range(checks.integer("depths", depths, 1, 10_000)):
+        squares = torch.full((n,), 1 - rho, dtype=torch.float64)
+        squares[0] = 0.0 if center else 1 + (n - 1) * rho
+        found.append(spectrum_rank(squares.sqrt(), spectrum))
+        rho = (math.sqrt(1 - rho**2) + rho * (math.pi - math.acos(rho))) / math.pi
+    return torch.stack(found)

@@ -120,6 +120,26 @@ def cka_between(layers_a: Sequence[Tensor], layers_b: Sequence[Tensor], debiased
     return _every_two(_sides(layers_a=a, layers_b=b), debiased)[..., : len(a), len(a) :]
 
 
+def identified(cka: Tensor) -> Tensor:
+    """Share of layers whose most similar layer of the other network is the same layer.
+
+    After Kornblith et al. (arXiv:1905.00414), who match networks of one architecture from two seeds. Chance
+    is 1 / L.
+
+    Args:
+        cka: (..., L, L) from `cka_between`; a layer without CKA (NaN) is matched with none.
+
+    Returns:
+        (...) float64.
+    """
+    cka = checks.tensor("cka", cka)
+    if cka.ndim < 2 or cka.shape[-1] != cka.shape[-2] or not cka.shape[-1]:
+        raise checks.BadValue(f"cka must be (..., L, L), from cka_between, got shape {tuple(cka.shape)}")
+    best = cka.double().nan_to_num(nan=-torch.inf).argmax(-1)
+    same = (best == torch.arange(cka.shape[-1], device=cka.device)) & ~cka.isnan().all(-1)
+    return same.double().mean(-1)
+
+
 def _every_two(sides: list[_Side], debiased: bool) -> Tensor:
     hsic = _crosses(sides)
     if debiased:

@@ -159,6 +159,23 @@ def _couplings(models: Iterable[ResidualMLP]) -> dict[str, tuple]:
     }
 
 
+def ranks(values: xr.DataArray, dim: str, spectrum: str) -> xr.DataArray:
+    """Effective rank of stored singular values, see `metrics.spectrum_rank`; NaN counts as 0.
+
+    Args:
+        values: such as `lens_singular_value`; dim: the one along which they lie, "mode" or "symbol".
+        spectrum: "singular" or "eigen".
+
+    Returns:
+        DataArray without that dim.
+    """
+    checks.choice("dim", dim, checks.instance("values", values, xr.DataArray).dims)
+    found = values.fillna(0).transpose(..., dim)
+    return found.isel({dim: 0}, drop=True).copy(
+        data=metrics.spectrum_rank(checks.tensor("values", found.values), spectrum)
+    )
+
+
 @analysis(id="rgnb.anatomy.coupling", version=1)
 def coupling(
     task: Evaluation, setting: Setting, seed: int, snapshots: Snapshots, device: torch.device

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
 import xarray as xr
 
-from rgnb import checks, metrics
-from rgnb.study.anatomy import anatomy
+from rgnb import checks
+from rgnb.study.anatomy import anatomy, ranks
 from rgnb.study.experiment import Experiment
 from rgnb.study.sweep import pivot, sweep
 from rgnb.verdicts import rules
@@ -17,6 +15,7 @@ from rgnb.verdicts import rules
 # Families whose prediction varies with the correlation length, and all.
 VARYING = ("hierarchical", "hierarchical_steep", "hierarchical_pair", "nested_blocks", "nested_halves")
 FAMILIES = (*VARYING, "sticky", "ring", "cycle")
+LOSSES = ("excess_loss", "marginal_entropy", "reachable_loss")
 DISSECTED = (
     *("masked_singular_value", "bayes_singular_value", "lens_singular_value"),
     *("feature_singular_value", "head_singular_value", "alignment", "unread"),
@@ -66,12 +65,8 @@ def compared(experiments: Sequence[Experiment], progress: bool = True) -> xr.Dat
     above = first.excess.mean("seed") > rules.LAW_EXCESS
     again = []
     for e in experiments:
-        lengths = [
-            xi
-            for xi in e.correlation_lengths
-            for f in e.families
-            if above.sel(family=f, correlation_length=xi)
-        ]
+        (family,) = e.families
+        lengths = [xi for xi in e.correlation_lengths if above.sel(family=family, correlation_length=xi)]
         if lengths:
             training = replace(e.training, steps=2 * e.training.steps)
             again.append(replace(e, correlation_lengths=lengths, training=training))
@@ -81,22 +76,16 @@ def compared(experiments: Sequence[Experiment], progress: bool = True) -> xr.Dat
 
 
 def _measured(experiments: Sequence[Experiment], progress: bool) -> xr.Dataset:
-    losses = sweep(
-        "law", experiments, ("excess_loss", "marginal_entropy", "reachable_loss"), progress=progress
-    )
+    losses = sweep("law", experiments, LOSSES, progress=progress)
     ds = sweep("law", experiments, DISSECTED, progress=progress, analysis=anatomy)
-
-    def rank(values: xr.DataArray, spectrum: str) -> torch.Tensor:
-        found = torch.as_tensor(np.nan_to_num(values.values), dtype=torch.float64)
-        return metrics.spectrum_rank(found, spectrum)
-
     last = ds.isel(depth=-1)
+    stream = last.masked_singular_value.sel(centring="centred")
     variables = {
-        "predicted": rank(ds.bayes_singular_value, "singular"),
-        "measured": rank(last.masked_singular_value.sel(centring="centred"), "eigen"),
-        "features": rank(ds.feature_singular_value, "eigen"),
-        "head": rank(ds.head_singular_value, "eigen"),
-        "logits": rank(last.lens_singular_value, "singular"),
+        "predicted": ranks(ds.bayes_singular_value, "symbol", "singular"),
+        "measured": ranks(stream, "mode", "eigen"),
+        "features": ranks(ds.feature_singular_value, "mode", "eigen"),
+        "head": ranks(ds.head_singular_value, "symbol", "eigen"),
+        "logits": ranks(last.lens_singular_value, "symbol", "singular"),
         "alignment": ds.alignment,
         "unread": last.unread,
         "steps": ds.steps,

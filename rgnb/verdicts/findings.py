@@ -208,6 +208,21 @@ def judge_kernel_drift(ds: xr.Dataset, correlation_length: float) -> Claim:
     return _answer(f"Drift sits in one or two transitions at correlation length {xi:g}", ds, [xi], forms)
 
 
+def supporting(claim: Claim) -> int:
+    """How many definitions support a claim, whatever its gate."""
+    return sum(v.status == "supported" for v in checks.instance("claim", claim, Claim).verdicts.values())
+
+
+def decides(base: Claim, varied: Claim) -> bool:
+    """Whether a choice decides a claim: varied alone, it changes what half of the definitions or more say.
+
+    Not if either answer is close, or "not trained".
+    """
+    changed = abs(supporting(varied) - supporting(base))
+    plain = not any(c.close or c.headline == "not trained" for c in (base, varied))
+    return plain and 2 * changed >= len(base.verdicts)
+
+
 def coupling_sign(dissected: xr.Dataset) -> xr.DataArray:
     """The marker of a network's group: the sign of the first block's coupling between neighbours, +1 or -1.
 

@@ -44,6 +44,21 @@ def one_chain(ds: xr.Dataset, **variables: str) -> xr.Dataset:
     return ds
 
 
+def as_results(rows: xr.Dataset) -> xr.Dataset:
+    """A sweep's rows of one chain family and size as `Experiment.run` returns them.
+
+    Args:
+        rows: with a dimension `run` and along it the coordinates correlation_length and seed; padding for
+            deeper networks is left out.
+    """
+    checks.results("rows", rows, **dict.fromkeys((*GATE, "correlation_length", "seed"), "run"))
+    rows = rows.dropna("depth", how="all").dropna("transition", how="all")
+    index = ("correlation_length", "seed")
+    other = [c for c in rows.coords if rows[c].dims == ("run",) and c not in ("run", *index)]
+    ds = rows.drop_vars(other).set_index(run=index).unstack("run")
+    return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))
+
+
 def chosen(values: Any, **labels: Any) -> Any:
     """`values.sel(**labels)`; ValueError that names the closest of an unknown label."""
     for dim, label in labels.items():

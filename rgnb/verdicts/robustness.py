@@ -10,7 +10,7 @@ from rgnb import checks
 from rgnb.verdicts import first_round, rules
 from rgnb.verdicts.hypotheses import GATE, RANK
 from rgnb.verdicts.intervals import Interval, Verdict
-from rgnb.verdicts.measures import PRIMARY, Definition
+from rgnb.verdicts.measures import PRIMARY, Definition, as_results
 
 DEFINITIONS = {  # of rank
     "primary": PRIMARY,
@@ -56,7 +56,7 @@ def judge_robustness(
         for family in dict.fromkeys(rows.family.values.tolist()):
             own = rows.isel(run=(rows.family == family).values)
             _check_whole(own, f"{family} chains, mixing {mixing}, {variant}", short, long)
-            one = _as_results(own)
+            one = as_results(own)
             for xi in map(float, one.correlation_length.values):
                 here = one.sel(correlation_length=[xi])
                 end, pair = ("short", [xi, long]) if xi**2 < short * long else ("long", [short, xi])
@@ -90,15 +90,6 @@ def _check_whole(rows: xr.Dataset, name: str, short: float, long: float) -> None
             f"ds: {name}: the seeds must be the same at all correlation lengths, got {found}; run the "
             "missing ones, or choose rows with seeds that all have, ds.isel(run=...)"
         )
-
-
-def _as_results(rows: xr.Dataset) -> xr.Dataset:
-    # A sweep's rows of one family as `Experiment.run` returns them, without the padding of other variants.
-    rows = rows.dropna("depth", how="all").dropna("transition", how="all")
-    index = ("correlation_length", "seed")
-    other = [c for c in rows.coords if rows[c].dims == ("run",) and c not in ("run", *index)]
-    ds = rows.drop_vars(other).set_index(run=index).unstack("run")
-    return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))
 
 
 def p_value(interval: Interval, bound: float, direction: int) -> float:

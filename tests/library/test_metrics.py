@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rgnb import masking
+from rgnb import masking, metrics
 from rgnb.chains import sticky
 from rgnb.metrics.ranks import (
     effective_rank,
@@ -214,24 +214,6 @@ def test_unknown_spectrum_names_the_closest():
         effective_rank(torch.ones(4, 2), spectrum="eigne")
 
 
-def arc_cosine_ranks(n, depths, center, spectrum):
-    """Effective rank of n orthonormal inputs by depth in an infinitely wide ReLU network without biases.
-
-    Inputs of unit length with cosine rho have, after a layer of weights N(0, 2 / n_in), the kernel
-    `(sqrt(1 - rho^2) + rho (pi - arccos rho)) / pi`, and length 1 again (Cho and Saul 2009). All pairs stay
-    alike: the Gram matrix `(1 - rho) I + rho 1 1^T` has the eigenvalue `1 + (n - 1) rho` along the mean,
-    which centring removes, and n - 1 times `1 - rho`.
-    """
-    rho, found = 0.0, []
-    for _ in range(depths):
-        values = np.array([0.0 if center else 1 + (n - 1) * rho] + [1 - rho] * (n - 1))
-        weights = np.sqrt(values) if spectrum == "singular" else values
-        p = weights[weights > 0] / weights.sum()
-        found.append(np.exp(-(p * np.log(p)).sum()))
-        rho = (np.sqrt(1 - rho**2) + rho * (np.pi - np.arccos(rho))) / np.pi
-    return np.array(found)
-
-
 @pytest.fixture(scope="module")
 def wide_networks():
     """Activations at depth 0 to 6, no LayerNorm, no residual: {width: 7 tensors (draws, 16, width)}."""
@@ -250,7 +232,7 @@ def wide_networks():
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("spectrum", ["singular", "eigen"])
 def test_rank_at_initialisation_has_its_closed_form(wide_networks, center, spectrum):
-    expected = arc_cosine_ranks(16, 7, center, spectrum)
+    expected = metrics.initial_ranks(16, 7, center, spectrum).numpy()
     if center:
         np.testing.assert_allclose(expected, 15, rtol=1e-12)
     else:
@@ -271,6 +253,20 @@ def test_rank_at_initialisation_has_its_closed_form(wide_networks, center, spect
 
 
 # --- CKA ---
+
+
+def test_layers_are_identified_across_networks():
+    cka = torch.tensor([[0.9, 0.2, 0.1], [0.3, 0.5, 0.6], [0.1, 0.2, 0.8]])
+    assert metrics.identified(cka).item() == pytest.approx(2 / 3)
+    assert metrics.identified(cka.T).item() == 1  # it depends on whose layers look for theirs
+    missing = cka.clone()
+    missing[0] = float("nan")  # a constant layer
+    assert metrics.identified(torch.stack([missing, torch.eye(3)])).tolist() == pytest.approx([1 / 3, 1])
+    layers = [torch.randn(40, 5, generator=torch.Generator().manual_seed(k)) for k in range(4)]
+    assert metrics.identified(metrics.cka_between(layers, layers)).item() == 1
+    assert metrics.identified(metrics.cka_between(layers, layers[::-1])).item() == 0
+    with pytest.raises(ValueError, match="cka must be"):
+        metrics.identified(torch.ones(2, 3))
 
 
 def gram_cka(x, y, debiased):

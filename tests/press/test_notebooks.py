@@ -28,7 +28,12 @@ TINY_OF = {
     "robustness": {"families": ["ring"], "correlation_lengths": [4.0]} | ONE_SIZE,
     "optimiser": {"batches": [8], "decays": [0.0, 1.0]} | COSINE,
     **dict.fromkeys(("rank-collapse", "selectivity", "kernel-drift", "groups"), COSINE),
-    **dict.fromkeys(("mode-retention", "fixed-point", "explorer", "coarse-graining"), COSINE),
+    **dict.fromkeys(("mode-retention", "fixed-point", "coarse-graining"), COSINE),
+    "explorer": {"families": ["hierarchical"], "correlation_lengths": [1.0, 7.0]} | COSINE,  # trained above
+    "law": {"families": ["hierarchical", "nested_blocks", "ring"], "correlation_lengths": [1.0, 4.0]}
+    | COSINE,
+    "smallest": {"choices": ["base", "no mixing"]} | COSINE,
+    "published": {"network_seeds": [2, 3], "train": True} | COSINE,
 }
 
 

@@ -228,6 +228,20 @@ def test_bayes_posterior(ends_well, chain, observed, scheme, rate):
         )
 
 
+@given(
+    st.one_of(arrays(4, st.just("f8")), junk),
+    st.one_of(st.integers(0, 9), junk),
+    st.one_of(st.integers(0, 9), junk),
+    st.one_of(st.sampled_from(["singular", "eigen"]), junk),
+)
+def test_layers_and_initial_ranks(ends_well, cka, n, depths, spectrum):
+    found = ends_well(["cka"], metrics.identified, cka)
+    assert found is None or ((found >= 0) & (found <= 1)).all()
+    assume(not (isinstance(n, int) and 100 < n <= 10**6) and not (isinstance(depths, int) and depths > 100))
+    found = ends_well(["n must", "depths", "spectrum"], metrics.initial_ranks, n, depths, True, spectrum)
+    assert found is None or (found <= n).all()
+
+
 @given(st.one_of(st.just(CHAIN), junk), schemes)
 def test_expected_counts(ends_well, chain, scheme):
     found = ends_well(["chain", "scheme"], masking.expected_counts, chain, scheme)
@@ -1265,6 +1279,9 @@ def test_questions(ends_well, recipe, family, seeds):
     ends_well(["choice", "n must", "profile"], questions.smallest, recipe, seeds, family)
     ends_well(["setting"], models.network, recipe, 2)
     ends_well(["claim"], answers.answer, seeds)
+    ends_well(["claim"], findings.supporting, seeds)
+    ends_well(["claim"], findings.decides, recipe, seeds)
+    ends_well(["rows"], measures.as_results, family)
 
 
 def documented():

@@ -43,7 +43,7 @@ def test_what_is_compared_is_what_the_rules_name(experiments, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_settings_far_from_trained_are_trained_anew(experiments, monkeypatch):
-    losses = sweep("law", experiments, ("excess_loss", "marginal_entropy", "reachable_loss"), progress=False)
+    losses = sweep("law", experiments, law.LOSSES, progress=False)
     share = losses.excess_loss / (losses.marginal_entropy - losses.reachable_loss)
     by_setting = share.groupby(["family", "correlation_length"]).mean()
     monkeypatch.setattr(rules, "LAW_EXCESS", float(by_setting.median()))

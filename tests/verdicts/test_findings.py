@@ -1,11 +1,13 @@
 """The rules of the second round on results made by hand, whose verdicts are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
 from made import EVEN, FALLING, FLAT, results
 
-from rgnb.verdicts import findings, rules
+from rgnb.verdicts import findings, measures, rules
 
 FALLING_LATE = [10, 14, 13, 12, 11, 10, 9]  # rises at first: falls from depth 1 alone
 SUPPORTED, NOT = "supported", "not supported"
@@ -60,6 +62,37 @@ def test_selectivity_needs_every_condition():
     assert len(failed) == 1 and "from the maximum" in failed[0]
     with pytest.raises(ValueError, match="two correlation lengths"):
         findings.judge_selectivity(results().isel(correlation_length=[0]))
+
+
+def test_a_choice_decides_where_half_of_the_definitions_change_sides():
+    base = findings.judge_rank_collapse(results())
+    for profiles, changed in (
+        ((FALLING, FLAT), True),
+        ((FALLING_LATE, FALLING), False),
+        ((FLAT, FLAT), True),
+    ):
+        claim = findings.judge_rank_collapse(by_centring(*profiles))
+        assert findings.supporting(base) - findings.supporting(claim) == sum(
+            p != FALLING for p in profiles
+        ) * (1 if FALLING_LATE in profiles else 2)
+        assert findings.decides(base, claim) == findings.decides(claim, base) == changed
+        for hidden in ({"close": True}, {"headline": "not trained"}):
+            assert not findings.decides(replace(base, **hidden), claim)
+            assert not findings.decides(base, replace(claim, **hidden))
+    one, two = (findings.judge_kernel_drift(results(drift=d), 7.0) for d in (SPREAD, EVEN))
+    assert (findings.supporting(one), findings.supporting(two)) == (1, 0) and findings.decides(one, two)
+
+
+def test_rows_of_a_sweep_are_judged_as_an_experiment_is():
+    ds = results().isel(step=[-1], chain=0, drop=True)
+    rows = ds.isel(step=0, drop=True).drop_vars(["step_rank", "step_drift"], errors="ignore")
+    rows = rows.stack(run=("correlation_length", "seed")).reset_index("run")
+    mixed = rows.isel(run=np.random.default_rng(0).permutation(rows.sizes["run"]))
+    found = measures.as_results(mixed)
+    assert findings.judge_selectivity(found) == findings.judge_selectivity(ds)
+    assert findings.judge_kernel_drift(found, 7.0) == findings.judge_kernel_drift(ds, 7.0)
+    with pytest.raises(ValueError, match="rows"):
+        measures.as_results(ds)
 
 
 LATE = [0.6, 0.3, 0.01, 0.01, 0.01, 0.01]  # the second transition holds what the first leaves
