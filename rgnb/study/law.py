@@ -11,6 +11,7 @@ from rgnb.study.anatomy import anatomy, ranks
 from rgnb.study.experiment import Experiment
 from rgnb.study.sweep import pivot, sweep
 from rgnb.verdicts import rules
+from rgnb.verdicts.measures import excess_share
 
 # Families whose prediction varies with the correlation length, and all.
 VARYING = ("hierarchical", "hierarchical_steep", "hierarchical_pair", "nested_blocks", "nested_halves")
@@ -92,5 +93,4 @@ def _measured(experiments: Sequence[Experiment], progress: bool) -> xr.Dataset:
     }
     dims = ("family", "correlation_length", "seed")
     found = {name: pivot(ds, values, *dims) for name, values in variables.items()}
-    share = losses.excess_loss / (losses.marginal_entropy - losses.reachable_loss)
-    return xr.Dataset(found | {"excess": pivot(losses, share, *dims)})
+    return xr.Dataset(found | {"excess": pivot(losses, excess_share(losses), *dims)})

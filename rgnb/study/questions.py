@@ -135,19 +135,23 @@ def decayed() -> Experiment:
     return Experiment.profile("paper", recipe="cosine", seeds=FEW, weight_decay=0.1)
 
 
-def gradient_noise() -> list[Experiment]:
-    """Without mixing: batch 32, batch 512 and the exact gradient, under both recipes.
+def gradient_noise(profile: str = "paper", n: int = 8, **changes: Any) -> dict[str, list[Experiment]]:
+    """Without mixing, {recipe: at batch 32, at batch 512, under the exact gradient}.
 
     Measured only at the end, and on fewer sequences: a position has at most V + 1 different rows.
+
+    Args:
+        n: networks, seeds 3, 4, ...
+        profile, changes: as in `findings`.
     """
     forms = ({"batch": 32}, {"batch": 512}, {"gradient": "expected"})
     measured: dict[str, Any] = {"sequences": 1024, "snapshots": ()}
-    asked = {"mixing": "none", "correlation_lengths": (1.0,), "seeds": range(3, 11), **measured}
-    return [
-        Experiment.profile("paper", **({"recipe": recipe} | asked | form))
+    seeds = range(3, 3 + checks.integer("n", n, 1))
+    asked = {"mixing": "none", "correlation_lengths": (1.0,), "seeds": seeds, **measured} | changes
+    return {
+        recipe: [Experiment.profile(profile, **({"recipe": recipe} | asked | form)) for form in forms]
         for recipe in RECIPES
-        for form in forms
-    ]
+    }
 
 
 def marker(family: str, profile: str = "paper", seeds: Any = 8, **changes: Any) -> Experiment:
@@ -165,6 +169,38 @@ def marker(family: str, profile: str = "paper", seeds: Any = 8, **changes: Any) 
 def markers() -> list[Experiment]:
     """`marker` of both families at paper size."""
     return [marker(family) for family in ("hierarchical", "sticky")]
+
+
+# Parts of a network, or of its training, that are taken from a network of the other sign.
+PARTS = {
+    "embedding": ("embedding",),
+    "first block": ("blocks.0",),
+    "its token MLP": ("blocks.0.token_mlp",),
+    "later blocks": tuple(f"blocks.{k}" for k in range(1, 6)),
+    "head": ("final_norm", "head"),
+    "data": ("data",),
+}
+# Seeds of hierarchical networks at correlation length 7 whose coupling has the signs + and -.
+OPPOSITES = ((0, 1), (3, 2), (0, 2), (3, 1))
+
+
+def transplants(part: str, pairs: Sequence[Sequence[int]] = OPPOSITES, **changes: Any) -> list[Experiment]:
+    """Networks of `marker` at correlation length 7 with one part from the other network of a pair, both ways.
+
+    Trained for 400 steps: the sign of the coupling is settled by then.
+
+    Args:
+        part: in `PARTS`.
+        pairs: of seeds.
+        changes: as in `findings`.
+    """
+    starts = PARTS[checks.choice("part", part, PARTS)]
+    asked: dict[str, Any] = {"profile": "paper", "correlation_lengths": (7.0,), "steps": 400, "snapshots": ()}
+    return [
+        Experiment.profile(**asked | changes, seeds=(own,), donors=[(start, donor) for start in starts])
+        for a, b in pairs
+        for own, donor in ((a, b), (b, a))
+    ]
 
 
 # The smallest system: its base, and rows that change one choice each; see the rules.
@@ -209,13 +245,23 @@ class Question(NamedTuple):
 # In order of training.
 QUESTIONS = {
     "findings": Question("Do the three claims hold?", lambda: [findings(seeds=FEW)]),
-    "gradient-noise": Question("Is collapse without mixing gradient noise?", gradient_noise, swept=True),
+    "gradient-noise": Question(
+        "Is collapse without mixing gradient noise?",
+        lambda: list(itertools.chain(*gradient_noise().values())),
+        swept=True,
+    ),
     "control": Question("Do they hold on sticky chains?", lambda: [findings(family="sticky", seeds=FEW)]),
     "optimiser": Question("Data or optimiser?", optimisers),
     "first-round": Question(
         "What do the first round's networks look like inside?", lambda: [findings("sequel", seeds=FEW)]
     ),
     "groups": Question("What marks the two groups?", markers, analyses=(coupling,)),
+    "transplants": Question(
+        "Which part decides the group?",
+        lambda: list(itertools.chain(*map(transplants, PARTS))),
+        swept=True,
+        analyses=(coupling,),
+    ),
     "more-seeds": Question(
         "The first two with all their seeds", lambda: [findings(), findings(family="sticky")]
     ),

@@ -16,7 +16,6 @@ from rgnb.verdicts import rules
 from rgnb.verdicts.intervals import Condition, Interval, Numbers, Verdict, above, below
 from rgnb.verdicts.measures import (
     DRIFT,
-    GATE,
     RANK,
     Definition,
     chosen,
@@ -51,12 +50,6 @@ class Claim:
             lines.append(f"- {name}: **{verdict.status}**")
             lines += [f"  - {'yes' if c.holds else '**no**'}: {c.text}" for c in verdict.conditions]
         return "\n".join(lines)
-
-
-def excess_share(ds: xr.Dataset) -> xr.DataArray:
-    """Excess loss at the end of training as a share of what can be learned: (correlation_length, seed)."""
-    ds = one_chain(ds, **GATE)
-    return ds.excess_loss.isel(step=-1) / (ds.marginal_entropy - ds.reachable_loss)
 
 
 def _gate(ds: xr.Dataset, xi: float, seeds: np.ndarray) -> Condition:
@@ -323,6 +316,21 @@ def slopes(outcome: Numbers, **covariates: Numbers) -> dict[str, np.ndarray]:
     design = np.stack([np.ones_like(outcome), *columns], -1)
     found = np.array([np.linalg.lstsq(design[:, s], outcome[:, s], rcond=None)[0] for s in range(seeds)])
     return {name: found[:, k + 1] for k, name in enumerate(covariates)}
+
+
+def effect(values: xr.DataArray, axis: str) -> Interval:
+    """What the largest value of an axis gives minus what the smallest gives, paired by seed.
+
+    Args:
+        values: with dims `seed` and axes of a grid of recipes; averaged over the other axes.
+        axis: one of them.
+    """
+    checks.choice(
+        "axis", axis, [d for d in checks.instance("values", values, xr.DataArray).dims if d != "seed"]
+    )
+    values = checks.complete("values", values.sortby(axis))
+    ends = values.isel({axis: -1}, drop=True) - values.isel({axis: 0}, drop=True)
+    return Interval.of(ends.mean([d for d in ends.dims if d != "seed"]).values)
 
 
 def judge_rate(collapses: Numbers, rates: Numbers, shares: Numbers) -> Verdict:

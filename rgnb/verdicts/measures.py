@@ -74,6 +74,15 @@ def lengths(ds: xr.Dataset, several: bool = False) -> np.ndarray:
     return found
 
 
+def excess_share(ds: xr.Dataset) -> xr.DataArray:
+    """Excess loss as a share of what can be learned, with the dims of `excess_loss`: training steps, or runs.
+
+    Where nothing can be learned it is infinite, or NaN.
+    """
+    checks.results("ds", ds, **dict.fromkeys(GATE, ""))
+    return ds.excess_loss / (ds.marginal_entropy - ds.reachable_loss)
+
+
 def rank_profiles(
     ds: xr.Dataset, correlation_length: float, definition: Definition = PRIMARY, step: int | None = None
 ) -> np.ndarray:

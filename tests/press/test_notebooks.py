@@ -16,7 +16,8 @@ BIN = Path(sys.executable).parent
 TINY = {
     "profile": "quick", "steps": 50, "seeds": 2, "control_seeds": 2, "sequences": 64, "device": "cpu",
     "sizes": ["quick"],
-    "second_profile": "quick", "second_seeds": 2, "sequel_seeds": 2,
+    "second_profile": "quick", "second_seeds": 2, "noise_profile": "quick", "noise_seeds": 2,
+    "sequel_seeds": 2,
     "families": ["hierarchical", "ring"], "correlation_lengths": [0.5, 1.0, 4.0], "rates": [0.4],
     "cosine_seeds": [2, 3], "network_seeds": [2], "depths": [2, 3], "depth_seeds": 2,
     "layers": 2, "own_seeds": 2, "own_steps": 50,

@@ -810,7 +810,7 @@ READERS = {
         lambda ds: first_round.gate(ds, 1.0), lambda ds: first_round.gate_limit(ds, 1.0),
         lambda ds: hypotheses.judge_no_selectivity({"quick": ds}),
         lambda ds: tables.modes_table({("ring", "quick"): ds}), lambda ds: tables.stack_table({3: ds}),
-        findings.judge_rank_collapse, findings.judge_selectivity, findings.excess_share,
+        findings.judge_rank_collapse, findings.judge_selectivity, measures.excess_share,
         lambda ds: findings.judge_kernel_drift(ds, 1.0),
         lambda ds: measures.defined_drift(ds, correlation_length=1.0, view="position", state="trained"),
     ],
@@ -1198,7 +1198,7 @@ OWN = {
     metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
     anatomy.anatomy, anatomy.coupling, anatomy.couplings, anatomy.absolute_growth, findings.Claim,
     findings.by_group, questions.Job, questions.Question, questions.by_recipe, models.path,
-    models.keep, questions.decayed, questions.gradient_noise,
+    models.keep, questions.decayed,
     questions.longer, questions.markers, law_networks.compared,
     questions.optimisers, questions.small_optimisers, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain,
@@ -1241,6 +1241,7 @@ def test_the_law(ends_well, measured, predicted, varying):
 
 @given(fours, fours, fours, st.one_of(st.floats(1e-3, 1), junk))
 def test_excess_and_noise(ends_well, a, b, c, target):
+    ends_well(["values", "axis"], findings.effect, a, target)
     ends_well(["small", "large", "exact"], findings.judge_gradient_noise, a, b, c)
     ends_well(["ranks", "signs"], findings.judge_marker, a, b)
     ends_well(["ranks", "shares", "target"], findings.rank_at_excess, a, b, target)
@@ -1276,6 +1277,8 @@ def test_questions(ends_well, recipe, family, seeds):
     ends_well(["rate", "batch", "decay", "profile"], questions.small_optimiser, family, seeds, 0.0, recipe)
     ends_well(["famil", "profile", "seed"], questions.marker, family, recipe, seeds)
     ends_well(["famil", "mixing", "profile", "n must"], law_networks.networks, recipe, [family], n=seeds)
+    ends_well(["n must", "profile"], questions.gradient_noise, recipe, seeds)
+    ends_well(["part", "seeds", "donors"], questions.transplants, recipe, [(seeds, seeds)])
     ends_well(["choice", "n must", "profile"], questions.smallest, recipe, seeds, family)
     ends_well(["setting"], models.network, recipe, 2)
     ends_well(["claim"], answers.answer, seeds)

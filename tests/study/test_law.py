@@ -8,7 +8,7 @@ from rgnb.study import law
 from rgnb.study.measurement import evaluation, forward
 from rgnb.study.sweep import sweep
 from rgnb.training import load_model, train
-from rgnb.verdicts import rules
+from rgnb.verdicts import measures, rules
 
 TINY = {"n_states": 8, "length": 8, "width": 12, "depth": 2, "batch": 16, "sequences": 128, "steps": 250}
 ASKED = {"profile": "quick", "families": ("hierarchical", "cycle"), "correlation_lengths": (1.0, 7.0)}
@@ -44,7 +44,7 @@ def test_what_is_compared_is_what_the_rules_name(experiments, tmp_path, monkeypa
 @pytest.mark.slow
 def test_settings_far_from_trained_are_trained_anew(experiments, monkeypatch):
     losses = sweep("law", experiments, law.LOSSES, progress=False)
-    share = losses.excess_loss / (losses.marginal_entropy - losses.reachable_loss)
+    share = measures.excess_share(losses)
     by_setting = share.groupby(["family", "correlation_length"]).mean()
     monkeypatch.setattr(rules, "LAW_EXCESS", float(by_setting.median()))
     found = law.compared(experiments, progress=False)

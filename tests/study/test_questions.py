@@ -78,8 +78,14 @@ def test_the_runs_are_those_that_the_rules_name():
     assert len({e.settings()[0].path("", 2) for e in kinds}) == len(kinds) == 11
     drawn = [chain.correlation_length for chain in questions.smallest("Dirichlet rows").own]
     assert drawn == pytest.approx([1, 7], rel=0.05)
-    forms = {(e.training.batch, e.training.gradient, e.training.schedule) for e in questions.gradient_noise()}
-    assert len(forms) == 6 and all(e.model.mixing == "none" for e in questions.gradient_noise())
+    swapped = questions.QUESTIONS["transplants"].experiments()
+    assert len({(e.seeds, e.training.donors) for e in swapped}) == len(swapped) == 6 * 8
+    assert all(donor not in e.seeds for e in swapped for _, donor in e.training.donors)
+    noise = questions.QUESTIONS["gradient-noise"].experiments()
+    assert len({(e.training.batch, e.training.gradient, e.training.schedule) for e in noise}) == 6
+    assert {(e.model.mixing, e.seeds, e.training.scheme) for e in noise} == {
+        ("none", tuple(range(3, 11)), "mask")
+    }
 
 
 def test_first_steps_of_the_first_round_are_the_same_steps(tmp_path):

@@ -152,7 +152,7 @@ def test_the_gate_is_on_the_mean_and_on_the_worst():
         findings.judge_rank_collapse(nothing.assign(excess_loss=nothing.excess_loss * 3)).headline
         == "not trained"
     )
-    share = findings.excess_share(results(excess=0.04))
+    share = measures.excess_share(results(excess=0.04)).isel(step=-1, chain=0)
     assert share.dims == ("correlation_length", "seed")
     np.testing.assert_allclose(share, 0.04)
 
@@ -265,6 +265,17 @@ def test_what_the_optimiser_does_is_judged_by_slopes():
     plain = findings.Interval.of(wide.values)
     assert wide.high > plain.high and narrow.mean == pytest.approx(wide.mean, abs=0.05)
     assert findings.judge_rate(-outcome, rates, shares).status == NOT
+
+
+def test_what_the_ends_of_an_axis_differ_by():
+    rate, decay, seed = np.meshgrid([3.0, 1.0], [0.0, 0.1, 1.0], range(5), indexing="ij")
+    coords = {"rate": [3.0, 1.0], "decay": [0.0, 0.1, 1.0], "seed": range(5)}
+    values = xr.DataArray(2 * rate - 0.5 * decay + 10 * seed, coords, ("rate", "decay", "seed"))
+    assert findings.effect(values, "rate").mean == pytest.approx(4)
+    one = findings.effect(values, "decay")
+    assert (one.mean, one.low, one.high) == pytest.approx((-0.5,) * 3)  # seeds are paired
+    with pytest.raises(ValueError, match="axis"):
+        findings.effect(values, "seed")
 
 
 def test_gradient_noise():

@@ -52,4 +52,4 @@ def test_no_judged_seed_is_a_pilots():
     for name, question in questions.QUESTIONS.items():
         seeds = {seed for e in question.experiments() for seed in e.seeds}
         assert name == "groups" or not seeds & set(rules.PILOT_SEEDS), name
-    assert min(seed for e in questions.gradient_noise() for seed in e.seeds) > 2
+    assert min(seed for e in questions.QUESTIONS["gradient-noise"].experiments() for seed in e.seeds) > 2
