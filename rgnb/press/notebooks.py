@@ -127,11 +127,15 @@ def run_path(name: str, values: dict[str, Any], output: str | Path | None = None
 
 
 SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that give them, alone or in lists
-    "profile": ("profile", "second_profile", "own_profile", "sizes"),
+    "profile": ("profile", "second_profile", "noise_profile", "own_profile", "sizes"),
     "n_states": ("n_states", "states"),
     "families": ("family", "control", "families"),
     "correlation_lengths": ("correlation_length_short", "correlation_length_long", "correlation_lengths"),
-    "seeds": ("seeds", "sequel_seeds", "second_seeds", "control_seeds", "depth_seeds", "own_seeds"),
+    "seeds": (
+        *("seeds", "sequel_seeds", "second_seeds", "control_seeds", "depth_seeds", "own_seeds"),
+        "noise_seeds",
+    ),
+    "mixing": ("mixings",),
     "steps": ("steps", "own_steps"),
     "rate": ("rate", "rates"),
     "scheme": ("scheme", "schemes"),

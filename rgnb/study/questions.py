@@ -172,7 +172,8 @@ def markers() -> list[Experiment]:
 
 
 # Parts of a network, or of its training, that are taken from a network of the other sign.
-PARTS = {
+PARTS: dict[str, tuple[str, ...]] = {
+    "nothing": (),
     "embedding": ("embedding",),
     "first block": ("blocks.0",),
     "its token MLP": ("blocks.0.token_mlp",),
@@ -196,11 +197,12 @@ def transplants(part: str, pairs: Sequence[Sequence[int]] = OPPOSITES, **changes
     """
     starts = PARTS[checks.choice("part", part, PARTS)]
     asked: dict[str, Any] = {"profile": "paper", "correlation_lengths": (7.0,), "steps": 400, "snapshots": ()}
-    return [
+    swapped = (
         Experiment.profile(**asked | changes, seeds=(own,), donors=[(start, donor) for start in starts])
         for a, b in pairs
         for own, donor in ((a, b), (b, a))
-    ]
+    )
+    return list(dict.fromkeys(swapped))  # "nothing" is the same for every donor
 
 
 # The smallest system: its base, and rows that change one choice each; see the rules.
