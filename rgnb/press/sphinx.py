@@ -65,6 +65,7 @@ def _complete(app, doctree, page):
         ):
             # In notebooks' SVG a unit is a point, of which 3 are 4 pixels.
             image["width"], image["height"] = (str(round(float(x) * 4 / 3)) for x in size.groups())
+    _name_code(doctree, app.env.toc_fignumbers.get(page, {}))
     source = Path(app.env.doc2path(page))
     if app.builder.name != "html" or source.suffix != ".ipynb":
         return
@@ -77,6 +78,22 @@ def _complete(app, doctree, page):
             address = f"{'../' * page.count('/')}_data/{file.name}"
             link = f' <a class="figure-data" href="{address}" download>Data (CSV)</a>'
             figure.children[-1].append(nodes.raw("", link, format="html"))
+
+
+def _name_code(doctree, numbers):
+    # The bar over the folded code of a figure or a table says which one it makes.
+    named = {
+        label: f"{kind} {'.'.join(map(str, number))}"
+        for kind, found in numbers.items()
+        for label, number in found.items()
+    }
+    for cell in doctree.findall(nodes.container):
+        makes = [named[label] for n in cell.findall(nodes.Element) for label in n["ids"] if label in named]
+        if cell.get("nb_element") == "cell_code" and makes:
+            for bar in cell.findall(
+                lambda n: isinstance(n, nodes.Element) and n.get("prompt_show") == "Code"
+            ):
+                bar["prompt_show"] = f"Code of {' and '.join(makes)}"
 
 
 def _head(path):

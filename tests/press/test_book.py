@@ -347,6 +347,19 @@ def test_what_the_front_page_says_in_words_is_what_its_numbers_say():
     assert float(cells[0].split()[0]) < float(cells[1].split()[0])
 
 
+def test_the_bar_over_folded_code_names_the_figure_below_it(html):
+    named = 0
+    for name in notebooks.names():
+        for cell in soup(html, f"executed/{name}").select("div.cell"):
+            numbers = [n.get_text().strip().rstrip(".") for n in cell.select(".caption-number")]
+            bars = [bar.get_text() for bar in cell.select("details .collapsed")]
+            if numbers and bars:
+                kind, number = numbers[0].replace("Fig.", "figure").lower().split()
+                assert bars[0] == f"Code of {kind} {number}"
+                named += 1
+    assert named > 50
+
+
 @pytest.mark.parametrize("name", notebooks.names())
 def test_every_notebook_page_offers_notebook_and_source(html, name):
     links = [a["href"] for a in soup(html, f"executed/{name}").select(".dropdown-download-buttons a[href]")]
