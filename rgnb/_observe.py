@@ -55,7 +55,9 @@ def observe(
     Returns:
         xarray.Dataset with dims among (centring, spectrum, depth, other_depth, transition, mode), names as
         in the results of `Experiment.run`, the modules' names along `depth`; averaged over leading
-        dimensions. Combine several networks with `xr.concat(datasets, "seed")`.
+        dimensions. Its attrs hold `rows`, how many there were, and `view`, "own" for a function's. Combine
+        several networks with `xr.concat(datasets, "seed")`; `rgnb.verdicts.measures.from_observed` makes of
+        them what the verdicts take.
 
     Raises:
         ValueError: an unknown module or view, no batch, batches that call the modules differently, or
@@ -115,7 +117,8 @@ def observe(
             f"{', '.join(wide[:10])}{', ...' * (len(wide) > 10)}; give more rows",
             stacklevel=2,
         )
-    return _dataset(moments, labels)
+    # Verdicts are about one view: what a result's rows are has to go with it.
+    return _dataset(moments, labels).assign_attrs(view="own" if callable(view) else view)
 
 
 def _named(model: nn.Module, modules: Sequence[str]) -> dict[str, nn.Module]:

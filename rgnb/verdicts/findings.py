@@ -1,6 +1,7 @@
 """The paper's three claims judged by the rules of the second round, and related questions.
 
-Results are those of one chain family as `Experiment.run` returns them, measured ones or those of `anatomy`.
+Results are those of one chain family as `Experiment.run` returns them, measured ones or those of `anatomy`;
+or of your own networks, see `rgnb.verdicts.measures.from_observed`, for claims 1 to 3.
 Missing values are not judged, they raise. See `rgnb.verdicts.rules`.
 """
 
@@ -34,8 +35,10 @@ class Claim:
     """The answer to one claim: its headline, the verdict under each definition, and what decided it."""
 
     claim: str
-    headline: str  # supported | depends on the definition (n of m) | not supported | not trained
-    gate: tuple  # of Condition, one per correlation length that is used
+    # supported | depends on the definition (n of m) | not supported | not trained; "..., gate not judged"
+    # where results leave the gate to their reader
+    headline: str
+    gate: tuple  # of Condition, one per correlation length that is used; none where it was not judged
     verdicts: dict  # definition in words -> Verdict
     seeds: int  # networks of each kind
     close: bool  # leaving out some one or two seeds changes the headline
@@ -148,12 +151,24 @@ def _headline(gates: Iterable[Condition], verdicts: Iterable[Verdict]) -> str:
     return "supported" if all(counted) else f"depends on the definition ({sum(counted)} of {len(counted)})"
 
 
+def _gate_left(ds: xr.Dataset) -> bool:
+    return isinstance(ds, xr.Dataset) and ds.attrs.get("gate") == NO_GATE
+
+
+def _read(ds: xr.Dataset, variables: dict[str, str]) -> xr.Dataset:
+    # Results of one chain with what a claim reads, but for the gate's where it is left to the reader.
+    unread = GATE if _gate_left(ds) else {}
+    return one_chain(ds, **{name: dims for name, dims in variables.items() if name not in unread})
+
+
 def _answer(claim: str, ds: xr.Dataset, xis: Iterable[float], forms: dict[str, Callable]) -> Claim:
     # forms: {definition: function of seeds (positions) -> Verdict}
+    left = _gate_left(ds)
+
     def judged(seeds):
-        gates = tuple(_gate(ds, xi, seeds) for xi in xis)
+        gates = tuple(_gate(ds, xi, seeds) for xi in xis if not left)
         verdicts = {name: form(seeds) for name, form in forms.items()}
-        return _headline(gates, verdicts.values()), gates, verdicts
+        return _headline(gates, verdicts.values()) + ", gate not judged" * left, gates, verdicts
 
     n = ds.sizes["seed"]
     headline, gates, verdicts = judged(np.arange(n))
@@ -178,13 +193,13 @@ def judge_rank_collapse(ds: xr.Dataset) -> Claim:
 
     Its verdicts hold the statistics "collapse", "largest rise" and "strictly falling" (the share of seeds).
     """
-    ds = one_chain(ds, **RANK)
+    ds = _read(ds, RANK)
     return _by_definition("Rank collapses with depth", ds, lengths(ds)[:1], _rank_collapse)
 
 
 def judge_selectivity(ds: xr.Dataset) -> Claim:
     """Claim 2, paired by seed, under the four definitions. ValueError for a single correlation length."""
-    ds = one_chain(ds, **RANK)
+    ds = _read(ds, RANK)
     ends = lengths(ds, several=True)[[0, -1]]
     return _by_definition("The collapse is selective", ds, ends, _selectivity)
 
@@ -194,8 +209,10 @@ def judge_kernel_drift(ds: xr.Dataset, correlation_length: float) -> Claim:
 
     Its verdicts hold the statistics "share", "gain" and "total".
     """
-    ds = one_chain(ds, **DRIFT)
+    ds = _read(ds, DRIFT)
     xi = checks.choice("correlation_length", correlation_length, lengths(ds).tolist())
+    if "init" not in ds.state.values:
+        raise checks.BadValue("ds lacks the untrained networks (state 'init'), beside which drift is judged")
     names = {0: "all transitions", 1: "without the first"}
     forms = {name: lambda seeds, s=s: _kernel_drift(ds, xi, s, seeds) for s, name in names.items()}
     return _answer(f"Drift sits in one or two transitions at correlation length {xi:g}", ds, [xi], forms)

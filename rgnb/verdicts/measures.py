@@ -1,5 +1,6 @@
 """What the verdicts measure in results: rank profiles, their collapse, drift; which variables they read."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ RANK = {"effective_rank": "correlation_length seed state view centring spectrum 
 STEP_RANK = {"step_rank": "correlation_length seed step spectrum depth", **GATE}
 DRIFT = {"kernel_drift": "correlation_length seed state view transition", **GATE}
 STEP_DRIFT = {"step_drift": "correlation_length seed step transition", **DRIFT}
+NO_GATE = "left to the reader"  # attrs["gate"] of results that do not say how well their networks learned
+DEFINED = {"centring": ["centred", "uncentred"], "spectrum": ["singular"]}  # ranks that the claims are about
 
 
 class Definition(NamedTuple):
@@ -57,6 +60,105 @@ def as_results(rows: xr.Dataset) -> xr.Dataset:
     other = [c for c in rows.coords if rows[c].dims == ("run",) and c not in ("run", *index)]
     ds = rows.drop_vars(other).set_index(run=index).unstack("run")
     return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))
+
+
+def from_observed(
+    trained: Mapping[float, Mapping[int, xr.Dataset]],
+    untrained: Mapping[float, Mapping[int, xr.Dataset]] | None = None,
+    *,
+    excess_share: Mapping[float, Mapping[int, float]] | None,
+) -> xr.Dataset:
+    """What `rgnb.observe` returns of your own networks, as `judge_...` of `rgnb.verdicts.findings` take it.
+
+    Seeds are the repetitions: networks of one architecture, trained independently on data of one kind.
+
+    Args:
+        trained: {correlation length of the data (steps): {seed: Dataset}}, the same seeds at each. Each
+            Dataset is one of `observe` with view="position", of the same three modules or more; the first is
+            depth 0, which holds one token: the embedding. Where a function made the position view, say so by
+            `ds.assign_attrs(view="position")`.
+        untrained: the same networks before training, likewise; `judge_kernel_drift` needs them.
+        excess_share: of each trained network, likewise: its loss less the least that it could reach, over
+            what it could learn, the entropy of the tokens less that least loss. None: whether the networks
+            are trained is yours to answer, and claims say "gate not judged".
+
+    Returns:
+        Dataset with effective_rank (correlation_length, seed, state, view, centring, spectrum, depth), by
+        singular values, kernel_drift (correlation_length, seed, state, view, transition), and what the gate
+        reads unless `excess_share` is None.
+
+    Raises:
+        ValueError: lengths, seeds or modules that differ, fewer than three modules, another view, or a
+            result from which a definition was left out.
+        TypeError: anything but dicts of dicts of Datasets, or of numbers.
+    """
+    modules, by_state = None, []
+    kinds = {"trained": trained} | ({} if untrained is None else {"untrained": untrained})
+    for name, given in kinds.items():
+        by_length = []
+        for xi, by_seed in _alike(name, given, trained).items():
+            for seed, ds in by_seed.items():
+                modules = _observed(f"{name}[{xi}][{seed}]", ds, modules)
+            read = [ds[["effective_rank", "kernel_drift"]].sel(DEFINED) for ds in by_seed.values()]
+            by_length.append(xr.concat(read, xr.Variable("seed", list(by_seed))))
+        by_state.append(xr.concat(by_length, xr.Variable("correlation_length", list(map(float, trained)))))
+    found = xr.concat(by_state, xr.Variable("state", ["trained", "init"][: len(by_state)]))
+    found = found.expand_dims(view=["position"])
+    if excess_share is None:
+        found.attrs = {"gate": NO_GATE}
+        return found
+    found.attrs = {}
+    shares = [
+        [checks.number(f"excess_share[{xi}][{seed}]", share) for seed, share in by_seed.items()]
+        for xi, by_seed in _alike("excess_share", excess_share, trained).items()
+    ]
+    # A share is an excess loss in units of what can be learned.
+    return found.assign(
+        excess_loss=(("correlation_length", "seed", "step"), np.array(shares)[..., None]),
+        marginal_entropy=("correlation_length", np.ones(len(shares))),
+        reachable_loss=("correlation_length", np.zeros(len(shares))),
+    )
+
+
+def _alike(name: str, given: Any, first: Any) -> dict:
+    # {length: {seed: value}}, checked to be of the lengths and seeds of `first`, and in its order.
+    if not isinstance(given, Mapping) or not all(isinstance(v, Mapping) for v in given.values()):
+        raise checks.BadType(f"{name} must be {{correlation length: {{seed: ...}}}}, got {given!r:.80}")
+    if not given or not all(given.values()):
+        raise checks.BadValue(f"{name} must hold one correlation length or more, with one seed or more each")
+    for xi, by_seed in given.items():
+        checks.positive(f"a correlation length of {name}", xi)
+        for seed in by_seed:
+            checks.integer(f"a seed of {name}[{xi}]", seed, 0)
+    if set(given) != set(first):
+        raise checks.BadValue(f"{name} must have the correlation lengths {list(first)}, got {list(given)}")
+    seeds = list(next(iter(first.values())))
+    for xi, by_seed in given.items():
+        if set(by_seed) != set(seeds):
+            raise checks.BadValue(f"{name}[{xi}] must have the seeds {seeds}, got {list(by_seed)}")
+    return {xi: {seed: given[xi][seed] for seed in seeds} for xi in first}
+
+
+def _observed(name: str, ds: Any, modules: list | None) -> list:
+    # The modules of a result of `observe`, checked to hold what the claims are about.
+    dims = {"effective_rank": "centring spectrum depth", "kernel_drift": "transition"}
+    checks.results(name, ds, **dims)
+    if "module" not in ds.coords or any(set(ds[v].dims) != set(d.split()) for v, d in dims.items()):
+        raise checks.BadValue(f"{name} must be what observe returns of one network, got {dict(ds.sizes)}")
+    if (view := ds.attrs.get("view", "unknown")) != "position":
+        raise checks.BadValue(
+            f"{name} has the view {view!r}, and the claims are about positions; pass observe view='position'"
+        )
+    for dim, labels in DEFINED.items():
+        if missing := [label for label in labels if label not in ds[dim].values]:
+            raise checks.BadValue(f"{name} lacks the {dim} {missing}, by which it is judged; leave it in")
+    found = ds.module.values.tolist()
+    if len(found) < 3:
+        wanted = "three modules or more, since depth 0 is left out once"
+        raise checks.BadValue(f"{name} must hold {wanted}, got {found}")
+    if modules not in (None, found):
+        raise checks.BadValue(f"{name} must hold the modules {modules} as the first does, got {found}")
+    return found
 
 
 def chosen(values: Any, **labels: Any) -> Any:

@@ -157,6 +157,7 @@ def test_observe_equals_the_stream_measured_whole(view):
     )
     assert model.training and not model.blocks[0]._forward_hooks
     assert ds.module.values.tolist() == NAMES
+    assert ds.attrs == {"rows": 64 * (1, 6)[view == "token"], "view": "own" if callable(view) else view}
 
 
 def test_observe_takes_tensors_tuples_and_dicts():

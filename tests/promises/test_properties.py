@@ -372,6 +372,27 @@ def test_observing_networks(ends_well, model, batches, modules, view):
     assert found is None or ((found.effective_rank >= 0) & (found.effective_rank <= 4 + 1e-9)).all()
 
 
+THREE = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GELU(), torch.nn.Linear(4, 4))
+SEEN = observe(THREE, [torch.arange(180.0).sin().reshape(15, 4, 3)], ["0", "1", "2"], "position", "cpu")
+
+
+def by_length_and_seed(values):
+    by_seed = st.dictionaries(st.integers(-1, 2), st.one_of(values, junk), max_size=2)
+    by_length = st.dictionaries(st.one_of(st.floats(-1, 9), names), st.one_of(by_seed, junk), max_size=2)
+    return st.one_of(values.map(lambda value: {1.0: {0: value}}), by_length, junk)
+
+
+@given(
+    by_length_and_seed(st.just(SEEN)),
+    st.one_of(st.none(), by_length_and_seed(st.just(SEEN))),
+    st.one_of(st.none(), by_length_and_seed(st.floats(0, 1))),
+)
+def test_observed_networks_as_results(ends_well, trained, untrained, excess_share):
+    named = ["trained", "excess_share"]
+    found = ends_well(named, measures.from_observed, trained, untrained, excess_share=excess_share)
+    assert found is None or findings.judge_rank_collapse(found).seeds == found.sizes["seed"]
+
+
 fields = st.sampled_from(["n_states", "length", "width", "depth", "mixing"])
 
 

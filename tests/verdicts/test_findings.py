@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from made import EVEN, FALLING, FLAT, results
 
+from rgnb import observe
 from rgnb.verdicts import findings, measures, rules
 
 FALLING_LATE = [10, 14, 13, 12, 11, 10, 9]  # rises at first: falls from depth 1 alone
@@ -98,6 +100,115 @@ def test_rows_of_a_sweep_are_judged_as_an_experiment_is():
 LATE = [0.6, 0.3, 0.01, 0.01, 0.01, 0.01]  # the second transition holds what the first leaves
 SPREAD = [0.9, 0.05, 0.05, 0.05, 0.05, 0.05]
 ALONE = [0.9, 0.01, 0.01, 0.01, 0.01, 0.01]
+
+
+def apart(ds, state="trained", seeds=range(8), **labels):
+    """Results network by network, as `observe` returns them: {correlation length: {seed: Dataset}}."""
+    read = ds[["effective_rank", "kernel_drift"]].isel(chain=0, drop=True)
+    read = read.sel(state=state, view="position", drop=True).sel(labels)
+    modules = [f"blocks.{depth}" for depth in range(ds.sizes["depth"])]
+    read = read.assign_coords(module=("depth", modules)).assign_attrs(view="position", rows=100)
+    return {
+        xi: {seed: read.sel(correlation_length=xi, seed=seed, drop=True) for seed in seeds}
+        for xi in ds.correlation_length.values.tolist()
+    }
+
+
+def each(share, seeds=range(8)):
+    return {xi: dict.fromkeys(seeds, share) for xi in (1.0, 7.0)}
+
+
+def test_observed_networks_are_judged_as_those_of_an_experiment():
+    ds = results(drift=SPREAD, excess=0.03)
+    trained, untrained = apart(ds), apart(ds, "init")
+    trained[7.0] = dict(reversed(trained[7.0].items()))  # paired by seed, not by place
+    found = measures.from_observed(
+        dict(reversed(trained.items())), untrained, excess_share=dict(reversed(each(0.03).items()))
+    )
+    assert findings.judge_rank_collapse(found).headline == SUPPORTED
+    for judge, *arguments in (
+        (findings.judge_rank_collapse,),
+        (findings.judge_selectivity,),
+        (findings.judge_kernel_drift, 1.0),
+        (findings.judge_kernel_drift, 7.0),
+    ):
+        claim, whole = judge(found, *arguments), judge(ds, *arguments)
+        assert claim.headline == whole.headline
+        assert [c.text for c in claim.gate] == [c.text for c in whole.gate]
+        for name, verdict in whole.verdicts.items():
+            assert claim.verdicts[name].conditions == verdict.conditions
+            for statistic, interval in verdict.statistics.items():
+                ours = claim.verdicts[name].statistics[statistic]
+                assert sorted(ours.values) == pytest.approx(sorted(interval.values))
+
+
+def test_the_gate_of_observed_networks_is_judged_by_its_rule_or_not_at_all():
+    ds = results(drift=LATE)
+    trained, untrained = apart(ds), apart(ds, "init")
+    judges = (findings.judge_selectivity, lambda found: findings.judge_kernel_drift(found, 7.0))
+    one_bad = each(0.01) | {7.0: dict.fromkeys(range(8), 0.01) | {3: rules.GATE_WORST + 0.01}}
+    for share, added in ((each(0.01), ""), (one_bad, None), (None, ", gate not judged")):
+        found = measures.from_observed(trained, untrained, excess_share=share)
+        for claim in (judge(found) for judge in judges):
+            assert claim.headline == ("not trained" if added is None else SUPPORTED + added)
+            assert bool(claim.gate) == (share is not None) and claim.headline in claim._repr_markdown_()
+    assert findings.judge_rank_collapse(found.isel(seed=slice(3))).headline == "supported, gate not judged"
+    # What is left out is not what was left to the reader.
+    with pytest.raises(ValueError, match="lacks the variable 'excess_loss'"):
+        findings.judge_rank_collapse(found.drop_attrs())
+    with pytest.raises(ValueError, match="lacks the untrained networks"):
+        findings.judge_kernel_drift(measures.from_observed(trained, excess_share=None), 7.0)
+
+
+RESULTS = results(seeds=2)
+PAIR = apart(RESULTS, seeds=range(2))
+
+
+@pytest.mark.parametrize(
+    ("trained", "changes", "message"),
+    [
+        ([PAIR], {}, "trained must be {correlation length"),
+        ({}, {}, "trained must hold one"),
+        ({1.0: {}}, {}, "trained must hold one"),
+        ({"short": PAIR[1.0]}, {}, "correlation length of trained must be a number"),
+        ({1.0: {"a": PAIR[1.0][0]}}, {}, "a seed of trained.* must be an integer"),
+        ({1.0: PAIR[1.0], 7.0: {0: PAIR[7.0][0]}}, {}, r"trained\[7.0\] must have the seeds \[0, 1\]"),
+        (PAIR, {"untrained": {1.0: PAIR[1.0]}}, "untrained must have the correlation lengths"),
+        (PAIR, {"excess_share": each(0.1)}, r"excess_share\[1.0\] must have the seeds"),
+        (PAIR, {"excess_share": each(np.nan, range(2))}, r"excess_share\[1.0\]\[0\] must be finite"),
+        ({1.0: {0: PAIR[1.0][0].assign_attrs(view="token")}}, {}, "has the view 'token'"),
+        ({1.0: {0: PAIR[1.0][0].drop_attrs()}}, {}, "has the view 'unknown'"),
+        ({1.0: {0: RESULTS}}, {}, "what observe returns of one network"),
+        (apart(RESULTS, seeds=[0], centring=["centred"]), {}, r"lacks the centring \['uncentred'\]"),
+        (apart(RESULTS, seeds=[0], spectrum=["eigen"]), {}, r"lacks the spectrum \['singular'\]"),
+        (apart(RESULTS.isel(depth=slice(2)), seeds=[0]), {}, "three modules or more"),
+        ({1.0: PAIR[1.0] | {1: PAIR[1.0][1].isel(depth=slice(4))}}, {}, r"trained\[1.0\]\[1\].*the modules"),
+    ],
+)
+def test_observed_networks_that_cannot_be_judged_are_refused(trained, changes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        measures.from_observed(trained, **{"excess_share": None, **changes})
+
+
+def test_collapse_of_observed_networks_by_brute_force():
+    tokens = torch.randint(0, 5, (64, 6), generator=torch.Generator().manual_seed(0))
+    modules, observed, profiles = ["0", "1", "3"], {}, []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        layers = torch.nn.Embedding(5, 8), torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        model = torch.nn.Sequential(*layers)
+        observed[seed] = observe(model, tokens.split(20), modules, "position", "cpu")
+        profiles.append([])
+        for stop in (1, 2, 4):
+            x = model[:stop](tokens).detach().double().numpy()
+            s = np.stack([np.linalg.svd(rows - rows.mean(0))[1] for rows in x.transpose(1, 0, 2)])
+            p = s[:, :4] / s[:, :4].sum(1, keepdims=True)  # five embeddings, centred, span four directions
+            profiles[-1].append(np.exp(-(p * np.log(p)).sum(1)).mean())
+    found = findings.judge_rank_collapse(measures.from_observed({1.0: observed}, excess_share=None))
+    for start in (0, 1):
+        expected = [1 - profile[-1] / profile[start] for profile in profiles]
+        collapse = found.verdicts[f"centred, from depth {start}"].statistics["collapse"]
+        assert collapse.values == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
