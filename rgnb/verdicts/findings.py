@@ -17,6 +17,8 @@ from rgnb.verdicts import rules
 from rgnb.verdicts.intervals import Condition, Interval, Numbers, Verdict, above, below
 from rgnb.verdicts.measures import (
     DRIFT,
+    GATE,
+    NO_GATE,
     RANK,
     Definition,
     chosen,
