@@ -26,21 +26,27 @@ def answer(claim: Claim) -> str:
     return f"{WORDS.get(headline, headline)}{', but close' * claim.close}"
 
 
-def box(claims: dict[str, Claim], statistic: str, name: str) -> Markdown:
+def box(
+    claims: dict[str, Claim], statistic: str, name: str, planned: dict[str, int] | None = None
+) -> Markdown:
     """The answer to one question, a sentence each: what the claims say and the range of a number.
 
     Args:
         claims: {title: Claim}.
         statistic: of their verdicts; the definitions with its least and its greatest mean are named.
         name: of the number in words.
+        planned: {title: networks that the rules ask for}, said where there are fewer.
     """
     _check("claims", claims, Claim)
+    checks.mapping("planned", planned or {}, int)
     sentences = []
     for title, claim in claims.items():
         found = {definition: v.statistics[statistic] for definition, v in claim.verdicts.items()}
         ends = [least(found, key=lambda d: found[d].mean) for least in (min, max)]
         range_ = " to ".join(f"{found[d]} ({d})" for d in dict.fromkeys(ends))
-        said = f"*{title}*: **{answer(claim)}** ({claim.seeds} networks each)"
+        asked = (planned or {}).get(title, 0)
+        count = f"{claim.seeds} of {asked} planned" if asked > claim.seeds else f"{claim.seeds}"
+        said = f"*{title}*: **{answer(claim)}** ({count} networks each)"
         sentences.append(f"{said}; {name} {range_}.")
     return Markdown("\n\n".join(sentences))
 

@@ -1,7 +1,6 @@
 """Trained networks whose final weights are committed, so that anybody can probe them without training."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -43,8 +42,13 @@ def network(setting: Setting, seed: int, results: str | Path | None = None) -> R
     return load_model(setting.model, load_file(where))
 
 
-def keep(experiment: Experiment, results: str | Path | None = None) -> Iterator[Path]:
-    """Copy the last snapshots of an experiment's trained networks to where they are committed."""
+def keep(experiment: Experiment, results: str | Path | None = None) -> list[Path]:
+    """Copy the last snapshots of an experiment's trained networks into `<results>/models`; their paths.
+
+    Args:
+        results: folder that holds their weights, as in `Experiment.run`.
+    """
+    copies = []
     folder = results_folder(results)
     for setting in experiment.settings():
         for seed in experiment.seeds:
@@ -52,4 +56,5 @@ def keep(experiment: Experiment, results: str | Path | None = None) -> Iterator[
             kept.parent.mkdir(exist_ok=True)
             last = setting.weights(folder) / f"seed-{seed}" / f"step-{setting.training.steps:06d}.safetensors"
             shutil.copyfile(last, kept)
-            yield kept
+            copies.append(kept)
+    return copies

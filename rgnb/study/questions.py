@@ -54,9 +54,7 @@ def findings(
     checks.choice("family", family, chains.FAMILIES)
     if seeds is None:
         seeds = JUDGED.get((recipe, family), tuple(range(2, 8)))
-    # The first round's recipe is the profile's own: its results are found by the snapshots they have.
-    own = None if recipe == "sequel" else recipe
-    return Experiment.profile(profile, recipe=own, families=(family,), seeds=seeds, **changes)
+    return Experiment.profile(profile, recipe=recipe, families=(family,), seeds=seeds, **changes)
 
 
 def recipe(
@@ -72,6 +70,12 @@ def recipe(
     return findings(name, family, seeds, profile, **changes)
 
 
+def planned(family: str) -> dict[str, int]:
+    """How many networks of each kind are to be judged in the end, {recipe: number}, of one family."""
+    checks.choice("family", family, chains.FAMILIES)
+    return {name: len(findings(name, family).seeds) for name in RECIPES}
+
+
 def by_recipe(*arguments: Any, **changes: Any) -> dict[str, xr.Dataset]:
     """Results of the networks that judge the three claims, under each recipe: {recipe: Dataset of one chain}.
 
@@ -82,15 +86,18 @@ def by_recipe(*arguments: Any, **changes: Any) -> dict[str, xr.Dataset]:
 
 
 def optimiser(
-    rate: float, schedule: str, correlation_lengths: Sequence[float] = (1.0,), seeds: Sequence[int] = FEW
+    learning_rate: float,
+    schedule: str,
+    correlation_lengths: Sequence[float] = (1.0,),
+    seeds: Sequence[int] = FEW,
 ) -> Experiment:
     """Paper size at one learning rate and schedule; the two recipes of `findings` are among them."""
-    checks.positive("rate", rate)
+    checks.positive("learning_rate", learning_rate)
     checks.choice("schedule", schedule, SCHEDULES)
     for recipe in ("sequel", "cosine"):
-        if (rate, schedule) == (RECIPES[recipe]["learning_rate"], RECIPES[recipe]["schedule"]):
+        if (learning_rate, schedule) == (RECIPES[recipe]["learning_rate"], RECIPES[recipe]["schedule"]):
             return replace(findings(recipe, seeds=seeds), correlation_lengths=correlation_lengths)
-    changes = {"learning_rate": rate, "schedule": schedule, "snapshots": SNAPSHOTS}
+    changes = {"learning_rate": learning_rate, "schedule": schedule, "snapshots": SNAPSHOTS}
     return Experiment.profile("paper", correlation_lengths=correlation_lengths, seeds=seeds, **changes)
 
 
@@ -103,7 +110,7 @@ def optimisers() -> list[Experiment]:
 
 
 def small_optimiser(
-    rate: float, batch: int, decay: float, profile: str = "small", n: int = 8, **changes: Any
+    learning_rate: float, batch: int, decay: float, profile: str = "small", n: int = 8, **changes: Any
 ) -> Experiment:
     """The recipe "cosine" at another peak rate, batch size and weight decay, at correlation length 1.
 
@@ -112,7 +119,7 @@ def small_optimiser(
         profile, changes: as in `findings`.
     """
     given = {"correlation_lengths": (1.0,), "seeds": range(2, 2 + checks.integer("n", n, 1))} | changes
-    trained = {"learning_rate": rate, "batch": batch, "weight_decay": decay}
+    trained = {"learning_rate": learning_rate, "batch": batch, "weight_decay": decay}
     return Experiment.profile(profile, recipe="cosine", **trained, **given)
 
 
@@ -162,7 +169,8 @@ def marker(family: str, profile: str = "paper", seeds: Any = 8, **changes: Any) 
         seeds: as in `Experiment`.
     """
     checks.choice("family", family, chains.FAMILIES)
-    begun = {"families": (family,), "seeds": seeds, "steps": 1500, "snapshots": SNAPSHOTS[:8]}
+    begun = {"recipe": "sequel", "families": (family,), "seeds": seeds}
+    begun |= {"steps": 1500, "snapshots": SNAPSHOTS[:8]}
     return Experiment.profile(profile, **begun | changes)
 
 

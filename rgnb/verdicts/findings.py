@@ -6,6 +6,7 @@ Missing values are not judged, they raise. See `rgnb.verdicts.rules`.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -266,6 +267,23 @@ def judge_marker(ranks: Numbers, signs: Numbers) -> Verdict:
     apart = bool(plus[-1] < minus[0] or minus[-1] < plus[0])
     condition = Condition(f"ranks at depth 1, + {ends[0]} and - {ends[1]}, do not overlap", apart)
     return Verdict.of(name, [condition], {}, networks=len(ranks))
+
+
+def chance_of_marker(signs: Iterable[Numbers]) -> float:
+    """The probability that signs dealt out at random would be confirmed by `judge_marker` in every cell.
+
+    Of the ways to deal k of one sign to n networks in a cell, two keep the ranges of the rank apart; one way
+    that is its own mirror, n = 2 k, counts for both signs.
+
+    Args:
+        signs: (seeds,) of each cell; those of one sign only do not count.
+    """
+    chance = 1.0
+    for cell in signs:
+        cell = checks.vector("signs", cell)
+        n, k = len(cell), int((cell > 0).sum())
+        chance *= min(1.0, 2 / math.comb(n, k)) if 0 < k < n else 1.0
+    return chance
 
 
 def by_group(

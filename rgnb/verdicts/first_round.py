@@ -1,7 +1,8 @@
 """The three findings by the first round's rules: statistics on per-seed values, 95 % t intervals over seeds.
 
-The rules are the last paragraph of `rgnb.verdicts.rules`. They also had the status "partly supported": rank
-collapse if the condition on C alone holds, selectivity if the interval of the difference lies above 0.
+The rules are those of the paragraph "The first round's rules" of `rgnb.verdicts.rules`. They also had the
+status "partly supported": rank collapse if the condition on C alone holds, selectivity if the interval of the
+difference lies above 0.
 
 Each function takes results as `Experiment.run` returns them (one chain family; choose among several with
 `.sel(chain=...)`) and returns a `Verdict`. Nothing is judged on missing values: a ValueError names the first.

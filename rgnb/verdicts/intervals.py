@@ -17,7 +17,10 @@ Numbers = Any  # of which `rgnb.checks` makes an array: lists, numpy, torch, xar
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean over seeds with its t interval; unbounded for a single seed, which decides nothing."""
+    """Mean over seeds with its t interval; unbounded for a single seed, which decides nothing.
+
+    One of a bootstrap holds no `values`.
+    """
 
     values: tuple
     mean: float

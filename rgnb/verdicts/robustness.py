@@ -98,6 +98,8 @@ def p_value(interval: Interval, bound: float, direction: int) -> float:
     1 where the values decide nothing.
     """
     checks.instance("interval", interval, Interval)
+    if not interval.values:
+        raise checks.BadValue("interval must hold its values; one of a bootstrap has no t test")
     sign = checks.choice("direction", direction, (1, -1))
     values = sign * (np.asarray(interval.values) - checks.number("bound", bound))
     if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:

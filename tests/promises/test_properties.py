@@ -1263,6 +1263,7 @@ def test_the_law(ends_well, measured, predicted, varying):
 @given(fours, fours, fours, st.one_of(st.floats(1e-3, 1), junk))
 def test_excess_and_noise(ends_well, a, b, c, target):
     ends_well(["values", "axis"], findings.effect, a, target)
+    ends_well(["signs"], findings.chance_of_marker, [a, b])
     ends_well(["small", "large", "exact"], findings.judge_gradient_noise, a, b, c)
     ends_well(["ranks", "signs"], findings.judge_marker, a, b)
     ends_well(["ranks", "shares", "target"], findings.rank_at_excess, a, b, target)
@@ -1294,7 +1295,7 @@ words = st.one_of(st.sampled_from(["sequel", "cosine", "sticky"]), junk)
 def test_questions(ends_well, recipe, family, seeds):
     ends_well(["recipe", "famil", "seed"], questions.findings, recipe, family, seeds)
     ends_well(["recipe", "famil", "n must"], questions.recipe, recipe, family, seeds)
-    ends_well(["rate", "schedule"], questions.optimiser, family, recipe)
+    ends_well(["learning_rate", "schedule"], questions.optimiser, family, recipe)
     ends_well(["rate", "batch", "decay", "profile"], questions.small_optimiser, family, seeds, 0.0, recipe)
     ends_well(["famil", "profile", "seed"], questions.marker, family, recipe, seeds)
     ends_well(["famil", "mixing", "profile", "n must"], law_networks.networks, recipe, [family], n=seeds)
@@ -1304,6 +1305,7 @@ def test_questions(ends_well, recipe, family, seeds):
     ends_well(["setting"], models.network, recipe, 2)
     ends_well(["claim"], answers.answer, seeds)
     ends_well(["claim"], findings.supporting, seeds)
+    ends_well(["famil"], questions.planned, family)
     ends_well(["claim"], findings.decides, recipe, seeds)
     ends_well(["rows"], measures.as_results, family)
 

@@ -1,5 +1,6 @@
 """The rules of the second round on results made by hand, whose verdicts are known."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -376,6 +377,18 @@ def test_what_the_optimiser_does_is_judged_by_slopes():
     plain = findings.Interval.of(wide.values)
     assert wide.high > plain.high and narrow.mean == pytest.approx(wide.mean, abs=0.05)
     assert findings.judge_rate(-outcome, rates, shares).status == NOT
+
+
+def test_chance_that_random_signs_are_confirmed():
+    rng = np.random.default_rng(0)
+    for signs in ([1, 1, -1], [1, -1], [1, 1, 1, -1, -1]):
+        ranks = np.arange(len(signs), dtype=float)
+        dealt = set(itertools.permutations(signs))
+        held = [findings.judge_marker(ranks, d).status == SUPPORTED for d in dealt]
+        assert findings.chance_of_marker([signs]) == pytest.approx(np.mean(held))
+    assert findings.chance_of_marker([[1, 1, -1], [1, 1], rng.permutation([1, 1, 1, -1])]) == pytest.approx(
+        1 / 3
+    )
 
 
 def test_what_the_ends_of_an_axis_differ_by():
