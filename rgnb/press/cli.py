@@ -8,15 +8,24 @@ import re
 import sys
 import time
 
+import rgnb
 from rgnb import checks
 from rgnb.press import notebooks
 
+EXAMPLES = """examples:
+  rgnb list                                        what there is to run
+  rgnb run selectivity -p seeds 3 --profile quick  a page with fewer and smaller networks
+"""
+RUN_EXAMPLES = """examples:
+  rgnb run chains -p correlation_length_long 20
+  rgnb run selectivity -p correlation_length_long 5 -p seeds 3 --profile quick
+"""
 REPRODUCED = "reproduced.json"  # where a book that is made again keeps what it gave, in its folder
 
 
 def _list(args):
     for name in notebooks.names():
-        print(name)
+        print(f"{name:26}{notebooks.title(name)}")
         for p in notebooks.parameters(name).values():
             print(f"    {p.name:26} {p.default!r:16} {p.help}")
         print()
@@ -31,8 +40,24 @@ def _show(args):
     tokens, none = (float(quoted[name]) for name in ("minutes-tokens", "minutes-none"))
     print(
         f"\nFrom stored results it took {record['seconds']} s on {record['device']}. A network of paper size "
-        f"that is not stored takes about {tokens:.0f} minutes to train with token mixing, {none:.1f} without."
+        f"took about {tokens:.0f} minutes to train with token mixing, {none:.1f} without."
     )
+    if "profile" in notebooks.parameters(args.notebook):
+        print(
+            f"One of the quick profile takes about {_quick()} here, with token mixing, as timed now. "
+            "`rgnb run` says how many there are to train before it trains any."
+        )
+
+
+def _quick():
+    # How long a network of the quick profile takes here, trained alone.
+    from rgnb.randomness import resolve_device
+    from rgnb.study import Experiment
+    from rgnb.study.rehearsal import Clock, duration
+
+    device, clock = resolve_device(), Clock()
+    setting = Experiment.profile("quick").settings()[0]
+    return duration(clock.training(setting, [0], device) + clock.measuring(setting, device, None))
 
 
 def _run(args):
@@ -41,20 +66,30 @@ def _run(args):
     output = notebooks.run_path(args.notebook, values, args.output)
     notebooks.check_settings(args.notebook, values)
     notebooks.check_folder(notebooks.ROOT / "build")  # where its page goes
-    started = time.monotonic()
-    print(f"executing {args.notebook} ...", flush=True)
-    notebooks.execute(args.notebook, output, values)
-    print(f"executed {args.notebook} in {time.monotonic() - started:.0f} s", flush=True)
+    from rgnb.press import plans  # which imports torch: bad input is refused before
+
+    print(f"executing {args.notebook}, to see what it has to train ...", flush=True)
+    if (plan := plans.rehearse(args.notebook, output, values)) is None:
+        print("All that it needs was stored; building its page ...", flush=True)
+        page = _build_runs([output])[output]
+    else:
+        print(plan, flush=True)
+        with plans.Progress(plan) as line:
+            notebooks.execute(args.notebook, output, values, progress=False, stderr=line.stderr)
+            line.build()
+        page = _build_runs([output])[output]
     _print_changes(args.notebook, output)
-    print(f"executed notebook: {output}\nbuilding its page ...", flush=True)
-    print(f"its page: {_build_runs([output])[output].as_uri()}")
+    print(f"executed notebook: {output}\nits page: {page.as_uri()}")
 
 
 def _print_changes(notebook, output):
     changed = [row for row in notebooks.beside(notebook, output) if row[1] != row[2]]
     print("Verdicts and numbers", "beside the book's own:" if changed else "are the book's own.")
-    for name, book, here in changed:
-        print(f"    {name}\n        book  {book}\n        here  {here}")
+    if changed:
+        rows = [("", "book", "here"), *changed]
+        wide, narrow = (max(len(row[column]) for row in rows) for column in range(2))
+        for name, book, here in rows:
+            print(f"    {name:{wide}}   {book:{narrow}}   {here}")
     sys.stdout.flush()
 
 
@@ -146,13 +181,15 @@ def _build_runs(outputs=()):
 
 
 def _parser():
+    layout = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(
-        prog="rgnb", description="Run and build the book of executable findings."
+        prog="rgnb", description="Run and build the book of executable findings.", epilog=EXAMPLES, **layout
     )
+    parser.add_argument("--version", action="version", version=f"rgnb {rgnb.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name, call, help):
-        command = commands.add_parser(name, help=help)
+    def add(name, call, help, epilog=None):
+        command = commands.add_parser(name, help=help, epilog=epilog, **layout)
         command.set_defaults(call=call)
         command._negative_number_matcher = re.compile(r"-\.?\d")  # argparse itself takes -1e-3 for an option
         return command.add_argument
@@ -161,7 +198,7 @@ def _parser():
     add("list", _list, "the notebooks with their parameters, defaults and help")
     argument = add("show", _show, "what a notebook's parameters are and do, and how long it takes")
     argument("notebook", help="a name that `rgnb list` shows")
-    argument = add("run", _run, "execute a notebook with other parameters")
+    argument = add("run", _run, "execute a notebook with other parameters", RUN_EXAMPLES)
     argument("notebook", help="a name that `rgnb list` shows")
     argument("-p", "--parameter", **pair, help="set a parameter; may be repeated")
     argument("--profile", help="shorthand for -p profile: quick (minutes on a laptop) or paper")

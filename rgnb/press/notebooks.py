@@ -83,6 +83,12 @@ def source(name: str, root: Path | None = None) -> Path:
     return (root or ROOT) / "book" / "notebooks" / f"{checks.choice('notebook', name, names(root))}.md"
 
 
+def title(name: str) -> str:
+    """A notebook's title: its first heading."""
+    found = re.search(r"^# (.+)$", source(name).read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
 def parameters(name: str, root: Path | None = None) -> dict[str, Parameter]:
     """The parameters of a notebook, read from its source without running it: {name: Parameter}."""
     # jupytext and papermill.inspect_notebook could do this, but their imports would make `rgnb list` and
@@ -215,12 +221,20 @@ def execute(
     values: dict[str, Any] | None = None,
     root: Path | None = None,
     progress: bool = True,
+    stderr: Any = None,
+    rehearsal: Path | None = None,
 ) -> None:
     """Execute a notebook with papermill and write it, cleaned, to `output` once every cell has passed.
 
     Its metadata record when, where, how long and with which parameters it ran. An existing output with the
-    same cells is left as it is, record and all. What cells print on stderr, mostly the progress of training,
-    goes to stderr as it happens.
+    same cells is left as it is, record and all.
+
+    Args:
+        name: of the notebook; values: parameters that differ from its own; root: of its book.
+        progress: show a bar of the cells.
+        stderr: takes what cells print there, mostly the progress of training; None: stderr, as it happens.
+        rehearsal: an empty folder: nothing is trained, see `rgnb.study.rehearsal`. If a result is missing it
+            is noted there, and nothing is written.
 
     Raises:
         ValueError: the output's folder is read-only; nothing is executed then.
@@ -237,10 +251,12 @@ def execute(
     label = _run_label(name, values)
     try:
         # The kernel of this environment, not one of the user's, with its own backend for figures.
-        with _environment(JUPYTER_PREFER_ENV_PATH="1", MPLBACKEND=None):
+        training = {"RGNB_REHEARSAL": rehearsal and str(rehearsal)}
+        with _environment(JUPYTER_PREFER_ENV_PATH="1", MPLBACKEND=None, **training):
             notebook = papermill.execute_notebook(
                 jupytext.read(path), None, values, kernel_name="python3", cwd=path.parent,
-                progress_bar={"desc": name, "leave": False, "disable": not progress}, stderr_file=_Live(),
+                progress_bar={"desc": name, "leave": False, "disable": not progress},
+                stderr_file=stderr or _Live(),
                 extra_arguments=["--IPKernelApp.log_level=50"],
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
@@ -249,6 +265,8 @@ def execute(
     except DeadKernelError:
         died = f"the kernel of {name} died, for want of memory perhaps; nothing was written"
         raise checks.Failed(died) from None
+    if rehearsal and any(rehearsal.iterdir()):
+        return
     clean(notebook)
     if _run_of(output) == label and nbformat.read(output, as_version=4).cells == notebook.cells:
         return
@@ -401,11 +419,42 @@ def glued(path: Path) -> dict[str, str]:
     return found
 
 
+WORDS = {  # of the names under which pages quote their numbers, where they are not plain
+    r"\bstatus\b": "verdict",
+    r"\bcounts\b": "verdicts by definition",
+    r"\bshort\b(?! memory)": "at short memory",
+    r"\blong\b(?! memory)": "at long memory",
+    r"\btokens$|\btokens (?=from)": "with token mixing ",
+    r"\bnone$|\bnone (?=from)": "without mixing ",
+    r"\b(?:from )?([01])$": r"from depth \1",
+}
+
+
+def in_words(key: str) -> str:
+    """The name of a verdict or number that a notebook quotes, such as "collapse-cosine-0", in words."""
+    words = key.replace("-", " ")
+    for name, meaning in WORDS.items():
+        words = re.sub(name, meaning, words)
+    return words.strip()
+
+
+def _three_digits(text: str) -> str:
+    # A number as a page would round it; verdicts, intervals and counts are written for readers already.
+    return f"{float(f'{float(text):.3g}'):g}" if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", text) else text
+
+
 def beside(name: str, output: Path) -> list[tuple[str, str, str]]:
-    """What pages quote of a notebook, in the book's own and another output: [(name, in the book, there)]."""
+    """What pages quote of a notebook, in the book's own and another output: [(in words, in the book, there)].
+
+    Numbers have three digits. Whole paragraphs, which repeat what is quoted, are left out.
+    """
     page = executed(name)
     book = glued(page) if page.exists() else {}
-    return [(key, book.get(key, "-"), value) for key, value in glued(output).items()]
+    return [
+        (in_words(key), _three_digits(book.get(key, "-")), _three_digits(value))
+        for key, value in glued(output).items()
+        if not value.startswith("<IPython")
+    ]
 
 
 def build_html(root: Path | None = None, output: Path | None = None, builder: str = "html") -> Path:

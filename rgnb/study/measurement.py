@@ -57,26 +57,50 @@ def rehearse(
     setting: Setting, sequences: int, device: torch.device, analysis: Analysis | None = None
 ) -> xr.Dataset:
     """Measure an untrained network of a setting on a few sequences, to see variables, errors and time."""
-    state = ResidualMLP(setting.model).state_dict()
-    weights = {f"weight.{name}": value[0] for name, value in state.items()} | {"history": torch.zeros(1)}
+    part = _part(setting, sequences)
+    return (analysis or measure)(evaluation(part), part, 0, _untrained(setting, 0), device)
+
+
+def stand_in(
+    setting: Setting, seed: int, device: torch.device, analysis: Analysis | None = None
+) -> xr.Dataset:
+    """`rehearse` in the shape of the real result, so that the two can be combined."""
+    return (analysis or measure)(
+        evaluation(_part(setting, 64)), setting, seed, _untrained(setting, seed), device
+    )
+
+
+def _part(setting: Setting, sequences: int) -> Setting:
     # At a very low rate, a few sequences may have no position to measure.
     training = replace(setting.training, rate=max(setting.training.rate, 0.1))
-    part = replace(setting, sequences=sequences, training=training)
-    snapshots = dict.fromkeys((*training.snapshots, training.steps), weights)
-    return (analysis or measure)(evaluation(part), part, 0, snapshots, device)
+    return replace(setting, sequences=sequences, training=training)
 
 
-def seconds_measuring(setting: Setting, device: torch.device, analysis: Analysis | None = None) -> float:
+def _untrained(setting: Setting, seed: int) -> Snapshots:
+    state, training = ResidualMLP(setting.model, seed).state_dict(), setting.training
+    weights = {f"weight.{name}": value[0] for name, value in state.items()}
+    weights["history"] = torch.zeros(training.steps // BLOCK)
+    steps = {*(s for s in training.snapshots if s < training.steps), training.steps}
+    return dict.fromkeys(sorted(steps), weights)
+
+
+def seconds_measuring(
+    setting: Setting, device: torch.device, analysis: Analysis | None = None, most: int | None = None
+) -> float:
     """Seconds that measuring one network of a setting takes, extrapolated from parts of the sequences.
 
     Linear in their number, through the times of a sixteenth and of a quarter of them, taken now.
+
+    Args:
+        most: use no more sequences than that and a quarter of it: a rougher estimate in less time.
     """
-    took = []
-    for sequences in (max(64, setting.sequences // 16), max(64, setting.sequences // 4)):
+    many = max(64, min(setting.sequences // 4, most or setting.sequences))
+    few, took = max(64, many // 4), []
+    for sequences in (few, many):
         started = time.monotonic()
         rehearse(setting, sequences, device, analysis)
         took.append(time.monotonic() - started)
-    return took[1] + 4 * max(took[1] - took[0], 0)
+    return took[1] + (setting.sequences - many) * max(took[1] - took[0], 0) / max(many - few, 1)
 
 
 def networks(setting: Setting, seed: int, snapshots: Snapshots) -> dict[int, ResidualMLP]:

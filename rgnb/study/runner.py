@@ -11,9 +11,10 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from rgnb import files
+from rgnb.study import rehearsal
 from rgnb.study.measurement import Snapshots, evaluation, measure
 from rgnb.study.settings import Setting
-from rgnb.study.store import Store, make_writable, provenance
+from rgnb.study.store import Store, make_writable, provenance, rehearsal_folder
 from rgnb.training import Diverged, train
 
 J = TypeVar("J")
@@ -60,6 +61,9 @@ def settle(
     if len(found) == len(seeds):
         return found
     make_writable(store.folder)
+    if rehearsal_folder():
+        rehearsal.fill({setting: [seed for seed in seeds if seed not in found]}, store, device)
+        return store.get(setting, seeds)
     weights = setting.weights(store.folder)
     weights.parent.mkdir(exist_ok=True)
     lock = FileLock(weights.with_suffix(".lock"))

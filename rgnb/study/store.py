@@ -47,7 +47,7 @@ class Store:
 
     def path(self, setting: Setting, seed: int) -> Path:
         """Where the result of one seed is."""
-        return setting.path(self.folder, seed, self.analysis)
+        return _kept_at(setting.path(self.folder, seed, self.analysis))
 
     def holds(self, setting: Setting, seed: int) -> bool:
         """Whether there is a file; damage shows only when it is read."""
@@ -70,7 +70,7 @@ class Store:
         dataset.attrs = _about(setting, self.analysis) | {"seed": seed, "provenance": json.dumps(made)}
         dataset.attrs |= self.stamp()
         path = self.path(setting, seed)
-        files.remove_partial(self.folder, path.name)
+        files.remove_partial(path.parent, path.name)
         store(dataset, path)
 
     def stamp(self) -> dict[str, str]:
@@ -129,7 +129,7 @@ def stored(
     if not name.replace("-", "").isalnum() or not name.isascii():
         raise checks.BadValue(f"name must be made of letters, digits and dashes, got {name!r}")
     path = results_folder(results) / f"{name}-{content_key(config)}.nc"
-    if (dataset := load(path)) is not None:
+    if (dataset := load(_kept_at(path))) is not None:
         return dataset
     make_writable(path.parent)
     where = json.dumps(provenance(torch.device("cpu")))
@@ -137,6 +137,7 @@ def stored(
     dataset = dataset.assign_attrs(config=json.dumps(config, sort_keys=True), provenance=where)
     if "failed" in dataset.attrs:
         return dataset
+    path = _kept_at(path)
     store(dataset, path, **encoding)
     return cast(xr.Dataset, load(path))
 
@@ -206,6 +207,22 @@ def _said(folder: Path) -> Path:
     # Once per folder.
     print(f"results are kept in {folder}; set RGNB_RESULTS to keep them elsewhere", file=sys.stderr)
     return folder
+
+
+MISSING = "missing.jsonl"  # in the folder of a rehearsal: what it did not find
+
+
+def rehearsal_folder() -> Path | None:
+    """The folder of the rehearsal that this process is in, see `rgnb.study.rehearsal`; None outside one."""
+    return Path(named) if (named := os.environ.get("RGNB_REHEARSAL")) else None
+
+
+def _kept_at(path: Path) -> Path:
+    # A result's own path, or once something stands in for results, its path in the rehearsal's folder.
+    folder = rehearsal_folder()
+    if folder is None or path.exists() or not (folder / MISSING).exists():
+        return path
+    return folder / path.name
 
 
 def make_writable(folder: Path) -> None:

@@ -21,12 +21,13 @@ from tqdm import tqdm
 
 from rgnb import checks, cores
 from rgnb.randomness import resolve_device
+from rgnb.study import rehearsal
 from rgnb.study.experiment import Experiment
-from rgnb.study.measurement import rehearse, seconds_measuring
+from rgnb.study.measurement import rehearse
 from rgnb.study.runner import settle
 from rgnb.study.settings import Analysis, Setting, analysis_key
-from rgnb.study.store import Store, results_folder, stored
-from rgnb.training import Diverged, seconds_a_step
+from rgnb.study.store import Store, rehearsal_folder, results_folder, stored
+from rgnb.training import Diverged
 
 Row = tuple[Setting, int]  # a setting and a seed
 
@@ -72,12 +73,7 @@ class Plan:
         text += f", {self.asked - self.stored} to train in {len(self.waiting)} settings"
         if not self.waiting:
             return text
-        if self.seconds > 5400:
-            took = f"{self.seconds / 3600:.1f} h"
-        elif self.seconds > 90:
-            took = f"{self.seconds / 60:.0f} min"
-        else:
-            took = f"{max(self.seconds, 1):.0f} s"
+        took = rehearsal.duration(self.seconds)
         return f"{text}: about {took} on {self.workers} worker{'s' * (self.workers > 1)}"
 
 
@@ -103,19 +99,12 @@ def plan(
         workers = _workers(device, len(waiting))
     else:
         workers = checks.integer("workers", workers, 1)
-    threads, seconds = torch.get_num_threads(), 0.0
-    step: dict[tuple, float] = {}
-    measuring: dict[tuple, float] = {}
+    threads, seconds, clock = torch.get_num_threads(), 0.0, rehearsal.Clock()
     torch.set_num_threads(1 if workers > 1 else threads)
     try:
         for setting, seeds in waiting.items():
-            together = setting.model, setting.training.batch, len(seeds)
-            alone = setting.model, setting.sequences
-            if together not in step:
-                step[together] = seconds_a_step(setting.run(device), seeds)
-            if alone not in measuring:
-                measuring[alone] = seconds_measuring(setting, device, analysis)
-            seconds += step[together] * setting.training.steps + measuring[alone] * len(seeds)
+            seconds += clock.training(setting, seeds, device)
+            seconds += clock.measuring(setting, device, analysis) * len(seeds)
     finally:
         torch.set_num_threads(threads)
     there = len(rows) - sum(map(len, waiting.values()))
@@ -327,6 +316,9 @@ def _computed(
 
         return cluster.computed(scheduler, waiting, store, device)
     workers = _workers(device, len(waiting))
+    if rehearsal_folder():
+        rehearsal.fill(waiting, store, device, workers)
+        return ((*row, None) for row in waiting.items())
     # Loky's pickler takes functions of a notebook, and scripts need no main guard.
     backend = "loky" if workers > 1 else "sequential"
     run = joblib.Parallel(workers, backend=backend, return_as="generator_unordered")

@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
+import small
 from small import SMALL
 
 from rgnb import cores, files
@@ -51,7 +53,8 @@ object()
 from IPython.display import HTML
 from myst_nb import glue
 
-glue("twice", 2 * count, display=False)
+glue("twice-0", 2 * count, display=False)
+glue("third-short", (count + 1) / 3, display=False)
 glue("label", label, display=False)
 HTML(f'<p id="{uuid.uuid4()}"><b id="T_{uuid.uuid4().hex[:5]}_row0"></b></p>')
 ```
@@ -91,7 +94,7 @@ def test_list_shows_every_notebook_and_parameter_with_default_and_help(capsys):
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
     for name in notebooks.names():
-        assert f"{name}\n" in shown
+        assert re.search(rf"^{name} +{re.escape(notebooks.title(name))}$", shown, re.MULTILINE)
         for p in notebooks.parameters(name).values():
             assert re.search(
                 rf"^ +{p.name} +{re.escape(repr(p.default))} +{re.escape(p.help)}$", shown, re.MULTILINE
@@ -105,6 +108,17 @@ def test_every_parameter_of_the_book_has_a_help_and_a_known_type(name):
     for p in found.values():
         assert p.help and type(p.default) in notebooks.KINDS
     assert "profile" not in found or found["profile"].default in notebooks.PROFILES
+
+
+def test_version_and_examples(capsys):
+    for arguments, wanted in [
+        (["--version"], f"rgnb {version('rgnb')}\n"),
+        (["--help"], "\nexamples:\n  rgnb list  "),
+        (["run", "--help"], "\nexamples:\n  rgnb run chains "),
+    ]:
+        with pytest.raises(SystemExit, match="0"):
+            main(arguments)
+        assert wanted in capsys.readouterr().out
 
 
 def test_the_profiles_are_those_of_experiments():
@@ -402,9 +416,28 @@ def test_a_failing_cell_leaves_nothing_behind(book, capsys):
 def test_a_run_says_what_changed_against_the_book(book, capsys):
     notebooks.execute("tiny", notebooks.executed("tiny"))
     assert main(["run", "tiny", "-p", "count", "4"]) == 0
-    assert "twice\n        book  6\n        here  8\n" in capsys.readouterr().out
+    assert (
+        "beside the book's own:\n"
+        "                            book   here\n"
+        "    twice from depth 0      6      8\n"
+        "    third at short memory   1.33   1.67\n" in capsys.readouterr().out
+    )
     assert main(["run", "tiny", "-p", "rate", "0.25"]) == 0
     assert "Verdicts and numbers are the book's own." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "key, words",
+    [
+        ("collapse-cosine-centred-0", "collapse cosine centred from depth 0"),
+        ("collapse-counts-none-from-1", "collapse verdicts by definition without mixing from depth 1"),
+        ("fixed-status-short-sequel", "fixed verdict at short memory sequel"),
+        ("robustness-selectivity-short-memory-no-mixing", "robustness selectivity short memory no mixing"),
+        ("minutes-tokens", "minutes with token mixing"),
+    ],
+)
+def test_names_of_numbers_in_words(key, words):
+    assert notebooks.in_words(key) == words
 
 
 def test_show_explains_one_notebook(capsys):
@@ -413,6 +446,58 @@ def test_show_explains_one_notebook(capsys):
     for name, parameter in notebooks.parameters("selectivity").items():
         assert f"{name} = {parameter.default!r}\n" in shown and parameter.help in shown
     assert "minutes to train" in shown
+    assert re.search(r"quick profile takes about \d+ (s|min) here", shown)
+    assert main(["show", "chains"]) == 0
+    assert "quick profile" not in capsys.readouterr().out  # it trains nothing
+
+
+# --- what a run will train ---
+
+TRAINED = """
+```{code-cell} ipython3
+import sys
+sys.path.append(TESTS)
+from small import small
+
+ds = small(seeds=2, correlation_lengths=[1.0], mixing="none").run(progress=False)
+CHECK
+print("trained", bool(ds.training_loss.all()))
+```
+"""
+
+
+def with_networks(book, monkeypatch, check=""):
+    """Let the tiny notebook load two networks; returns where their results are kept."""
+    code = TRAINED.replace("TESTS", repr(os.path.dirname(small.__file__))).replace("CHECK", check)
+    (book / "book" / "notebooks" / "tiny.md").write_text(TINY + code)
+    monkeypatch.setenv("RGNB_RESULTS", str(book / "results"))
+    return book / "results"
+
+
+def test_a_run_says_what_it_trains_and_then_trains_it(book, monkeypatch, capfd):
+    results = with_networks(book, monkeypatch)
+    assert main(["run", "tiny"]) == 0
+    shown = capfd.readouterr()
+    assert re.search(r"\.\.\.\nIt trains 2 networks on \w+ \(.*\), about \d+ (s|min) in all\.\n", shown.out)
+    assert "2 of 2 networks done, building the page" in shown.err
+    (output,) = (book / "book" / "runs").iterdir()
+    assert "trained True" in printed(output) and len(list(results.glob("*.nc"))) == 2
+    assert main(["run", "tiny"]) == 0
+    again = capfd.readouterr()
+    assert "All that it needs was stored" in again.out and "networks" not in again.err
+
+
+def test_a_cell_that_fails_on_untrained_networks_does_not_end_a_run(book, monkeypatch, capsys):
+    with_networks(book, monkeypatch, "assert ds.training_loss.all(), 'untrained'")
+    assert main(["run", "tiny"]) == 0
+    assert "There may be more" in (shown := capsys.readouterr().out) and "untrained)" in shown
+
+
+def test_an_error_before_anything_is_missing_ends_a_run_at_once(book, monkeypatch, capsys):
+    results = with_networks(book, monkeypatch)
+    assert main(["run", "tiny", "-p", "count", "100"]) == 1
+    shown = capsys.readouterr()
+    assert "It trains" not in shown.out and "too many to count" in shown.err and not results.exists()
 
 
 def test_an_output_that_did_not_change_keeps_its_record(book):
