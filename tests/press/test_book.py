@@ -353,6 +353,24 @@ def test_what_the_front_page_says_in_words_is_what_its_numbers_say():
     assert float(cells[0].split()[0]) < float(cells[1].split()[0])
 
 
+def test_the_table_of_profiles_is_the_code_s():
+    text = (notebooks.ROOT / "book" / "reproducing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE)
+    assert [name for name, _ in rows] == ["paper", "small", "quick"]
+    for name, cells in rows:
+        e = Experiment.profile(name)
+        sizes = (
+            e.model.n_states,
+            e.model.length,
+            e.model.width,
+            e.training.batch,
+            e.training.steps,
+            e.sequences,
+        )
+        found = [int(re.sub(r"\D", "", cell)) for cell in cells.split(" | ")]
+        assert tuple(found) == sizes and e.model.depth == 6
+
+
 def test_the_bar_over_folded_code_names_the_figure_below_it(html):
     named = 0
     for name in notebooks.names():
