@@ -9,6 +9,7 @@ import xarray as xr
 from rgnb import checks
 from rgnb.study.anatomy import anatomy, ranks
 from rgnb.study.experiment import Experiment
+from rgnb.study.settings import judged_seeds
 from rgnb.study.sweep import pivot, sweep
 from rgnb.verdicts import rules
 from rgnb.verdicts.measures import excess_share
@@ -23,7 +24,7 @@ DISSECTED = (
 )
 
 
-def networks(
+def experiments(
     mixing: str = "tokens",
     families: Sequence[str] = FAMILIES,
     correlation_lengths: Sequence[float] = (1.0, 2.5, 7.0, 16.0),
@@ -40,18 +41,18 @@ def networks(
     """
     sizes: dict[str, Any] = {"length": 24, "width": 64, "batch": 32, "steps": 5000}
     asked = {"snapshots": (), "mixing": mixing, "correlation_lengths": correlation_lengths}
-    asked |= {"seeds": range(2, 2 + checks.integer("n", n, 1))} | (sizes if profile == "small" else {})
+    asked |= {"seeds": judged_seeds(n)} | (sizes if profile == "small" else {})
     return [
         Experiment.profile(profile, recipe="cosine", **asked | {"families": (family,)} | changes)
         for family in checks.sequence("families", families)
     ]
 
 
-def compared(experiments: Sequence[Experiment], progress: bool = True) -> xr.Dataset:
+def compared(asked: Sequence[Experiment], progress: bool = True) -> xr.Dataset:
     """What the law says of networks and what they show; settings above `rules.LAW_EXCESS` trained anew.
 
     Args:
-        experiments: from `networks`; a setting whose mean excess share lies above the bound is replaced by
+        asked: from `experiments`; a setting whose mean excess share lies above the bound is replaced by
             the same over twice the steps.
         progress: as in `Experiment.run`.
 
@@ -62,10 +63,10 @@ def compared(experiments: Sequence[Experiment], progress: bool = True) -> xr.Dat
         singular values of the log-probabilities; `alignment` of features and head; `unread`, the share of the
         features' variance that the head does not read; `excess`, the excess share; `steps`.
     """
-    first = _measured(experiments, progress)
+    first = _measured(asked, progress)
     above = first.excess.mean("seed") > rules.LAW_EXCESS
     again = []
-    for e in experiments:
+    for e in asked:
         (family,) = e.families
         lengths = [xi for xi in e.correlation_lengths if above.sel(family=family, correlation_length=xi)]
         if lengths:
@@ -76,9 +77,9 @@ def compared(experiments: Sequence[Experiment], progress: bool = True) -> xr.Dat
     return xr.where(above, _measured(again, progress).reindex_like(first), first)
 
 
-def _measured(experiments: Sequence[Experiment], progress: bool) -> xr.Dataset:
-    losses = sweep("law", experiments, LOSSES, progress=progress)
-    ds = sweep("law", experiments, DISSECTED, progress=progress, analysis=anatomy)
+def _measured(asked: Sequence[Experiment], progress: bool) -> xr.Dataset:
+    losses = sweep("law", asked, LOSSES, progress=progress)
+    ds = sweep("law", asked, DISSECTED, progress=progress, analysis=anatomy)
     last = ds.isel(depth=-1)
     stream = last.masked_singular_value.sel(centring="centred")
     variables = {

@@ -1,6 +1,7 @@
 """The runs of the second round by the question they answer, which pages load and `rgnb train` trains.
 
-Seeds that a pilot used are left out: 0 and 1, without mixing 0 to 2; see `rgnb.verdicts.rules`.
+Seeds that a pilot used are left out where networks are judged: 0 and 1, without mixing 0 to 2; see
+`rgnb.verdicts.rules`. Only what marks the groups is looked for in those, too.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from rgnb.study import law
 from rgnb.study.anatomy import anatomy, coupling
 from rgnb.study.experiment import Experiment
 from rgnb.study.runner import settle, shared
-from rgnb.study.settings import RECIPES, Analysis, Setting
+from rgnb.study.settings import RECIPES, Analysis, Setting, judged_seeds
 from rgnb.study.store import Store, results_folder
 
 RATES = (3e-4, 6e-4, 1e-3, 2e-3)
@@ -66,7 +67,7 @@ def recipe(
         n: seeds 2, 3, ..., so many of them; 0: those that are trained so far.
     """
     known = checks.choice("recipe", name, RECIPES), checks.choice("family", family, chains.FAMILIES)
-    seeds = TRAINED.get(known) if n == 0 else range(2, 2 + checks.integer("n", n, 1))
+    seeds = TRAINED.get(known) if n == 0 else judged_seeds(n)
     return findings(name, family, seeds, profile, **changes)
 
 
@@ -118,7 +119,7 @@ def small_optimiser(
         n: networks, seeds 2, 3, ...
         profile, changes: as in `findings`.
     """
-    given = {"correlation_lengths": (1.0,), "seeds": range(2, 2 + checks.integer("n", n, 1))} | changes
+    given = {"correlation_lengths": (1.0,), "seeds": judged_seeds(n)} | changes
     trained = {"learning_rate": learning_rate, "batch": batch, "weight_decay": decay}
     return Experiment.profile(profile, recipe="cosine", **trained, **given)
 
@@ -153,8 +154,12 @@ def gradient_noise(profile: str = "paper", n: int = 8, **changes: Any) -> dict[s
     """
     forms = ({"batch": 32}, {"batch": 512}, {"gradient": "expected"})
     measured: dict[str, Any] = {"sequences": 1024, "snapshots": ()}
-    seeds = range(3, 3 + checks.integer("n", n, 1))
-    asked = {"mixing": "none", "correlation_lengths": (1.0,), "seeds": seeds, **measured} | changes
+    asked = {
+        "mixing": "none",
+        "correlation_lengths": (1.0,),
+        "seeds": judged_seeds(n, first=3),
+        **measured,
+    } | changes
     return {
         recipe: [Experiment.profile(profile, **({"recipe": recipe} | asked | form)) for form in forms]
         for recipe in RECIPES
@@ -238,7 +243,7 @@ def smallest(choice: str = "base", n: int = 4, profile: str = "small", **changes
         n: networks, seeds 2, 3, ...
         profile, changes: as in `findings`.
     """
-    asked = {"snapshots": (), "seeds": range(2, 2 + checks.integer("n", n, 1))}
+    asked = {"snapshots": (), "seeds": judged_seeds(n)}
     asked |= CHOICES[checks.choice("choice", choice, CHOICES)]
     return Experiment.profile(profile, **{"recipe": "cosine"} | asked | changes)
 
@@ -276,8 +281,8 @@ QUESTIONS = {
         "The first two with all their seeds", lambda: [findings(), findings(family="sticky")]
     ),
     "decay": Question("Does weight decay change the outcome?", lambda: [decayed()]),
-    "law": Question("Does the prediction decide the rank that is left?", law.networks, swept=True),
-    "law-window": Question("And if positions talk once?", lambda: law.networks("window"), swept=True),
+    "law": Question("Does the prediction decide the rank that is left?", law.experiments, swept=True),
+    "law-window": Question("And if positions talk once?", lambda: law.experiments("window"), swept=True),
     "smallest": Question(
         "Which choices decide the claims?",
         lambda: [smallest(choice) for choice in CHOICES],

@@ -95,6 +95,11 @@ class Setting:
         return Path(folder) / "weights" / content_key(trained)
 
 
+def judged_seeds(n: int, first: int = 2) -> range:
+    """The first n seeds that are judged: pilots used those below (`rgnb.verdicts.rules`)."""
+    return range(first, first + checks.integer("n", n, 1))
+
+
 def content_key(config: dict[str, Any]) -> str:
     """Short hash of plain data: the end of a file's name."""
     text = json.dumps({"version": 1} | config, sort_keys=True)

@@ -27,7 +27,7 @@ from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 from rgnb.press import answers, figures, notebooks, tables
 from rgnb.randomness import generator, resolve_device
 from rgnb.study import Experiment, anatomy, models, probes, questions
-from rgnb.study import law as law_networks
+from rgnb.study import law as study_law
 from rgnb.study.measurement import Evaluation, evaluation, forward, measure
 from rgnb.study.settings import Setting
 from rgnb.study.store import results_folder, stored
@@ -1220,7 +1220,7 @@ OWN = {
     anatomy.anatomy, anatomy.coupling, anatomy.couplings, anatomy.absolute_growth, findings.Claim,
     findings.by_group, questions.Job, questions.Question, questions.by_recipe, models.path,
     models.keep, questions.decayed,
-    questions.longer, questions.markers, law_networks.compared,
+    questions.longer, questions.markers, study_law.compared,
     questions.optimisers, questions.small_optimisers, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain,
     measures.one_chain, measures.chosen, measures.contrast, measures.lengths, measures.fall,
@@ -1298,7 +1298,7 @@ def test_questions(ends_well, recipe, family, seeds):
     ends_well(["learning_rate", "schedule"], questions.optimiser, family, recipe)
     ends_well(["rate", "batch", "decay", "profile"], questions.small_optimiser, family, seeds, 0.0, recipe)
     ends_well(["famil", "profile", "seed"], questions.marker, family, recipe, seeds)
-    ends_well(["famil", "mixing", "profile", "n must"], law_networks.networks, recipe, [family], n=seeds)
+    ends_well(["famil", "mixing", "profile", "n must"], study_law.experiments, recipe, [family], n=seeds)
     ends_well(["n must", "profile"], questions.gradient_noise, recipe, seeds)
     ends_well(["part", "seeds", "donors"], questions.transplants, recipe, [(seeds, seeds)])
     ends_well(["choice", "n must", "profile"], questions.smallest, recipe, seeds, family)

@@ -17,7 +17,7 @@ ASKED = {"profile": "quick", "families": ("hierarchical", "cycle"), "correlation
 @pytest.fixture
 def experiments(tmp_path, monkeypatch):
     monkeypatch.setenv("RGNB_RESULTS", str(tmp_path))
-    return law.networks("window", n=2, device="cpu", **ASKED, **TINY)
+    return law.experiments("window", n=2, device="cpu", **ASKED, **TINY)
 
 
 @pytest.mark.slow
