@@ -235,7 +235,7 @@ def test_modes_move_towards_their_ideal_as_the_slider_moves_through_depth(opened
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_figures_suit_the_theme(opened, theme):
     page = opened("executed/coarse-graining", theme=theme)
-    image = page.locator("main figure img")
+    image = page.locator("main figure img").first
     page.wait_for_timeout(250)
     png = image.screenshot()
     shade = page.evaluate("getComputedStyle(document.body).backgroundColor")

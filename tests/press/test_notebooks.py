@@ -30,9 +30,9 @@ TINY_OF = {
     "optimiser": {"batches": [8], "decays": [0.0, 1.0]} | COSINE,
     **dict.fromkeys(("rank-collapse", "selectivity", "kernel-drift", "groups"), COSINE),
     **dict.fromkeys(("mode-retention", "fixed-point", "coarse-graining"), COSINE),
+    "blind": {"steps": 250},
     "explorer": {"families": ["hierarchical"], "correlation_lengths": [1.0, 7.0]} | COSINE,  # trained above
-    "law": {"families": ["hierarchical", "nested_blocks", "ring"], "correlation_lengths": [1.0, 4.0]}
-    | COSINE,
+    "law": {"families": ["hierarchical", "nested_blocks"], "correlation_lengths": [1.0, 4.0]} | COSINE,
     "published": {"network_seeds": [2, 3], "train": True} | COSINE,
 }
 

@@ -662,7 +662,7 @@ interval = st.one_of(
 
 @given(interval, numbers, st.one_of(st.sampled_from([1, -1]), junk))
 def test_conditions(ends_well, one, bound, direction):
-    over, under = (
+    over, under, _ = (
         ends_well(["interval", "bound"], function, "C", one, bound)
         for function in (intervals.above, intervals.below, lambda *a: intervals.inside(*a[:2], (a[2], a[2])))
     )
