@@ -58,9 +58,7 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "slow: needs the book, a browser or long training; `make check` leaves it out"
     )
-    config.addinivalue_line(
-        "markers", "long: half a minute or more; begun first, so that it does not end alone"
-    )
+    config.addinivalue_line("markers", "long: up to minutes; begun first, so that it does not end alone")
     if config.getoption("counts") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Counts(config.getoption("counts")))
 
@@ -70,4 +68,9 @@ def pytest_itemcollected(item):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    # Workers of pytest-xdist begin at different places and take from each other at the end: two of them begin
+    # with long tests, so that none is left when the others are done.
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    first, half = long[::2], len(items) // 2
+    items[:] = first + rest[: half - len(first)] + long[1::2] + rest[half - len(first) :]

@@ -56,6 +56,7 @@ def images(path):
     return [o for cell in cells for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", notebooks.names())
 def test_every_notebook_runs_at_a_tiny_size(name, results, tmp_path, monkeypatch):
     monkeypatch.setenv("RGNB_RESULTS", str(results))
