@@ -127,13 +127,13 @@ def spectra(chains: dict[str, MarkovChain]) -> Figure:
     """Moduli of the eigenvalues by rank: {title: MarkovChain}, one line per chain."""
     _check("chains", chains, MarkovChain)
     figure, (ax,) = _panels(1, 2.9)
-    rows = []
+    rows, looks = [], list(zip((*PALETTE, "black"), (*MARKERS, "X"), strict=True))
     for k, (title, chain) in enumerate(chains.items()):
         values = chain.eigenvalues.abs().numpy()
         # Families with equal spectra stand side by side.
         x = np.arange(1, len(values) + 1) + 0.09 * (k - (len(chains) - 1) / 2)
-        style = {"color": (*PALETTE, "black")[k % 9], "marker": (*MARKERS, "X")[k % 9]}
-        ax.plot(x, values, ms=4, lw=0.9, label=title, **style)
+        color, marker = looks[k % len(looks)]
+        ax.plot(x, values, ms=4, lw=0.9, label=title, color=color, marker=marker)
         rows += [(title, number, value) for number, value in enumerate(values, 1)]
     ax.set_xlabel("eigenvalue, by decreasing modulus")
     ax.set_ylabel("modulus")

@@ -138,8 +138,8 @@ SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that gi
     "families": ("family", "control", "families"),
     "correlation_lengths": ("correlation_length_short", "correlation_length_long", "correlation_lengths"),
     "seeds": (
-        *("seeds", "sequel_seeds", "second_seeds", "control_seeds", "depth_seeds", "own_seeds"),
-        "noise_seeds",
+        *("seeds", "sequel_seeds", "second_seeds", "control_seeds"),
+        *("depth_seeds", "noise_seeds", "own_seeds"),
     ),
     "mixing": ("mixings",),
     "steps": ("steps", "own_steps"),
