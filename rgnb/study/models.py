@@ -9,7 +9,7 @@ from rgnb import checks, files
 from rgnb.model import ResidualMLP
 from rgnb.study.experiment import Experiment
 from rgnb.study.settings import Setting
-from rgnb.study.store import results_folder
+from rgnb.study.store import rehearsal_folder, results_folder
 from rgnb.training import load_model
 
 
@@ -32,10 +32,15 @@ def network(setting: Setting, seed: int, results: str | Path | None = None) -> R
         seed: of the network.
         results: as in `path`.
 
+    Returns:
+        ResidualMLP; in a rehearsal, where its weights are not committed, an untrained one.
+
     Raises:
         ValueError: its weights are not committed; names the networks whose weights are.
     """
     where = path(checks.instance("setting", setting, Setting), checks.integer("seed", seed, 0), results)
+    if not where.exists() and rehearsal_folder():
+        return ResidualMLP(setting.model, seed)
     if not where.exists():
         there = ", ".join(sorted(p.stem for p in where.parent.glob("*.safetensors"))) or "none"
         raise checks.BadValue(f"no final weights of {where.stem}; train it, or take one of: {there}")
@@ -54,7 +59,8 @@ def keep(experiment: Experiment, results: str | Path | None = None) -> list[Path
         for seed in experiment.seeds:
             kept = path(setting, seed, folder)
             kept.parent.mkdir(exist_ok=True)
-            last = setting.weights(folder) / f"seed-{seed}" / f"step-{setting.training.steps:06d}.safetensors"
-            shutil.copyfile(last, kept)
-            copies.append(kept)
+            last = setting.last_weights(folder, seed)
+            if last.exists() or not rehearsal_folder():
+                shutil.copyfile(last, kept)
+                copies.append(kept)
     return copies

@@ -93,12 +93,11 @@ def fill(
             measuring = _CLOCK.measuring(setting, device, store.analysis) / workers
             lines = []
             for seed in seeds:
-                weights = setting.weights(store.folder).absolute() / f"seed-{seed}"
-                trained = weights / f"step-{setting.training.steps:06d}.safetensors"
+                weights = setting.last_weights(store.folder, seed).absolute()
                 row = Missing(
                     os.path.abspath(setting.path(store.folder, seed, store.analysis)),
-                    str(weights),
-                    0.0 if trained.exists() else training,
+                    str(weights.parent),
+                    0.0 if weights.exists() else training,
                     measuring,
                     made["device"],
                 )
@@ -106,7 +105,8 @@ def fill(
             with open(folder / MISSING, "a", encoding="utf-8") as file:
                 file.writelines(lines)
             result = stand_in(setting, seeds[0], device, store.analysis)
+            took = {"seconds_training": training, "seconds_measuring": measuring}
             for seed in seeds:  # one for all: what matters is how long it takes
-                store.put(result, setting, seed, made)
+                store.put(result, setting, seed, made | took)
     finally:
         torch.set_num_threads(threads)

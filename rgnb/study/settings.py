@@ -94,6 +94,10 @@ class Setting:
         trained = {k: v for k, v in self.config().items() if k != "sequences"}
         return Path(folder) / "weights" / content_key(trained)
 
+    def last_weights(self, folder: str | Path, seed: int) -> Path:
+        """File of a network's weights at the end of its training."""
+        return self.weights(folder) / f"seed-{seed}" / f"step-{self.training.steps:06d}.safetensors"
+
 
 def judged_seeds(n: int, first: int = 2) -> range:
     """The first n seeds that are judged: pilots used those below (`rgnb.verdicts.rules`)."""

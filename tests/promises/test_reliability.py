@@ -549,26 +549,25 @@ def resident(process):
 
 
 @pytest.mark.long
-@pytest.mark.promise("a thousand settings")
-def test_memory_stays_flat_over_a_thousand_settings(tmp_path):
+@pytest.mark.promise("many settings")
+def test_memory_stays_flat_over_many_settings(tmp_path):
     import psutil
 
-    running = psutil.Popen([sys.executable, "-c", MANY, tmp_path, "1000", "1"], cwd=ROOT, env=ENVIRONMENT)
+    running = psutil.Popen([sys.executable, "-c", MANY, tmp_path, "300", "1"], cwd=ROOT, env=ENVIRONMENT)
     entries, seen = tmp_path / "entries", {}
     try:
         while running.poll() is None:
             done = len(list(entries.glob("*.nc"))) if entries.exists() else 0
-            seen[done] = resident(running)
-            time.sleep(1)
+            seen.setdefault(done, resident(running))
+            time.sleep(0.2)
     finally:
         if running.poll() is None:
             running.kill()
     assert running.returncode == 0
-    early = np.median([size for done, size in seen.items() if 80 <= done <= 150])
-    late = np.median([size for done, size in seen.items() if 930 <= done < 1000])
-    assert late < 1.1 * early, (
-        f"{early / 2**20:.0f} MB at the hundredth, {late / 2**20:.0f} MB at the thousandth"
-    )
+    early = np.median([size for done, size in seen.items() if 50 <= done < 100])
+    late = np.median([size for done, size in seen.items() if 250 <= done < 300])
+    megabytes = f"{early / 2**20:.0f} MB around the 75th, {late / 2**20:.0f} MB around the 275th"
+    assert late < 1.02 * early, megabytes  # a tenth more at the thousandth
 
 
 def test_a_sweep_in_several_processes_from_a_plain_script(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from small import small
 
+from rgnb.model import ResidualMLP
 from rgnb.study import models, questions
 from rgnb.study.measurement import evaluation, forward
 
@@ -24,6 +25,14 @@ def test_weights_that_are_not_there_are_named(tmp_path):
     setting = questions.findings().settings()[0]
     with pytest.raises(ValueError, match=r"no final weights of hierarchical-1-tokens-mask-seed7.*: none"):
         models.network(setting, 7, tmp_path)
+
+
+def test_a_rehearsal_goes_on_with_untrained_networks(tmp_path, monkeypatch):
+    e = small(seeds=1, correlation_lengths=[1.0])
+    monkeypatch.setenv("RGNB_REHEARSAL", str(tmp_path))
+    assert models.keep(e, tmp_path) == []
+    network, untrained = models.network(e.settings()[0], 1, tmp_path), ResidualMLP(e.model, 1)
+    assert all(map(torch.equal, network.parameters(), untrained.parameters()))
 
 
 def test_every_committed_network_loads():
