@@ -22,7 +22,8 @@ def inversion(sums: Tensor, first: Tensor, uniform: Tensor) -> Tensor:
 
     Args:
         sums: (V * V,) from `cumulative`; first: (batch,) states; uniform: (length, batch) in [0, 1), of
-            which row t decides the step to t. The first row is not used.
+            which row t decides the step to t. The first row is not used. Overwritten, here and in `lookup`:
+            fresh memory would cost as much as the work on it.
 
     Returns:
         (batch, length) int64.
@@ -30,8 +31,8 @@ def inversion(sums: Tensor, first: Tensor, uniform: Tensor) -> Tensor:
     n = round(len(sums) ** 0.5)
     states = torch.empty_like(uniform)
     states[0] = first
+    uniform.clamp_(max=1 - 2**-40)  # so that state + uniform does not round up to state + 1
     for u, before, after in _rows(uniform[1:], states[:-1], states[1:]):
-        u = u.clamp(max=1 - 2**-40)  # so that state + uniform does not round up to state + 1
         torch.remainder(torch.searchsorted(sums, before + u, right=True), n, out=after)
     return states.long().T.contiguous()
 
@@ -57,7 +58,7 @@ def table(sums: Tensor) -> Tensor:
 def lookup(table: Tensor, sums: Tensor, first: Tensor, uniform: Tensor) -> Tensor:
     """What `inversion` returns, by one look into `table(sums)` per step, several times faster."""
     n, cells = len(table) - 1, table.shape[1]
-    leading = (uniform * cells).to(torch.int32)
+    leading = uniform.mul_(cells).to(torch.int32)
     states = torch.empty(uniform.shape, dtype=torch.uint8, device=uniform.device)
     states[0] = first
     cell = torch.empty_like(leading[0])
@@ -66,7 +67,7 @@ def lookup(table: Tensor, sums: Tensor, first: Tensor, uniform: Tensor) -> Tenso
     undecided = (states[-1] == n).nonzero().squeeze(1)
     found = states.T.contiguous().long()
     if len(undecided):  # few: drawn again from the same uniforms
-        found[undecided] = inversion(sums, first[undecided], uniform[:, undecided])
+        found[undecided] = inversion(sums, first[undecided], uniform[:, undecided] / cells)  # exact: 2**k
     return found
 
 

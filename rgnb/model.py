@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rgnb import checks
+from rgnb import checks, cores
 
 MIXINGS = ("tokens", "none", "window", "embedding", "attention")
 REACH = 2  # neighbours on either side that a window holds
@@ -298,9 +298,8 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Tenso
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Tensor:
-    # The faster form of `_product` for one network on a CPU, as a convolution of size 1: oneDNN computes it
-    # with the widest instructions of any processor, where the library behind a product takes half as wide
-    # ones on some, and along positions nothing is transposed.
+    # The faster form of `_product` for one network on some CPUs, as a convolution of size 1; along positions
+    # nothing is transposed.
     flat = None if bias is None else bias.flatten()
     out = F.conv2d(x.squeeze(0).movedim(axis, 1).unsqueeze(2), weight.squeeze(0).T[..., None, None], flat)
     return out.squeeze(2).movedim(1, axis)[None]
@@ -308,7 +307,7 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Ten
 
 def _is_large_and_alone(x: Tensor, weight: Tensor) -> bool:
     large = x.ndim == 4 and len(x) == 1 and x.shape[1] >= 16 and weight.numel() >= 4096
-    return large and x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return large and x.is_cpu and x.dtype == torch.float32 and cores.has_narrow_products()
 
 
 def _folded(x: Tensor, norm: _LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -153,7 +153,8 @@ def test_a_member_does_not_depend_on_its_neighbours(config):
 
 @both
 def test_one_large_network_computes_what_a_stack_does(config, monkeypatch):
-    # Alone on a CPU its products are computed as convolutions.
+    # Alone on a CPU whose products are narrow, it takes convolutions.
+    monkeypatch.setattr(rgnb.cores, "has_narrow_products", lambda: True)
     wide, used, convolved = replace(config, length=64, width=64), [], rgnb.model._convolved
     monkeypatch.setattr(rgnb.model, "_convolved", lambda *a: used.append(a[3]) or convolved(*a))
     alone, stack = ResidualMLP(wide, seeds=5), ResidualMLP(wide, seeds=[5, 7])
