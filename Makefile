@@ -29,7 +29,7 @@ test: lint
 reliability: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m promise --counts=results/reliability.json tests
 
-# Against the peers, which it installs; six to seven minutes on 2 cores.
+# Against the peers, which it installs; three times over: twenty minutes on 2 cores.
 bench: .venv/.bench
 	$(BIN)/python benchmarks/bench.py
 

@@ -5,7 +5,6 @@ import platform
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 PROCESSOR = Path("/proc/cpuinfo")  # of Linux
@@ -22,35 +21,17 @@ def available() -> int:
         return count
 
 
-@cache
-def described() -> dict[str, str]:
-    """What Linux says of the first processor, such as its "model name" and "vendor_id"; {} elsewhere."""
-    try:
-        first = PROCESSOR.read_text().split("\n\n")[0]
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in first.splitlines())}
-
-
 def processor() -> str:
     """The processor's name and the vector instructions that torch uses on it, as in "AMD EPYC, AVX512"."""
     import torch
 
-    name = described().get("model name") or platform.processor() or platform.machine()
+    try:
+        lines = PROCESSOR.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-@cache
-def has_narrow_products() -> bool:
-    """Whether matrix products use half of the processor's vector width, and convolutions all of it.
-
-    So it is with AVX-512 on processors that are not Intel's: products come from MKL, which keeps to AVX2
-    there, and convolutions from oneDNN.
-    """
-    import torch
-
-    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkl.is_available()
-    return wide and described().get("vendor_id", "GenuineIntel") != "GenuineIntel"
 
 
 @contextmanager

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rgnb import checks, cores
+from rgnb import checks
 
 MIXINGS = ("tokens", "none", "window", "embedding", "attention")
 REACH = 2  # neighbours on either side that a window holds
@@ -96,7 +96,7 @@ class ResidualMLP(nn.Module):
         last_mixing = len(self.blocks) - 1 if self.config.reach is None else 0
         for depth, block in enumerate(self.blocks):
             x = block(x, keep if depth == last_mixing else None)
-        return self._outside(self.head(x, self.final_norm))
+        return self._outside(self.head(self.final_norm(x)))
 
     def stream(self, tokens: Tensor) -> list[Tensor]:
         """The raw residual stream (before the final LayerNorm): list of depth + 1 tensors.
@@ -111,7 +111,9 @@ class ResidualMLP(nn.Module):
 
     def readout(self, x: Tensor) -> Tensor:
         """Logits from the stream at the last depth, of `stream`'s shape: (..., width) -> (..., V)."""
-        return self._outside(self.head(self._inside(x), self.final_norm))
+        x = self._inside(x)
+        logits = self.head(self.final_norm(x.reshape(len(x), 1, -1, x.shape[-1])))
+        return self._outside(logits.reshape(*x.shape[:-1], -1))
 
     def _embedded(self, tokens: Tensor) -> Tensor:
         n, config, tokens = len(self.seeds), self.config, checks.tensor("tokens", tokens)
@@ -164,7 +166,7 @@ class _TokenBlock(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         x = x + self.token_mlp(self.token_norm(x), axis=-2)
         x = _kept(x, keep)
-        return x + self.channel_mlp(x, self.channel_norm)  # channel_mlp(channel_norm(x)), see `_folded`
+        return x + self.channel_mlp(self.channel_norm(x))
 
 
 class _AttentionBlock(nn.Module):
@@ -185,7 +187,7 @@ class _AttentionBlock(nn.Module):
         weights = (self.query(y) @ self.key(y).mT / x.shape[-1] ** 0.5).softmax(-1)  # (..., length, length)
         x = x + self.attended(weights @ self.value(y))
         x = _kept(x, keep)
-        return x + self.channel_mlp(x, self.channel_norm)
+        return x + self.channel_mlp(self.channel_norm(x))
 
 
 class _WindowBlock(nn.Module):
@@ -200,7 +202,7 @@ class _WindowBlock(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         seen = _kept(_window(self.window_norm(x)), keep)
         x = _kept(x, keep) + self.window_mlp(seen)
-        return x + self.channel_mlp(x, self.channel_norm)
+        return x + self.channel_mlp(self.channel_norm(x))
 
 
 class _PositionBlock(nn.Module):
@@ -211,7 +213,7 @@ class _PositionBlock(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         x = _kept(x, keep)
-        return x + self.channel_mlp(x, self.channel_norm)
+        return x + self.channel_mlp(self.channel_norm(x))
 
 
 def _kept(x: Tensor, keep: Tensor | None) -> Tensor:
@@ -236,8 +238,8 @@ class _MLP(nn.Module):
         self.up = _Linear(generators, n_in, hidden)
         self.down = _Linear(generators, hidden, n_out, bias)
 
-    def forward(self, x: Tensor, norm: "_LayerNorm | None" = None, axis: int = -1) -> Tensor:
-        return self.down(F.gelu(self.up(x, norm, axis)), axis=axis)
+    def forward(self, x: Tensor, axis: int = -1) -> Tensor:
+        return self.down(F.gelu(self.up(x, axis)), axis)
 
 
 class _LayerNorm(nn.Module):
@@ -271,54 +273,17 @@ class _Linear(nn.Module):
         self.weight = nn.Parameter(drawn[:, :n_in].contiguous())
         self.bias: Any = nn.Parameter(drawn[:, n_in:].contiguous()) if bias else None
 
-    def forward(self, x: Tensor, norm: _LayerNorm | None = None, axis: int = -1) -> Tensor:
-        """`norm(x) @ weight + bias` along one of the last two axes: -1 mixes channels, -2 positions.
+    def forward(self, x: Tensor, axis: int = -1) -> Tensor:
+        """`x @ weight + bias` along one of the last two axes: -1 mixes channels, -2 positions.
 
         (members, batch, length, n_in) -> (members, batch, length, n_out), or with axis -2
         (members, batch, n_in, width) -> (members, batch, n_out, width).
         """
-        weight: Tensor = self.weight
-        bias: Tensor | None = self.bias
-        if norm is not None and bias is not None and _is_large(x, weight):
-            x, weight, bias = _folded(x, norm, weight, bias)
-        elif norm is not None:
-            x = norm(x)
-        if _is_large_and_alone(x, weight):
-            return _convolved(x, weight, bias, axis)
-        return _product(x, weight, bias, axis)
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Tensor:
-    # The plain product x @ weight + bias, of each member with its own weights.
-    x = x.mT if axis == -2 else x
-    flat = x.flatten(1, -2)
-    out = flat @ weight if bias is None else torch.baddbmm(bias, flat, weight)
-    out = out.unflatten(1, x.shape[1:-1])
-    return out.mT if axis == -2 else out
-
-
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, axis: int) -> Tensor:
-    # The faster form of `_product` for one network on some CPUs, as a convolution of size 1; along positions
-    # nothing is transposed.
-    flat = None if bias is None else bias.flatten()
-    out = F.conv2d(x.squeeze(0).movedim(axis, 1).unsqueeze(2), weight.squeeze(0).T[..., None, None], flat)
-    return out.squeeze(2).movedim(1, axis)[None]
-
-
-def _is_large_and_alone(x: Tensor, weight: Tensor) -> bool:
-    large = x.ndim == 4 and len(x) == 1 and x.shape[1] >= 16 and weight.numel() >= 4096
-    return large and x.is_cpu and x.dtype == torch.float32 and cores.has_narrow_products()
-
-
-def _folded(x: Tensor, norm: _LayerNorm, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    # The faster form of norm(x): its gain and shift act on the weights, which are smaller than large
-    # activations. The product of what is returned is that of norm(x), weight and bias.
-    bias = torch.baddbmm(bias, norm.bias.flatten(1, 2), weight)
-    return F.layer_norm(x, x.shape[-1:]), norm.weight.flatten(1, 2).mT * weight, bias
-
-
-def _is_large(x: Tensor, weight: Tensor) -> bool:
-    return x.ndim != 4 or x.numel() >= weight.numel()
+        x = x.mT if axis == -2 else x
+        flat = x.flatten(1, -2)
+        out = flat @ self.weight if self.bias is None else torch.baddbmm(self.bias, flat, self.weight)
+        out = out.unflatten(1, x.shape[1:-1])
+        return out.mT if axis == -2 else out
 
 
 def _uniform(generators: list[torch.Generator], rows: int, columns: int, n_in: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The benchmarks at tiny sizes: that every side still runs and computes the same thing, which each checks."""
 
 import importlib.util
+import json
 import sys
 
 import numpy as np
@@ -48,6 +49,20 @@ def test_flops_agree_with_a_count_of_matrix_products():
     # The count leaves out the gradient with respect to the one-hot input, which nobody needs.
     unneeded = 2 * batch * 8 * 6 * 6
     assert bench.flops(config, batch, 1.0) - unneeded == pytest.approx(counter.get_total_flops())
+
+
+def test_runs_are_kept_beside_those_of_other_processors(tmp_path, monkeypatch):
+    runs = [[bench.Row("work", 2.0, {"other": 4.0}, note="slow")], [bench.Row("work", 1.0, {"other": 3.0})]]
+    runs.append([bench.Row("work", 1.5, {"other": 3.5}, note="middle")])
+    path = tmp_path / "results.json"
+    for name in ("one", "two", "one"):
+        monkeypatch.setattr(bench.cores, "processor", lambda name=name: name)
+        bench.store(runs, path)
+    stored = json.loads(path.read_text())
+    (row,) = stored["one"]["rows"]
+    assert list(stored) == ["one", "two"]
+    assert row["seconds"] == [2, 1, 1.5] and row["others"] == {"other": [4, 3, 3.5]}
+    assert row["note"] == "middle"
 
 
 def test_growth():

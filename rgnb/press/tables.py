@@ -124,36 +124,58 @@ def _share(found):
     return f"{yes}" + (f" (+{partly})" if partly else "") + f" of {len(trained)}"
 
 
-def bench_table(rows: list[dict]) -> pd.DataFrame:
-    """Rows that `benchmarks/bench.py` stored, those with a peer: one line per side."""
+def bench_table(stored: dict[str, dict]) -> pd.DataFrame:
+    """What `benchmarks/bench.py` stored by processor, of rows with a peer: one line per side and processor.
+
+    A ratio is the median of the runs, with their range. A goal, against the fastest side of each run, is met
+    if every run meets it.
+    """
     lines = []
-    for row in rows:
-        fastest = min(row["others"].values(), default=None)
-        for name, seconds in row["others"].items():
-            ratio, goal = seconds / row["seconds"], row["goal"] if seconds == fastest else 0
-            reached = f"{goal:g}, {'reached' if ratio >= goal else 'missed'}" if goal else ""
-            times = (_seconds(row["seconds"]), _seconds(seconds), f"{ratio:.3g}")
-            lines.append((row["work"], name, *times, reached))
-    columns = ["work", "against", "rgnb (s)", "other (s)", "times as fast", "goal"]
-    return pd.DataFrame(lines, columns=columns).set_index(["work", "against"])
+    for processor, found in stored.items():
+        for place, row in enumerate(found["rows"]):
+            seconds, others = np.array(row["seconds"]), {k: np.array(v) for k, v in row["others"].items()}
+            fastest = min(others, key=lambda name: np.median(others[name]), default=None)
+            for side, (name, theirs) in enumerate(others.items()):
+                times = (_seconds(np.median(seconds)), _seconds(np.median(theirs)), _range(theirs / seconds))
+                goal = row["goal"] if name == fastest else 0
+                met = _met(np.min(list(others.values()), axis=0) / seconds, goal) if goal else ""
+                lines.append((place, side, row["work"], name, processor, *times, met))
+    lines.sort(key=lambda line: line[:2])  # processors side by side
+    columns = ["work", "against", "processor", "rgnb (s)", "other (s)", "times as fast", "goal"]
+    return pd.DataFrame([line[2:] for line in lines], columns=columns).set_index(columns[:3])
 
 
-def bench_notes(rows: list[dict]) -> pd.DataFrame:
+def _range(ratios):
+    low, middle, high = (f"{value:.3g}" for value in (ratios.min(), np.median(ratios), ratios.max()))
+    return f"{middle} [{low}, {high}]"
+
+
+def _met(ratios, goal):
+    if ratios.min() >= goal:
+        return f"{goal:g}, met"
+    return f"{goal:g}, missed" + (" in some runs" if ratios.max() >= goal else "")
+
+
+def bench_notes(stored: dict[str, dict]) -> pd.DataFrame:
     """What else such rows say: seconds, what was found equal before timing, and what else was measured."""
-    shown = [(row, row["seconds"]) for row in rows if not row["points"]]
     lines = [
-        (row["work"], "" if seconds is None else _seconds(seconds), row["agreement"], row["note"])
-        for row, seconds in shown
+        (row["work"], processor, _seconds(np.median(row["seconds"] or np.nan)), row["agreement"], row["note"])
+        for processor, found in stored.items()
+        for row in found["rows"]
+        if not row["points"]
     ]
-    return pd.DataFrame(lines, columns=["work", "rgnb (s)", "agreement", "also measured"]).set_index("work")
+    columns = ["work", "processor", "rgnb (s)", "agreement", "also measured"]
+    return pd.DataFrame(lines, columns=columns).set_index(columns[:2])
 
 
 def _seconds(value):
+    if np.isnan(value):  # not measured, which the note explains
+        return ""
     return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def bench_costs(rows: list[dict]) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Costs against size as panels for `lines`, sizes in units of the smallest.
+    """Costs against size, from one processor's rows, as panels for `lines`; sizes in units of the smallest.
 
     The labels end with the exponent of the larger ones.
     """

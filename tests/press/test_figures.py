@@ -386,31 +386,33 @@ def test_verdicts_over_settings():
 
 
 def test_benchmarks():
-    rows = [
-        {
-            "work": "sampling",
-            "seconds": 0.5,
-            "others": {"a": 2.0, "b": 1.0},
-            "goal": 3,
-            "agreement": "equal",
-            "note": "",
-            "points": [],
-        },
-        {
-            "work": "training step against width",
-            "seconds": 4.0,
-            "others": {},
-            "goal": 0,
-            "agreement": "",
-            "note": "size^2.00",
-            "points": [(8, 1.0), (16, 4.0)],
-        },
+    others = {"a": [2.0, 2.0, 4.0], "b": [1.0, 2.0, 1.5]}
+    sampling = {
+        "work": "sampling",
+        "others": others,
+        "goal": 3,
+        "agreement": "equal",
+        "note": "",
+        "points": [],
+    }
+    width = {"work": "training step against width", "seconds": [4.0, 5.0, 3.0], "others": {}, "goal": 0}
+    width |= {"agreement": "", "note": "size^2.00", "points": [(8, 1.0), (16, 4.0)]}
+    absent = {"work": "on a GPU", "seconds": [], "others": {}, "goal": 0, "agreement": "", "points": []}
+    rows = [sampling | {"seconds": [0.5, 0.5, 0.5]}, width, absent | {"note": "not measured"}]
+    stored = {"one": {"rows": rows}, "two": {"rows": [sampling | {"seconds": [0.25, 0.5, 0.25]}]}}
+    table = tables.bench_table(stored)
+    assert table.index.tolist() == [("sampling", side, p) for side in "ab" for p in ("one", "two")]
+    assert table.loc[("sampling", "b", "one")].tolist() == [
+        "0.5",
+        "1.5",
+        "3 [2, 4]",
+        "3, missed in some runs",
     ]
-    table = tables.bench_table(rows)
-    assert (
-        table.loc[("sampling", "b")].tolist() == ["0.5", "1", "2", "3, missed"]
-        and table.loc[("sampling", "a"), "goal"] == ""
-    )
-    assert tables.bench_notes(rows).index.tolist() == ["sampling"]
+    assert table.loc[("sampling", "b", "two")].tolist() == ["0.25", "1.5", "4 [4, 6]", "3, met"]
+    assert table.loc[("sampling", "a", "one"), "goal"] == ""
+    strict = tables.bench_table({"one": {"rows": [rows[0] | {"goal": 5}]}})
+    assert strict.loc[("sampling", "b", "one"), "goal"] == "5, missed"
+    notes = tables.bench_notes(stored)
+    assert notes["rgnb (s)"].tolist() == ["0.5", "", "0.25"]
     (curve,) = tables.bench_costs(rows)["training step (s)"].items()
     assert curve[0] == "width: 2.00" and curve[1][0].tolist() == [1, 2]
