@@ -187,7 +187,7 @@ def seed_lines(
     reference: dict[str, tuple[float, str]] | None = None,
     shared: bool = True,
     own_legends: bool = False,
-) -> Figure:
+) -> _DataFigure:
     """Per-seed lines under their mean with its 95 % t interval, of three seeds or more.
 
     Where a seed has no value (NaN) there is no mean, and the panel says how many are lacking.

@@ -1,15 +1,19 @@
 """A reader's own runs as a book: those runs, marked as the reader's, before the pages of the book."""
 
 import hashlib
+import io
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import matplotlib as mpl
 import nbformat
+import pandas as pd
+import xarray as xr
 import yaml
 
-from rgnb.press import notebooks
+from rgnb.press import figures, notebooks
 
 
 def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
@@ -36,6 +40,7 @@ def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
         # Beside the executed notebooks its links lead to the same pages as theirs.
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
         page = f"run-{notebook.metadata['rgnb']['notebook']}-{digest}"
+        add_comparison(notebook, notebooks.executed(notebook.metadata["rgnb"]["notebook"], root))
         title = mark(notebook, page)
         nbformat.write(notebook, into / "book" / "executed" / f"{page}.ipynb")
         pages[path] = into / "_build" / "html" / "executed" / f"{page}.html"
@@ -50,6 +55,75 @@ def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
     return pages
 
 
+def add_comparison(notebook: nbformat.NotebookNode, of_the_book: Path) -> None:
+    """Put the run's curves beside the book's, in place, below the first figure of curves in both.
+
+    Curves match by their order, since parameters stand in their names; nothing is added where their numbers
+    differ.
+    """
+    book = _curves(nbformat.read(of_the_book, as_version=4)) if of_the_book.exists() else {}
+    matching = (
+        (name, place, table, panels)
+        for name, (place, table) in _curves(notebook).items()
+        if name in book and (panels := _side_by_side(table, book[name][1]))
+    )
+    if (first := next(matching, None)) is None:
+        return
+    name, place, table, panels = first
+    x, y = table.columns[3:]
+    with mpl.rc_context(figures.STYLE):
+        figure, svg = figures.seed_lines(panels, x, x.replace("_", " "), y, shared=False), io.StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    caption = "The curves of the figure above, yours beside the book's: every network, and their means."
+    data = {"image/svg+xml": svg.getvalue(), "text/csv": figure._repr_mimebundle_()["text/csv"]}
+    cell = nbformat.v4.new_code_cell(
+        "# drawn when the book of runs was built",  # a cell without a source would not be shown
+        outputs=[nbformat.v4.new_output("display_data", data)],
+        metadata={
+            "tags": ["remove-input"],
+            "mystnb": {
+                "figure": {"name": f"{name}-beside", "caption": caption},
+                "image": {"alt": f"{y} against {x}: the means of this run's networks and of the book's."},
+            },
+        },
+    )
+    notebook.cells.insert(place + 1, cell)
+
+
+def _curves(notebook: nbformat.NotebookNode) -> dict[str, tuple[int, pd.DataFrame]]:
+    # Of every figure of `figures.seed_lines`: {its name: (the place of its cell, its numbers)}.
+    return {
+        name: (place, pd.read_csv(io.StringIO(text)))
+        for place, cell in enumerate(notebook.cells)
+        if (name := cell.metadata.get("mystnb", {}).get("figure", {}).get("name"))
+        for output in cell.get("outputs", [])
+        if (text := output.get("data", {}).get("text/csv", "")).startswith("panel,curve,seed,")
+    }
+
+
+def _side_by_side(yours: pd.DataFrame, book: pd.DataFrame) -> dict[str, dict[str, xr.DataArray]] | None:
+    # Panels for `figures.seed_lines`; None where they do not match.
+    sides = [
+        [list(p.groupby("curve", sort=False)) for _, p in side.groupby("panel", sort=False)]
+        for side in (yours, book)
+    ]
+    if [len(p) for p in sides[0]] != [len(p) for p in sides[1]]:
+        return None
+    dims = ["seed", yours.columns[3]]
+    named = [
+        {f"{who}, {curve}": rows for curve, rows in panel}
+        for who, side in zip(("yours", "book"), sides, strict=True)
+        for panel in side
+    ]
+    return {
+        title: {
+            label: rows.set_index(dims)[yours.columns[4]].to_xarray()
+            for label, rows in (named[k] | named[k + len(sides[0])]).items()
+        }
+        for k, title in enumerate(yours["panel"].unique())
+    }
+
+
 def mark(notebook: nbformat.NotebookNode, page: str) -> str:
     """Mark a run's page, in place, as the reader's; figures and tables get names of their own.
 
@@ -58,14 +132,14 @@ def mark(notebook: nbformat.NotebookNode, page: str) -> str:
     made = notebook.metadata["rgnb"]
     name, changed = made["notebook"], made["parameters"]
     values = [f"{key} = {value!r}" for key, value in changed.items()] or ["# the book's own parameters"]
-    figures = {c.metadata.get("mystnb", {}).get("figure", {}).get("name") for c in notebook.cells} - {None}
+    named = {c.metadata.get("mystnb", {}).get("figure", {}).get("name") for c in notebook.cells} - {None}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = _renamed(cell.source, figures, page)
+            cell.source = _renamed(cell.source, named, page)
         elif "figure" in cell.metadata.get("mystnb", {}):
             figure = cell.metadata["mystnb"]["figure"]
             for key in figure.keys() & {"name", "caption"}:
-                figure[key] = _renamed(figure[key], figures, page)
+                figure[key] = _renamed(figure[key], named, page)
     note = [
         ":::{admonition} A run of yours", ":class: warning",
         f"Not a page of the book, whose own is {{doc}}`{name}`. Made on {made['record']['date']} with",

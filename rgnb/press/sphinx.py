@@ -151,10 +151,13 @@ def _describe(app, page, context, doctree):
     )
 
 
-def _copy_sources(app, error):
+def _finish(app, error):
+    # The sources of pages are there to download; maps of the theme's scripts are for its own developers.
     if app.builder.name == "html" and error is None:
         sources = Path(app.outdir, "_sources", "notebooks")
         shutil.copytree(Path(app.srcdir, "notebooks"), sources, dirs_exist_ok=True)
+        for file in Path(app.outdir, "_static").rglob("*.map"):
+            file.unlink()
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -164,5 +167,5 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("builder-inited", _draw_front)
     app.connect("doctree-resolved", _complete, priority=900)  # after the output of cells was chosen
     app.connect("html-page-context", _mend, priority=900)  # after the theme has made its buttons
-    app.connect("build-finished", _copy_sources)
+    app.connect("build-finished", _finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,5 @@
 import ast
+import io
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 import jupytext
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 import yaml
@@ -435,9 +437,46 @@ def test_the_runs_of_a_reader_are_marked_as_theirs(copy, tmp_path, monkeypatch):
         f"{pages[kept].stem}-{f['id']}" for f in soup(html, "executed/chains").select("main figure[id]")
     }
     other = soup(html, pages[elsewhere].relative_to(html).with_suffix(""))
+    beside = other.select_one(f"main figure[id='{pages[elsewhere].stem}-fig-selectivity-beside']")
+    assert beside.select_one("img") and "yours beside the book" in beside.get_text()
     assert "the book's own parameters" in other.select_one("main .admonition.warning").get_text()
     assert "Your own runs" in soup(html, "intro").get_text()
     assert "(your run)" not in soup(html, "executed/chains").find("h1").get_text()
+
+
+def curves(panels):
+    """A notebook with a figure of curves, {panel: {curve: {seed: values by depth}}}."""
+    rows = [
+        (panel, curve, seed, depth, value)
+        for panel, found in panels.items()
+        for curve, seeds in found.items()
+        for seed, values in seeds.items()
+        for depth, value in enumerate(values)
+    ]
+    columns = ["panel", "curve", "seed", "depth", "rank"]
+    text = pd.DataFrame(rows, columns=columns).to_csv(index=False)
+    output = nbformat.v4.new_output("display_data", {"text/csv": text})
+    cell = nbformat.v4.new_code_cell(outputs=[output], metadata={"mystnb": {"figure": {"name": "fig-x"}}})
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# X"), cell])
+
+
+def test_curves_of_a_run_stand_beside_the_books(tmp_path):
+    book, path = curves({"short": {"ξ = 1": {2: [4.0, 2.0], 3: [5.0, 1.0]}}}), tmp_path / "x.ipynb"
+    nbformat.write(book, path)
+    run = curves({"short": {"ξ = 3": {2: [8.0, 7.0]}}})
+    runs.add_comparison(run, path)
+    (added,) = run.cells[2:]
+    assert added.metadata["mystnb"]["figure"]["name"] == "fig-x-beside"
+    assert "<svg" in added.outputs[0]["data"]["image/svg+xml"]
+    found = pd.read_csv(io.StringIO(added.outputs[0]["data"]["text/csv"]))
+    means = found.groupby(["curve", "depth"])["rank"].mean()
+    assert means.to_dict() == {
+        ("yours, ξ = 3", 0): 8.0, ("yours, ξ = 3", 1): 7.0, ("book, ξ = 1", 0): 4.5, ("book, ξ = 1", 1): 1.5,
+    }  # fmt: skip
+    other = curves({"short": {"ξ = 1": {2: [4.0]}, "ξ = 2": {2: [1.0]}}})
+    runs.add_comparison(other, path)
+    runs.add_comparison(run, tmp_path / "missing.ipynb")
+    assert len(other.cells) == 2 and len(run.cells) == 3
 
 
 def test_one_setting_turns_on_the_links_to_repository_and_binder(copy, html):
