@@ -621,6 +621,7 @@ BENCHMARKS = {
         posterior, start, memory, scaling, again, gpu,
     )
 }  # fmt: skip
+ONCE = ("memory", "scaling", "start")  # nothing is held against them that a second run could decide
 
 
 def table(rows):
@@ -639,11 +640,14 @@ def table(rows):
 
 
 def combined(runs):
-    """Runs of the same benchmarks as rows whose times are lists; notes are those of the run in the middle."""
+    """Runs of the same benchmarks as rows whose times are lists; notes are those of the run in the middle.
+
+    What only the first run holds is kept as a list of one.
+    """
     rows = []
-    for found in zip(*runs, strict=True):
-        by_time = sorted(found, key=lambda r: r.seconds or 0)
-        row = asdict(by_time[len(by_time) // 2])
+    for work in [r.work for r in runs[0]]:
+        found = sorted((r for run in runs for r in run if r.work == work), key=lambda r: r.seconds or 0)
+        row = asdict(found[len(found) // 2])
         row["seconds"] = [r.seconds for r in found if r.seconds is not None]
         row["others"] = {name: [r.others[name] for r in found] for name in row["others"]}
         rows.append(row)
@@ -673,7 +677,7 @@ def main(arguments=None):
         if not part:
             print(f"run {k + 1} of {RUNS}", flush=True)
         runs.append([])
-        for name in args.names or BENCHMARKS:
+        for name in args.names or [b for b in BENCHMARKS if k == 0 or b not in ONCE]:
             found = BENCHMARKS[name](args.tiny)
             print(table(found), flush=True)
             runs[-1] += found

@@ -54,14 +54,16 @@ def test_flops_agree_with_a_count_of_matrix_products():
 def test_runs_are_kept_beside_those_of_other_processors(tmp_path, monkeypatch):
     runs = [[bench.Row("work", 2.0, {"other": 4.0}, note="slow")], [bench.Row("work", 1.0, {"other": 3.0})]]
     runs.append([bench.Row("work", 1.5, {"other": 3.5}, note="middle")])
+    runs[0].append(bench.Row("once", 1.0))
     path = tmp_path / "results.json"
     for name in ("one", "two", "one"):
         monkeypatch.setattr(bench.cores, "processor", lambda name=name: name)
         bench.store(runs, path)
     stored = json.loads(path.read_text())
-    (row,) = stored["one"]["rows"]
+    row, once = stored["one"]["rows"]
+    assert once["seconds"] == [1]
     assert list(stored) == ["one", "two"]
-    assert row["seconds"] == [2, 1, 1.5] and row["others"] == {"other": [4, 3, 3.5]}
+    assert row["seconds"] == [1, 1.5, 2] and row["others"] == {"other": [3, 3.5, 4]}
     assert row["note"] == "middle"
 
 

@@ -32,6 +32,7 @@ TINY_OF = {
     "blind": {"steps": 250},
     "explorer": {"families": ["hierarchical"], "correlation_lengths": [1.0, 7.0]} | COSINE,  # trained above
     "law": {"families": ["hierarchical", "nested_blocks"], "correlation_lengths": [1.0, 4.0]} | COSINE,
+    "smallest": {"choices": ["base", "no mixing"]} | COSINE,
     "published": {"network_seeds": [2, 3], "train": True} | COSINE,
 }
 
