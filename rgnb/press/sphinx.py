@@ -130,7 +130,7 @@ def _mend_body(body):
     body = re.sub(r'style="width: (\d+)px; height: (\d+)px;"', r'width="\1" height="\2"', body)
     # Intervals don't break over lines.
     number = r"(-?[\d.]+|-?inf)"
-    return re.sub(rf"(-?\d+\.\d+) \[{number}, {number}\]", r"\1&#160;[\2,&#160;\3]", body)
+    return re.sub(rf"(-?\d[\d.]*) \[{number}, {number}\]", r"\1&#160;[\2,&#160;\3]", body)
 
 
 def _describe(app, page, context, doctree):

@@ -142,7 +142,14 @@ def bench_table(stored: dict[str, dict]) -> pd.DataFrame:
                 lines.append((place, side, row["work"], name, processor, *times, met))
     lines.sort(key=lambda line: line[:2])  # processors side by side
     columns = ["work", "against", "processor", "rgnb (s)", "other (s)", "times as fast", "goal"]
-    return pd.DataFrame([line[2:] for line in lines], columns=columns).set_index(columns[:3])
+    return _by_processor([line[2:] for line in lines], columns, 3)
+
+
+def _by_processor(lines, columns, indices):
+    # A single processor is not said in every line.
+    frame = pd.DataFrame(lines, columns=columns).set_index(columns[:indices])
+    several = frame.index.get_level_values("processor").nunique() > 1
+    return frame if several else frame.droplevel("processor")
 
 
 def _range(ratios):
@@ -165,7 +172,7 @@ def bench_notes(stored: dict[str, dict]) -> pd.DataFrame:
         if not row["points"]
     ]
     columns = ["work", "processor", "rgnb (s)", "agreement", "also measured"]
-    return pd.DataFrame(lines, columns=columns).set_index(columns[:2])
+    return _by_processor(lines, columns, 2)
 
 
 def _seconds(value):

@@ -67,7 +67,7 @@ def test_every_notebook_runs_with_other_parameters(name, alone, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["kernel-drift", "robustness"])  # one of two recipes, one of sweeps
+@pytest.mark.parametrize("name", ["network", "robustness"])  # single experiments, and a sweep
 def test_a_notebook_trains_what_is_missing(name, alone, tmp_path):
     output = tmp_path / f"{name}.ipynb"
     notebooks.execute(name, output, tiny(name))
