@@ -58,9 +58,7 @@ class Row:
     """One line of the table."""
 
     work: str
-    seconds: (
-        float | None
-    )  # ours, median of a run; None where it could not be measured, which the note explains
+    seconds: float | None  # ours, the median of a run; None: not measured, which the note explains
     others: dict = field(default_factory=dict)  # name -> seconds, the median
     goal: float = 0.0  # how many times the fastest of the others
     agreement: str = ""  # what was found equal before timing

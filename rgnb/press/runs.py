@@ -103,25 +103,20 @@ def _curves(notebook: nbformat.NotebookNode) -> dict[str, tuple[int, pd.DataFram
 
 def _side_by_side(yours: pd.DataFrame, book: pd.DataFrame) -> dict[str, dict[str, xr.DataArray]] | None:
     # Panels for `figures.seed_lines`; None where they do not match.
-    sides = [
-        [list(p.groupby("curve", sort=False)) for _, p in side.groupby("panel", sort=False)]
-        for side in (yours, book)
-    ]
-    if [len(p) for p in sides[0]] != [len(p) for p in sides[1]]:
+    x, y = yours.columns[3:]
+
+    def panels(who: str, table: pd.DataFrame) -> list[dict[str, xr.DataArray]]:
+        return [
+            {f"{who}, {curve}": rows.set_index(["seed", x])[y].to_xarray() for curve, rows in panel}
+            for panel in (
+                found.groupby("curve", sort=False) for _, found in table.groupby("panel", sort=False)
+            )
+        ]
+
+    mine, theirs = panels("yours", yours), panels("book", book)
+    if [*map(len, mine)] != [*map(len, theirs)]:
         return None
-    dims = ["seed", yours.columns[3]]
-    named = [
-        {f"{who}, {curve}": rows for curve, rows in panel}
-        for who, side in zip(("yours", "book"), sides, strict=True)
-        for panel in side
-    ]
-    return {
-        title: {
-            label: rows.set_index(dims)[yours.columns[4]].to_xarray()
-            for label, rows in (named[k] | named[k + len(sides[0])]).items()
-        }
-        for k, title in enumerate(yours["panel"].unique())
-    }
+    return {title: a | b for title, a, b in zip(yours["panel"].unique(), mine, theirs, strict=True)}
 
 
 def mark(notebook: nbformat.NotebookNode, page: str) -> str:

@@ -39,9 +39,9 @@ def network(setting: Setting, seed: int, results: str | Path | None = None) -> R
         ValueError: its weights are not committed; names the networks whose weights are.
     """
     where = path(checks.instance("setting", setting, Setting), checks.integer("seed", seed, 0), results)
-    if not where.exists() and rehearsal_folder():
-        return ResidualMLP(setting.model, seed)
     if not where.exists():
+        if rehearsal_folder():
+            return ResidualMLP(setting.model, seed)
         there = ", ".join(sorted(p.stem for p in where.parent.glob("*.safetensors"))) or "none"
         raise checks.BadValue(f"no final weights of {where.stem}; train it, or take one of: {there}")
     return load_model(setting.model, load_file(where))

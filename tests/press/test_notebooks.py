@@ -30,7 +30,7 @@ TINY_OF = {
     **dict.fromkeys(("rank-collapse", "selectivity", "kernel-drift", "groups"), COSINE),
     **dict.fromkeys(("mode-retention", "fixed-point", "coarse-graining"), COSINE),
     "blind": {"steps": 250},
-    "explorer": {"families": ["hierarchical"], "correlation_lengths": [1.0, 7.0]} | COSINE,  # trained above
+    "explorer": {"families": ["hierarchical"], "correlation_lengths": [1.0, 7.0]} | COSINE,
     "law": {"families": ["hierarchical", "nested_blocks"], "correlation_lengths": [1.0, 4.0]} | COSINE,
     "smallest": {"choices": ["base", "no mixing"]} | COSINE,
     "published": {"network_seeds": [2, 3], "train": True} | COSINE,
