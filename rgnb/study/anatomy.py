@@ -15,13 +15,12 @@ from rgnb.masking import entropy
 from rgnb.model import ResidualMLP
 from rgnb.randomness import generator
 from rgnb.study.measurement import MATRICES, Evaluation, Snapshots, forward, networks, variable
-from rgnb.study.probes import INTERVENTIONS, eigenmodes
+from rgnb.study.probes import INTERVENTIONS, PERTURBED, eigenmodes
 from rgnb.study.settings import Setting, analysis
 
 FLOOR = 1e-6  # of the Bayes posterior, before its logarithm is taken
 OFFSETS = 8  # how far from the diagonal couplings between positions are kept
 ROUNDING = 1e-12  # share of a sum of squares below which it is rounding error
-PERTURBED = 128  # sequences of which perturbations are followed
 
 
 def log_posterior(posterior: torch.Tensor) -> torch.Tensor:

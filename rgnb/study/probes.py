@@ -23,6 +23,7 @@ REMOVED = (1, 3, 7)  # how many directions are taken out: the level boundaries o
 DIRECTIONS = ("relevant", "irrelevant", "random", "random, by variance")
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # factors by which the stream is rescaled
 INTERVENTIONS = 1024  # sequences, of the held-out half, for interventions and perturbations
+PERTURBED = 128  # sequences of which perturbations are followed
 
 
 def eigenmodes(chain: MarkovChain) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -139,6 +140,17 @@ def erasing_directions(x: Any, y: Any) -> torch.Tensor:
     if y.shape[1] > x.shape[1]:
         raise checks.BadValue(f"y must have at most as many columns as x, got {y.shape[1]} and {x.shape[1]}")
     return torch.linalg.qr((x - x.mean(0)).T @ (y - y.mean(0))).Q
+
+
+def pooled(values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """Each mode's value replaced by the root mean square over its group, which no choice of basis changes.
+
+    Args:
+        values: (states, modes, depths); group: (modes,) group numbers.
+    """
+    total = torch.zeros(len(values), int(group.max()) + 1, values.shape[2], dtype=values.dtype)
+    total = total.index_add(1, group, values**2)
+    return (total / group.bincount()[:, None]).sqrt()[:, group]
 
 
 def _ends(setting: Setting, seed: int, snapshots: Snapshots) -> list[ResidualMLP]:
@@ -281,7 +293,7 @@ def perturbations(
     response = torch.zeros(2, len(group), depths + 1, dtype=torch.float64)
     drift = torch.zeros(len(SCALES), depths, dtype=torch.float64)
     update = torch.zeros(2, depths, dtype=torch.float64)
-    few = slice(128)
+    few = slice(PERTURBED)
     g = generator(seed, 4)
     for state, model in enumerate(_ends(setting, seed, snapshots)):
         model = model.to(device).requires_grad_(False)
@@ -304,9 +316,6 @@ def perturbations(
             response_to = torch.func.jvp(rest, (stream[0][few],), (field,))[1]
             for depth, v in enumerate(response_to):
                 response[state, k, depth] = v[masked[few]].square().mean().sqrt() / spread[depth]
-    pooled = torch.zeros(2, int(group.max()) + 1, depths + 1, dtype=torch.float64)
-    pooled = pooled.index_add(1, group, response**2)
-    response = (pooled / group.bincount()[:, None]).sqrt()[:, group]
     variables = {
         "growth": variable(
             "state perturbation transition",
@@ -315,7 +324,7 @@ def perturbations(
         ),
         "mode_response": variable(
             "state eigenmode depth",
-            response,
+            pooled(response, group),
             "response at masked positions to a mode's field, relative to the stream's spread",
         ),
         "scaled_drift": variable(

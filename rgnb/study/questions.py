@@ -19,6 +19,7 @@ from rgnb import chains, checks
 from rgnb.randomness import resolve_device
 from rgnb.study import law
 from rgnb.study.anatomy import anatomy, coupling
+from rgnb.study.comparison import comparison
 from rgnb.study.experiment import Experiment
 from rgnb.study.runner import settle, shared
 from rgnb.study.settings import RECIPES, Analysis, Setting, judged_seeds
@@ -248,6 +249,24 @@ def smallest(choice: str = "base", n: int = 4, profile: str = "small", **changes
     return Experiment.profile(profile, **{"recipe": "cosine"} | asked | changes)
 
 
+def transformers(n: int = 4, profile: str = "paper", **changes: Any) -> dict[str, Experiment]:
+    """Networks with attention beside MLPs without mixing, as arXiv:2607.15449 compares them: {mixing: those}.
+
+    Its recipe and correlation lengths, and two readings of its chains; measured only at the end, on 1024
+    sequences.
+
+    Args:
+        n: networks, seeds 2, 3, ...
+        profile, changes: as in `findings`.
+    """
+    asked: dict[str, Any] = {"families": ("hierarchical", "lazy"), "correlation_lengths": (1.2, 6.7)}
+    asked |= {"seeds": judged_seeds(n), "sequences": 1024, "snapshots": ()} | changes
+    return {
+        mixing: Experiment.profile(profile, **{"recipe": "sequel", "mixing": mixing} | asked)
+        for mixing in ("attention", "none")
+    }
+
+
 class Question(NamedTuple):
     """Networks that answer a question, and what is measured on them."""
 
@@ -288,6 +307,12 @@ QUESTIONS = {
         lambda: [smallest(choice) for choice in CHOICES],
         swept=True,
         analyses=(None,),
+    ),
+    "transformers": Question(
+        "Does attention do what an MLP cannot?",
+        lambda: list(transformers().values()),
+        swept=True,
+        analyses=(None, comparison),
     ),
     "optimiser-small": Question("Rate, batch and decay at the small size", small_optimisers, swept=True),
     "longer": Question("What lasts when training goes on?", lambda: [longer()]),

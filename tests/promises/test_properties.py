@@ -26,7 +26,7 @@ from rgnb.metrics.moments import Moments
 from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
 from rgnb.press import answers, figures, notebooks, tables
 from rgnb.randomness import generator, resolve_device
-from rgnb.study import Experiment, anatomy, models, probes, questions
+from rgnb.study import Experiment, anatomy, comparison, models, probes, questions
 from rgnb.study import law as study_law
 from rgnb.study.measurement import Evaluation, evaluation, forward, measure
 from rgnb.study.settings import Setting
@@ -578,7 +578,9 @@ SETTINGS = st.builds(
 )  # fmt: skip
 
 
-@given(st.sampled_from([measure, probes.mode_retention, probes.perturbations]), SETTINGS)
+@given(
+    st.sampled_from([measure, probes.mode_retention, probes.perturbations, comparison.comparison]), SETTINGS
+)
 def test_analyses_of_any_setting(ends_well, analysis, setting):
     untrained = {f"weight.{k}": v[0] for k, v in ResidualMLP(setting.model).state_dict().items()} | {
         "history": torch.zeros(1)
@@ -1219,7 +1221,7 @@ OWN = {
     metrics.cka_from_hsic, training.masked_loss, training.mixed_loss,
     anatomy.anatomy, anatomy.coupling, anatomy.couplings, anatomy.absolute_growth, findings.Claim,
     findings.by_group, questions.Job, questions.Question, questions.by_recipe, models.path,
-    models.keep, questions.decayed,
+    models.keep, questions.decayed, probes.pooled, comparison.halves, comparison.mode_responses,
     questions.longer, questions.markers, study_law.compared,
     questions.optimisers, questions.small_optimisers, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain,
@@ -1286,6 +1288,7 @@ def test_anatomy(ends_well, chain, x, y, group):
     found = ends_well(["features", "weights"], anatomy.alignment, x, y)
     assert found is None or math.isnan(found) or abs(found) <= 1 + 1e-9
     ends_well(["posterior"], anatomy.log_posterior, x)
+    ends_well(["responses"], comparison.decay_rates, x)
 
 
 words = st.one_of(st.sampled_from(["sequel", "cosine", "sticky"]), junk)
@@ -1302,6 +1305,7 @@ def test_questions(ends_well, recipe, family, seeds):
     ends_well(["n must", "profile"], questions.gradient_noise, recipe, seeds)
     ends_well(["part", "seeds", "donors"], questions.transplants, recipe, [(seeds, seeds)])
     ends_well(["choice", "n must", "profile"], questions.smallest, recipe, seeds, family)
+    ends_well(["n must", "profile"], questions.transformers, seeds, family)
     ends_well(["setting"], models.network, recipe, 2)
     ends_well(["claim"], answers.answer, seeds)
     ends_well(["claim"], findings.supporting, seeds)
