@@ -20,14 +20,16 @@ Tensors = dict[str, Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam keeps of each parameter
 
 
+def weights_file(folder: Path, seed: int, step: int) -> Path:
+    """Where the weights of one network are kept."""
+    return folder / f"seed-{seed}" / f"step-{step:06d}.safetensors"
+
+
 class Folder:
     """Files with tensors of one setting, checked when read and never half written."""
 
     def __init__(self, folder: Path, setting: dict):
         self.folder, self.setting = folder, json.dumps(setting, sort_keys=True)
-
-    def path(self, step: int) -> Path:
-        return self.folder / f"step-{step:06d}.safetensors"
 
     def save(self, path: Path, tensors: Tensors) -> None:
         from safetensors.torch import save  # needed only for training
@@ -142,7 +144,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path, setting: dict, seeds: Sequence[int], steps: Sequence[int]):
         self.steps, self._folder, self._group = steps, folder, Folder(folder, setting)
-        self._members = {seed: Folder(folder / f"seed-{seed}", setting | {"seed": seed}) for seed in seeds}
+        self._members = {
+            seed: Folder(weights_file(folder, seed, 0).parent, setting | {"seed": seed}) for seed in seeds
+        }
 
     def save(self, progress: Progress) -> None:
         """Write the checkpoint of a group."""
@@ -151,13 +155,13 @@ class Checkpoints:
 
     def keep(self, progress: Progress, i: int, step: int) -> None:
         """Write the snapshot of the i-th member of a group."""
-        store = self._members[progress.seeds[i]]
-        store.save(store.path(step), progress.snapshot(i))
+        seed = progress.seeds[i]
+        self._members[seed].save(weights_file(self._folder, seed, step), progress.snapshot(i))
 
     def snapshots(self) -> dict[int, Mapping[int, Any]]:
         """{seed: {step: tensors of the snapshot}}."""
         return {
-            seed: {step: store.load(store.path(step)) for step in self.steps}
+            seed: {step: store.load(weights_file(self._folder, seed, step)) for step in self.steps}
             for seed, store in self._members.items()
         }
 
@@ -188,7 +192,7 @@ class Checkpoints:
 
     def _whole(self, seed: int, steps: Sequence[int]) -> bool:
         store = self._members[seed]
-        return all(store.load(store.path(step)) for step in steps)
+        return all(store.load(weights_file(self._folder, seed, step)) for step in steps)
 
     def _saved(self) -> Iterator[tuple[Path, Tensors]]:
         for path in sorted(self._folder.glob("resume-*.safetensors")):

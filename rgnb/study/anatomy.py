@@ -15,7 +15,7 @@ from rgnb.masking import entropy
 from rgnb.model import ResidualMLP
 from rgnb.randomness import generator
 from rgnb.study.measurement import MATRICES, Evaluation, Snapshots, forward, networks, variable
-from rgnb.study.probes import INTERVENTIONS, PERTURBED, eigenmodes
+from rgnb.study.probes import INTERVENTIONS, PERTURBED, absolute_growth, eigenmodes
 from rgnb.study.settings import Setting, analysis
 
 FLOOR = 1e-6  # of the Bayes posterior, before its logarithm is taken
@@ -114,26 +114,6 @@ def couplings(model: ResidualMLP) -> tuple[torch.Tensor, torch.Tensor]:
         places = torch.arange(len(product))
         elsewhere[b] = product[(places[:, None] - places).abs() > OFFSETS].square().mean().sqrt()
     return mean, elsewhere
-
-
-def absolute_growth(model: ResidualMLP, inputs: torch.Tensor, g: torch.Generator) -> torch.Tensor:
-    """Factor by which each block changes the size of a small perturbation of its input, to first order.
-
-    Args:
-        model: single network; inputs: (n, length) tokens; g: generator of the random perturbation.
-
-    Returns:
-        (2, blocks): of an isotropic random perturbation, and of one along the difference of two sequences'
-        streams.
-    """
-    stream = model.stream(inputs)
-    found = torch.zeros(2, len(stream) - 1)
-    for depth, x in enumerate(stream[:-1]):
-        noise = torch.randn(x.shape, generator=g).to(x.device)
-        for k, v in enumerate((noise, x.roll(1, 0) - x)):
-            moved = torch.func.jvp(model.blocks[depth], (x[None],), (v[None],))[1]
-            found[k, depth] = moved.norm() / v.norm()
-    return found
 
 
 @torch.no_grad()

@@ -266,6 +266,26 @@ def _masked_loss(
     return total / rows.sum().item()
 
 
+def absolute_growth(model: ResidualMLP, inputs: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    """Factor by which each block changes the size of a small perturbation of its input, to first order.
+
+    Args:
+        model: single network; inputs: (n, length) tokens; g: generator of the random perturbation.
+
+    Returns:
+        (2, blocks): of an isotropic random perturbation, and of one along the difference of two sequences'
+        streams.
+    """
+    stream = model.stream(inputs)
+    found = torch.zeros(2, len(stream) - 1)
+    for depth, x in enumerate(stream[:-1]):
+        noise = torch.randn(x.shape, generator=g).to(x.device)
+        for k, v in enumerate((noise, x.roll(1, 0) - x)):
+            moved = torch.func.jvp(model.blocks[depth], (x[None],), (v[None],))[1]
+            found[k, depth] = moved.norm() / v.norm()
+    return found
+
+
 @analysis(id="rgnb.probes.perturbations", version=1)
 def perturbations(
     task: Evaluation, setting: Setting, seed: int, snapshots: Snapshots, device: torch.device
@@ -298,13 +318,10 @@ def perturbations(
     for state, model in enumerate(_ends(setting, seed, snapshots)):
         model = model.to(device).requires_grad_(False)
         stream = model.stream(inputs)
-        spread = [(x - x.mean(0)).square().mean().sqrt() for x in stream]
+        spread = torch.stack([(x - x.mean(0)).square().mean().sqrt() for x in stream]).cpu()
+        growth[state] = absolute_growth(model, inputs[few], g) * spread[:-1] / spread[1:]
         for depth, x in enumerate(stream[:-1]):
             step = lambda x: model.continue_stream(x, depth)[1]  # noqa: B023, E731 used within this turn
-            noise = torch.randn(x[few].shape, generator=g).to(device)
-            for k, v in enumerate((noise, x[few].roll(1, 0) - x[few])):
-                moved = torch.func.jvp(step, (x[few],), (v,))[1]
-                growth[state, k, depth] = moved.norm() / v.norm() * spread[depth] / spread[depth + 1]
             update[state, depth] = (stream[depth + 1] - x).norm() / x.norm()
             if state:
                 for k, scale in enumerate(SCALES):

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from rgnb import chains, checks
+from rgnb._checkpoints import weights_file
 from rgnb.model import ModelConfig
 from rgnb.training import Run, TrainConfig, plain
 
@@ -96,7 +97,7 @@ class Setting:
 
     def last_weights(self, folder: str | Path, seed: int) -> Path:
         """File of a network's weights at the end of its training."""
-        return self.weights(folder) / f"seed-{seed}" / f"step-{self.training.steps:06d}.safetensors"
+        return weights_file(self.weights(folder), seed, self.training.steps)
 
 
 def judged_seeds(n: int, first: int = 2) -> range:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import xarray as xr
 
-from rgnb import checks
+from rgnb import checks, metrics
 from rgnb.verdicts import rules
 from rgnb.verdicts.intervals import Condition, Interval, Numbers, Verdict, above, below
 from rgnb.verdicts.measures import (
     DRIFT,
     GATE,
     NO_GATE,
+    NOTHING,
     RANK,
     Definition,
     chosen,
@@ -63,7 +64,7 @@ def _gate(ds: xr.Dataset, xi: float, seeds: np.ndarray) -> Condition:
     here = chosen(ds, correlation_length=xi)
     excess = checks.complete("ds", here.excess_loss.isel(step=-1)).values[seeds]
     learnable = checks.complete("ds", here.marginal_entropy - here.reachable_loss).values.mean()
-    if learnable <= 1e-9:
+    if learnable <= NOTHING:
         needed, worst = f"at most {rules.GATE_NATS:g} nats", f"{excess.max():.4f} nats"
         text = f"the largest excess loss at correlation length {xi:g}, {worst}, is {needed}"
         return Condition(text, excess.max() <= rules.GATE_NATS, (f"excess, ξ = {xi:g}", worst, needed))
@@ -100,22 +101,6 @@ def _selectivity(short: np.ndarray, long: np.ndarray) -> Verdict:
     return Verdict.of("Selectivity", conditions, c)
 
 
-def leading_share(drift: np.ndarray) -> np.ndarray:
-    """Share of the drift that the `rules.LEADING` largest transitions of each row hold.
-
-    Args:
-        drift: (..., transitions); negative drift counts as 0.
-
-    Returns:
-        (...) array.
-    """
-    drift = checks.array("drift", drift)
-    if drift.ndim < 1 or not drift.shape[-1]:
-        raise checks.BadValue(f"drift must be (..., transitions), one or more, got shape {drift.shape}")
-    drift = np.clip(drift, 0, None)
-    return np.sort(drift, -1)[..., -rules.LEADING :].sum(-1) / drift.sum(-1)
-
-
 def noise_share(transitions: int) -> float:
     """The share that noise gives: that of the `rules.LEADING` largest of n independent exponential drifts.
 
@@ -132,7 +117,7 @@ def _kernel_drift(ds: xr.Dataset, xi: float, start: int, seeds: np.ndarray) -> V
     drifts = checks.complete("ds", drifts.transpose("state", "seed", "transition"))
     trained, untrained = (chosen(drifts, state=s).values[seeds, start:] for s in ("trained", "init"))
     total = Interval.of(np.clip(trained, 0, None).sum(-1))
-    share, control = leading_share(trained), leading_share(untrained)
+    share, control = (metrics.concentration(d, rules.LEADING).numpy() for d in (trained, untrained))
     numbers = {"share": Interval.of(share), "gain": Interval.of(share - control), "total": total}
     conditions = [
         above("share of the two largest transitions", numbers["share"], rules.LEADING_SHARE),

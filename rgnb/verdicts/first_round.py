@@ -41,8 +41,12 @@ def gate_limit(ds: xr.Dataset, correlation_length: float) -> float:
     ds = one_chain(ds, **GATE)
     losses = chosen(ds[["marginal_entropy", "reachable_loss"]], correlation_length=correlation_length)
     entropy, reachable = (checks.complete("ds", losses[name]) for name in losses)
-    learnable = float((entropy - reachable).mean())
-    return rules.FIRST_GATE * learnable if learnable > 1e-9 else rules.GATE_NATS
+    return float(limits((entropy - reachable).mean()))
+
+
+def limits(learnable: Any) -> Any:
+    """The same of what can be learned itself, in nats: a number or an array."""
+    return np.where(learnable > measures.NOTHING, rules.FIRST_GATE * learnable, rules.GATE_NATS)
 
 
 def gate(ds: xr.Dataset, correlation_length: float, step: int | None = None) -> Condition:

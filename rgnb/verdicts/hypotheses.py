@@ -36,11 +36,10 @@ def equivalent(name: str, differences: Numbers, margin: float, comparisons: int 
 
 
 def trained(ds: xr.Dataset) -> xr.DataArray:
-    """Which rows of a sweep pass the gate of `first_round.gate_limit`: (run,) bool."""
+    """Which rows of a sweep pass the first round's gate: (run,) bool."""
     checks.results("ds", ds, **GATE)
     excess, entropy, reachable = (checks.complete("ds", ds[name]) for name in GATE)
-    learnable = entropy - reachable
-    return excess <= np.where(learnable > 1e-9, rules.FIRST_GATE * learnable, rules.GATE_NATS)
+    return excess <= first_round.limits(entropy - reachable)
 
 
 def all_trained(ds: xr.Dataset) -> Condition:

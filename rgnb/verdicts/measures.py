@@ -19,6 +19,7 @@ RANK = {"effective_rank": "correlation_length seed state view centring spectrum 
 STEP_RANK = {"step_rank": "correlation_length seed step spectrum depth", **GATE}
 DRIFT = {"kernel_drift": "correlation_length seed state view transition", **GATE}
 STEP_DRIFT = {"step_drift": "correlation_length seed step transition", **DRIFT}
+NOTHING = 1e-9  # nats to learn that are rounding error
 NO_GATE = "left to the reader"  # attrs["gate"] of results that do not say how well their networks learned
 DEFINED = {"centring": ["centred", "uncentred"], "spectrum": ["singular"]}  # ranks that the claims are about
 

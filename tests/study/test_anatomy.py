@@ -6,7 +6,7 @@ import torch
 
 from rgnb import chains, metrics
 from rgnb.model import MIXINGS, ModelConfig, ResidualMLP
-from rgnb.study import Experiment, anatomy
+from rgnb.study import Experiment, anatomy, probes
 from rgnb.study.measurement import rehearse
 from rgnb.study.probes import eigenmodes
 from rgnb.study.settings import analysis, analysis_key
@@ -100,7 +100,7 @@ def test_networks_of_every_kind_of_mixing_are_dissected(mixing):
 def test_growth_is_that_of_a_small_difference():
     model = ResidualMLP(MODEL, 0).double().requires_grad_(False)
     inputs = chains.hierarchical(4, 2.0).sample(6, 20, torch.Generator().manual_seed(0))
-    found = anatomy.absolute_growth(model, inputs, torch.Generator().manual_seed(1))[1]
+    found = probes.absolute_growth(model, inputs, torch.Generator().manual_seed(1))[1]
     stream = model.stream(inputs)
     for depth, x in enumerate(stream[:-1]):
         v = 1e-6 * (x.roll(1, 0) - x)

@@ -10,6 +10,7 @@ import xarray as xr
 from made import EVEN, FALLING, FLAT, results
 
 from rgnb import observe
+from rgnb.metrics import concentration
 from rgnb.verdicts import findings, measures, rules
 
 FALLING_LATE = [10, 14, 13, 12, 11, 10, 9]  # rises at first: falls from depth 1 alone
@@ -242,11 +243,12 @@ def test_each_seed_has_its_own_leading_transitions():
     assert found.values == pytest.approx([0.9 / 0.94] * 8)
 
 
-def test_shares_of_drift_and_of_noise():
-    np.testing.assert_allclose(findings.leading_share(np.array([[0.3, -5.0, 0.1, 0.6]])), 0.9)
+def test_the_share_of_noise():
     drawn = np.random.default_rng(0).exponential(size=(200_000, 6))
     assert findings.noise_share(6) == pytest.approx(0.65)
-    assert findings.leading_share(drawn).mean() == pytest.approx(findings.noise_share(6), abs=2e-3)
+    assert concentration(drawn, rules.LEADING).mean().item() == pytest.approx(
+        findings.noise_share(6), abs=2e-3
+    )
     assert findings.noise_share(2) == pytest.approx(1)
 
 
