@@ -1,7 +1,9 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from rgnb.press import notebooks
@@ -16,8 +18,12 @@ settings.load_profile("rgnb")
 
 @pytest.fixture(scope="session")
 def html(tmp_path_factory):
-    """The book's HTML, built from the committed executed notebooks."""
-    return notebooks.build_html(output=tmp_path_factory.mktemp("book")).parent
+    """The book's HTML, built from the committed executed notebooks, once for all workers."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "book"
+    with FileLock(f"{folder}.lock"):
+        front = folder / "_build" / "html" / "intro.html"
+        return (front if front.exists() else notebooks.build_html(output=folder)).parent
 
 
 class Counts:
