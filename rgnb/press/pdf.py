@@ -38,12 +38,12 @@ def build(output: Path | None = None) -> Path:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(color_scheme="light")
-        tab.goto(page.as_uri())
+        tab.goto(page.as_uri(), timeout=0)  # however slow the machine is
         tab.evaluate("MathJax.startup.promise")
         tab.emulate_media(media="print")
         tab.pdf(
             path=path, format="A4", print_background=True, outline=True, tagged=True,
-            margin={"top": "16mm", "bottom": "18mm", "left": "20mm", "right": "20mm"},
+            margin={"top": "14mm", "bottom": "16mm", "left": "18mm", "right": "18mm"},
             display_header_footer=True, header_template="<span></span>", footer_template=FOOTER,
         )  # fmt: skip
         browser.close()

@@ -14,6 +14,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
@@ -274,6 +275,9 @@ def test_the_book_prints_to_a_whole_pdf(tmp_path):
     }
     starts = [chapters[squeezed(title)] for title in titles()]
     assert starts == sorted(set(starts))  # every chapter begins a page, in the book's order
+    further = yaml.safe_load((notebooks.ROOT / "_toc.yml").read_text())["parts"][4]
+    assert further["caption"] == "Further questions"  # where the reader's part ends, one paper
+    assert starts[PAGES.index(further["chapters"][0]["file"]) - 1] <= 40
     opened = zip(titles(), starts, strict=True)
     assert all(squeezed(title) in squeezed(pages[start]) for title, start in opened)
     assert all(
