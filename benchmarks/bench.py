@@ -245,11 +245,10 @@ def cka(tiny):
         agreement = f"relative error {error:.0e}; " + ", ".join(
             f"{name} {e:.0e}" for name, e in errors.items()
         )
+        work, note = f"debiased CKA of 9 layers x 64, n = {n}", f"of its time: {shares(sides['rgnb'][0])}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            rows.append(
-                row(f"debiased CKA of 9 layers x 64, n = {n}", sides, 5, goal=goal, agreement=agreement)
-            )
+            rows.append(row(work, sides, 5, goal=goal, agreement=agreement, note=note))
     return rows
 
 
