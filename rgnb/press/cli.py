@@ -159,9 +159,8 @@ def _train(args):
     from rgnb.study import questions
 
     if args.list:
-        for name, question in questions.QUESTIONS.items():
-            networks = sum(len(e.settings()) * len(e.seeds) for e in question.experiments())
-            print(f"{name:16}{question.asks} {networks} networks")
+        for name, (asked, stored) in questions.coverage().items():
+            print(f"{name:16}{questions.QUESTIONS[name].asks} {stored} of {asked} networks are stored")
         return
     questions.train(args.questions)
 

@@ -6,7 +6,7 @@ Seeds that a pilot used are left out where networks are judged: 0 and 1, without
 
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from rgnb.study.experiment import Experiment
 from rgnb.study.runner import settle, shared
 from rgnb.study.settings import RECIPES, Analysis, Setting, judged_seeds
 from rgnb.study.store import Store, results_folder
+from rgnb.study.sweep import held
 
 RATES = (3e-4, 6e-4, 1e-3, 2e-3)
 SCHEDULES = ("constant", "cosine")
@@ -283,9 +284,10 @@ QUESTIONS = {
         "Is collapse without mixing gradient noise?",
         lambda: list(itertools.chain(*gradient_noise().values())),
         swept=True,
+        analyses=(None,),
     ),
     "control": Question("Do they hold on sticky chains?", lambda: [findings(family="sticky", seeds=FEW)]),
-    "optimiser": Question("Data or optimiser?", optimisers),
+    "optimiser": Question("Data or optimiser?", optimisers, analyses=(None,)),
     "first-round": Question(
         "What do the first round's networks look like inside?", lambda: [findings("sequel", seeds=FEW)]
     ),
@@ -297,7 +299,7 @@ QUESTIONS = {
         analyses=(coupling,),
     ),
     "more-seeds": Question(
-        "The first two with all their seeds", lambda: [findings(), findings(family="sticky")]
+        "And with all the seeds that are planned?", lambda: [findings(), findings(family="sticky")]
     ),
     "decay": Question("Does weight decay change the outcome?", lambda: [decayed()]),
     "law": Question("Does the prediction decide the rank that is left?", law.experiments, swept=True),
@@ -314,7 +316,7 @@ QUESTIONS = {
         swept=True,
         analyses=(None, comparison),
     ),
-    "optimiser-small": Question("Rate, batch and decay at the small size", small_optimisers, swept=True),
+    "optimiser-small": Question("Rate, batch or decay?", small_optimisers, swept=True, analyses=(None,)),
     "longer": Question("What lasts when training goes on?", lambda: [longer()]),
 }
 
@@ -328,17 +330,22 @@ class Job(NamedTuple):
     device: torch.device
     analyses: tuple[Analysis | None, ...]
 
-    def stores(self) -> list[Store]:
-        """Where what is measured on them is kept."""
-        return [Store(self.folder, analysis) for analysis in self.analyses]
+    def left(self, held: Collection[str]) -> dict[Store, list[int]]:
+        """Seeds that are not stored, by where; `held`: keys of what the files of sweeps hold."""
+        stores = (Store(self.folder, analysis) for analysis in self.analyses)
+        return {
+            s: [
+                n
+                for n in self.seeds
+                if self.setting.key(n, s.analysis) not in held and not s.holds(self.setting, n)
+            ]
+            for s in stores
+        }
 
-    def stored(self) -> bool:
-        """Whether nothing is left to do."""
-        return all(store.holds(self.setting, seed) for store in self.stores() for seed in self.seeds)
-
-    def settle(self, wait: bool) -> bool:
+    def settle(self, held: Collection[str], wait: bool) -> bool:
         """Do what is left. False if another process works on the setting and this one does not wait."""
-        found = (settle(self.setting, self.seeds, s, self.device, wait=wait) for s in self.stores())
+        left = self.left(held).items()
+        found = [settle(self.setting, seeds, s, self.device, wait=wait) for s, seeds in left if seeds]
         return all(results is not None for results in found)
 
 
@@ -353,14 +360,33 @@ def train(names: Sequence[str] = (), results: str | Path | None = None, progress
     """
     asked = [checks.choice("question", name, QUESTIONS) for name in names] or list(QUESTIONS)
     folder = results_folder(results)
+    known = held(folder)
     jobs = dict.fromkeys(job for name in asked for job in _jobs(QUESTIONS[name], folder))
-    waiting = [job for job in jobs if not job.stored()]
+    waiting = [job for job in jobs if any(job.left(known).values())]
     steps = sum(map(_steps, waiting))
     with tqdm(total=steps, desc="training", unit="step", unit_scale=True, disable=not progress) as bar:
-        for job, _ in shared(waiting, Job.settle):
+        for job, _ in shared(waiting, lambda job, wait: job.settle(known, wait)):
             bar.update(_steps(job))
             where = f"{job.setting.family}, correlation length {job.setting.correlation_length:g}"
             bar.write(f"{where}, seeds {job.seeds}", sys.stderr)
+
+
+def coverage(results: str | Path | None = None) -> dict[str, tuple[int, int]]:
+    """How many networks each question asks for, and how many of them are stored: {name: (asked, stored)}.
+
+    Stored in the folder of results itself, or in the file of a sweep.
+
+    Args:
+        results: as in `Experiment.run`.
+    """
+    folder, found = results_folder(results), {}
+    known = held(folder)
+    for name, question in QUESTIONS.items():
+        jobs = [job._replace(folder=folder) for job in _jobs(question, folder)]
+        missing = [set().union(*job.left(known).values()) for job in jobs]
+        asked = sum(len(job.seeds) for job in jobs)
+        found[name] = (asked, asked - sum(map(len, missing)))
+    return found
 
 
 def _jobs(question: Question, folder: Path) -> list[Job]:

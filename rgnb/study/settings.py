@@ -85,10 +85,13 @@ class Setting:
     def path(self, folder: str | Path, seed: int, analysis: Analysis | None = None) -> Path:
         """Where the result of one seed is stored."""
         label = f"{self.family}-{self.correlation_length:.4g}-{self.model.mixing}-{self.training.scheme}"
-        key = analysis_key(analysis)
         if analysis is not None:
-            label += f"-{key['analysis'].rpartition('.')[2]}"
-        return Path(folder) / f"{label}-seed{seed}-{content_key(self.config() | {'seed': seed} | key)}.nc"
+            label += f"-{analysis_key(analysis)['analysis'].rpartition('.')[2]}"
+        return Path(folder) / f"{label}-seed{seed}-{self.key(seed, analysis)}.nc"
+
+    def key(self, seed: int, analysis: Analysis | None = None) -> str:
+        """What the result of one seed is found by."""
+        return content_key(self.config() | {"seed": seed} | analysis_key(analysis))
 
     def weights(self, folder: str | Path) -> Path:
         """Folder of the trained weights of every seed; what is measured does not decide it."""

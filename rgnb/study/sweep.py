@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import netCDF4
 import pandas as pd
 import torch
 import xarray as xr
@@ -25,7 +26,7 @@ from rgnb.study import rehearsal
 from rgnb.study.experiment import Experiment
 from rgnb.study.measurement import rehearse
 from rgnb.study.runner import settle
-from rgnb.study.settings import Analysis, Setting, analysis_key
+from rgnb.study.settings import Analysis, Setting, analysis_key, content_key
 from rgnb.study.store import Store, rehearsal_folder, results_folder, stored
 from rgnb.training import Diverged
 
@@ -196,6 +197,17 @@ def _failures(failed: list[dict[str, Any]], others: int) -> str:
         labels = ", ".join(f"{k} {v}" for k, v in row.items() if k != "error")
         lines.append(f"    {labels}\n        {row['error']}")
     return "\n".join(lines)
+
+
+def held(folder: Path) -> set[str]:
+    """Keys of the results (`Setting.key`) that the files of sweeps in a folder of results hold a part of."""
+    found = set()
+    for path in folder.glob("sweep-*.nc"):
+        with netCDF4.Dataset(path) as file:
+            config = json.loads(getattr(file, "config", "{}"))  # the first round's say less
+        about = {k: config[k] for k in ("version", "analysis", "analysis_version") if config.get(k)}
+        found |= {content_key(row | about) for rows in config.get("experiments", []) for row in rows}
+    return found
 
 
 def pivot(ds: xr.Dataset, values: Any, *dims: str, partial: bool = False) -> xr.DataArray:

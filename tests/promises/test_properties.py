@@ -31,7 +31,7 @@ from rgnb.study import law as study_law
 from rgnb.study.measurement import Evaluation, evaluation, forward, measure
 from rgnb.study.settings import Setting
 from rgnb.study.store import results_folder, stored
-from rgnb.study.sweep import Plan, grid, pivot, plan, settled, sweep
+from rgnb.study.sweep import Plan, grid, held, pivot, plan, settled, sweep
 from rgnb.training import Diverged, Run, TrainConfig, load_model, train
 from rgnb.verdicts import findings, first_round, hypotheses, intervals, law, measures, robustness
 from rgnb.verdicts.measures import Definition
@@ -1222,8 +1222,8 @@ OWN = {
     anatomy.anatomy, anatomy.coupling, anatomy.couplings, probes.absolute_growth, findings.Claim,
     findings.by_group, questions.Job, questions.Question, questions.by_recipe, models.path,
     models.keep, questions.decayed, probes.pooled, comparison.halves, comparison.mode_responses,
-    questions.longer, questions.markers, study_law.compared,
-    questions.optimisers, questions.small_optimisers, settled,
+    questions.longer, questions.markers, questions.coverage, study_law.compared,
+    questions.optimisers, questions.small_optimisers, held, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain,
     measures.one_chain, measures.chosen, measures.contrast, measures.lengths, measures.fall,
     measures.rank_profiles, hypotheses.last, figures.use_style,

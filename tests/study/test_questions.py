@@ -1,5 +1,7 @@
 """The runs of the second round: what is asked for, and training that shares, resumes and skips."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from rgnb.model import ModelConfig
 from rgnb.press.cli import main
 from rgnb.study import Experiment, questions, runner
 from rgnb.study.anatomy import anatomy
+from rgnb.study.sweep import sweep
 
 TINY = {
     "n_states": 4,
@@ -47,6 +50,21 @@ def test_everything_asked_for_is_trained_measured_and_dissected_once(asked, tmp_
         path.unlink()
     questions.train((), tmp_path, progress=False)
     assert not asked[0][0].missing(tmp_path, anatomy)
+
+
+@pytest.mark.slow
+def test_what_a_sweep_holds_is_not_trained_again(asked, tmp_path, monkeypatch):
+    assert questions.coverage(tmp_path) == {"apart": (4, 0), "together": (2, 0)}
+    together = [e for e, swept in asked if swept]
+    sweep("all", together, results=tmp_path, progress=False)
+    shutil.rmtree(tmp_path / "entries")
+    assert questions.coverage(tmp_path) == {"apart": (4, 0), "together": (2, 0)}  # it is not dissected
+    sweep("dissected", together, ("unread",), tmp_path, progress=False, analysis=anatomy)
+    shutil.rmtree(tmp_path / "entries")
+    assert questions.coverage(tmp_path) == {"apart": (4, 0), "together": (2, 2)}
+    monkeypatch.setattr(runner, "train", lambda *a: pytest.fail("trained again"))
+    questions.train(["together"], tmp_path, progress=False)
+    assert not (tmp_path / "entries").exists()
 
 
 def test_the_runs_are_those_that_the_rules_name():
@@ -101,6 +119,8 @@ def test_the_command_lists_and_refuses(capsys):
     assert main(["train", "--list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in questions.QUESTIONS)
+    asked, stored = questions.coverage()["smallest"]
+    assert asked == stored == 88
     assert main(["train", "optimizer"]) == 2
     assert "did you mean 'optimiser'" in capsys.readouterr().err
 
