@@ -1225,7 +1225,7 @@ OWN = {
     questions.longer, questions.markers, questions.coverage, study_law.compared,
     questions.optimisers, questions.small_optimisers, held, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain,
-    measures.one_chain, measures.chosen, measures.contrast, measures.lengths, measures.fall,
+    first_round.limits, measures.one_chain, measures.chosen, measures.contrast, measures.lengths, measures.fall,
     measures.rank_profiles, hypotheses.last, figures.use_style,
     tables.interval_table, tables.bench_table, tables.bench_notes, tables.bench_costs,
 }  # fmt: skip
