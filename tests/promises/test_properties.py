@@ -1225,8 +1225,8 @@ OWN = {
     questions.longer, questions.markers, questions.coverage, study_law.compared,
     questions.optimisers, questions.small_optimisers, held, settled,
     training.count_loss, training.seconds_a_step, training.added, training.plain,
-    first_round.limits, measures.one_chain, measures.chosen, measures.contrast, measures.lengths, measures.fall,
-    measures.rank_profiles, hypotheses.last, figures.use_style,
+    first_round.limits, measures.one_chain, measures.chosen, measures.contrast, measures.lengths,
+    measures.fall, measures.rank_profiles, hypotheses.last, figures.use_style,
     tables.interval_table, tables.bench_table, tables.bench_notes, tables.bench_costs,
 }  # fmt: skip
 
