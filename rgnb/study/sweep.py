@@ -27,7 +27,7 @@ from rgnb.study.experiment import Experiment
 from rgnb.study.measurement import rehearse
 from rgnb.study.runner import settle
 from rgnb.study.settings import Analysis, Setting, analysis_key, content_key
-from rgnb.study.store import Store, rehearsal_folder, results_folder, stored
+from rgnb.study.store import Store, load, rehearsal_folder, results_folder, stored
 from rgnb.training import Diverged
 
 Row = tuple[Setting, int]  # a setting and a seed
@@ -95,7 +95,9 @@ def plan(
         the sequences, timed now on one core or the GPU of this machine.
     """
     rows, device, stores = _rows(experiments), _device(experiments), _stores(results, analysis)
-    waiting = _by_setting(row for row in rows if not any(store.holds(*row) for store in stores))
+    known = held(stores[0].folder)
+    missing = (row for row in rows if not any(store.holds(*row) for store in stores))
+    waiting = _by_setting((s, seed) for s, seed in missing if s.key(seed, analysis) not in known)
     if workers is None:
         workers = _workers(device, len(waiting))
     else:
@@ -164,6 +166,7 @@ def sweep(
         for store in stores:
             for setting, seeds in _by_setting(row for row in rows if row not in found).items():
                 found |= _kept(setting, store.get(setting, seeds), variables)
+        found |= _held(stores[0], [row for row in rows if row not in found], variables)
         failed, own = [], stores[-1]
         if waiting := _by_setting(row for row in rows if row not in found):
             _check_variables(variables, next(iter(waiting)), analysis)
@@ -201,12 +204,34 @@ def _failures(failed: list[dict[str, Any]], others: int) -> str:
 
 def held(folder: Path) -> set[str]:
     """Keys of the results (`Setting.key`) that the files of sweeps in a folder of results hold a part of."""
-    found = set()
-    for path in folder.glob("sweep-*.nc"):
-        with netCDF4.Dataset(path) as file:
-            config = json.loads(getattr(file, "config", "{}"))  # the first round's say less
-        about = {k: config[k] for k in ("version", "analysis", "analysis_version") if config.get(k)}
-        found |= {content_key(row | about) for rows in config.get("experiments", []) for row in rows}
+    return {key for path in folder.glob("sweep-*.nc") for key in _keys(path)}
+
+
+def _keys(path: Path) -> list[str]:
+    # Those of the rows of a sweep's file, in their order; none of the first round's, which say less.
+    with netCDF4.Dataset(path) as file:
+        config = json.loads(getattr(file, "config", "{}"))
+    about = {k: config[k] for k in ("version", "analysis", "analysis_version") if config.get(k)}
+    rows = itertools.chain(*config.get("experiments", []))
+    return list(dict.fromkeys(content_key(row | about) for row in rows))
+
+
+def _held(store: Store, rows: Iterable[Row], variables: Sequence[str]) -> dict[Row, xr.Dataset]:
+    # What the files of other sweeps hold of some rows: a sweep that grows trains only what is new.
+    wanted = {setting.key(seed, store.analysis): (setting, seed) for setting, seed in rows}
+    found: dict[Row, xr.Dataset] = {}
+    for path in sorted(store.folder.glob("sweep-*.nc")) if wanted else []:
+        there = {i: wanted[key] for i, key in enumerate(_keys(path)) if key in wanted}
+        ds = load(path) if there else None
+        if ds is None or not set(variables) <= set(ds.data_vars):
+            continue
+        store.compare(ds)
+        labels = set(ds.coords) - set(ds.dims) - {"provenance"}
+        for i, row in there.items():
+            one = ds[list(variables)].isel(run=i).drop_vars(labels)
+            for dim in one.dims:  # without what other rows made longer
+                one = one.dropna(dim, how="all")
+            found[row] = one
     return found
 
 
@@ -309,7 +334,7 @@ def _combined(rows: dict[Row, int], found: dict[Row, xr.Dataset]) -> xr.Dataset:
     there = [row for row in rows if row in found]
     own = ("chain", "correlation_length", "seed", "provenance")
     how: dict[str, Any] = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "outer"}
-    ds = xr.concat([found[row].drop_vars(own) for row in there], "run", **how)
+    ds = xr.concat([found[row].drop_vars(own, errors="ignore") for row in there], "run", **how)
     labels = pd.DataFrame([_labels(setting) for setting, _ in there])
     columns = {k: labels[k].to_numpy() for k in labels} | {
         "seed": [seed for _, seed in there],

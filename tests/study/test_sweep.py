@@ -1,4 +1,5 @@
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -72,6 +73,31 @@ def test_entries_are_kept_apart_and_reused(dataset, folder, monkeypatch):
     assert [p.suffix for p in folder.iterdir() if p.is_file()] == [".nc"]
     monkeypatch.setattr(runner, "train", lambda *a: pytest.fail("trained again"))
     assert sweep("other", [small()], ["loss"], folder, progress=False).sizes["run"] == 4
+
+
+def test_a_sweep_that_grows_trains_only_what_is_new(dataset, grid, folder, tmp_path, monkeypatch):
+    # A checkout has the files of sweeps, without the entries that they were made from.
+    for path in folder.glob("sweep-*.nc"):
+        shutil.copy(path, tmp_path)
+    asked, trained = [grid[1], small(families=["hierarchical"], depth=3, seeds=4)], []
+    train = runner.train
+    monkeypatch.setattr(
+        runner, "train", lambda run, seeds, *a: trained.append(seeds) or train(run, seeds, *a)
+    )
+    new = [seed for seed in asked[1].seeds if seed not in grid[1].seeds]
+    found = sweep("more", asked, KEPT[:2], tmp_path, progress=False)
+    assert trained and {tuple(seeds) for seeds in trained} == {tuple(new)}
+    old = dataset.isel(run=(dataset.experiment == 1).values)
+    again = found.isel(run=slice(old.sizes["run"]))
+    for name in KEPT[:2]:
+        np.testing.assert_array_equal(
+            again[name].dropna("depth") if "depth" in again[name].dims else again[name],
+            old[name].dropna("depth") if "depth" in old[name].dims else old[name],
+        )
+    assert (again.provenance == old.provenance).all() and (again.seed == old.seed).all()
+    assert "relevant_modes" not in found
+    monkeypatch.setattr(runner, "train", lambda *a: pytest.fail("trained again"))
+    assert module.plan(asked, tmp_path).stored == found.sizes["run"]
 
 
 def test_what_is_stored_as_a_result_is_not_trained_for_a_sweep(tmp_path, monkeypatch):
