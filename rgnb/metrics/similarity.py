@@ -63,9 +63,12 @@ def unbiased_hsic(cross: Tensor, q: Tensor, r: Tensor, qr: Tensor, n: int) -> Te
     """Song et al.'s U-statistic, up to a factor that cancels in CKA, of n centred rows x_i and y_i.
 
     With centred columns its sums over off-diagonal Gram entries reduce to `cross = |X^T Y|_F^2`,
-    `q = sum |x_i|^2`, `r = sum |y_i|^2` and `qr = sum |x_i|^2 |y_i|^2`.
+    `q = sum |x_i|^2`, `r = sum |y_i|^2` and `qr = sum |x_i|^2 |y_i|^2`. What rounding alone leaves of them
+    is 0, as where one row differs and all others are equal.
     """
-    return cross - qr + q * r / ((n - 1) * (n - 2)) - 2 * qr / (n - 2)
+    found = cross - qr + q * r / ((n - 1) * (n - 2)) - 2 * qr / (n - 2)
+    noise = 8 * n * torch.finfo(found.dtype).eps * (cross + qr)
+    return torch.where(found.abs() > noise, found, 0.0)
 
 
 def normalised_hsic(xy: Tensor, xx: Tensor, yy: Tensor, constant: Tensor) -> Tensor:

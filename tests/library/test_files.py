@@ -35,10 +35,10 @@ def stored(tmp_path):
     """A result and a checkpoint: {suffix: (path, what reads it)}, and the tensors of the second."""
     result = tmp_path / "x.nc"
     store.store(xr.Dataset({"x": ("row", [1.0, 2.0])}, attrs={"version": 1}), result)
-    weights = checkpoints.Folder(tmp_path, {"width": 2})
+    path, weights = tmp_path / "step-50.safetensors", checkpoints.Folder(tmp_path, {"width": 2})
     tensors = {"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "seconds": torch.tensor(0.5)}
-    weights.save(weights.path(50), tensors)
-    return {".nc": (result, store.load), ".safetensors": (weights.path(50), weights.load)}, tensors
+    weights.save(path, tensors)
+    return {".nc": (result, store.load), ".safetensors": (path, weights.load)}, tensors
 
 
 def raising(error):

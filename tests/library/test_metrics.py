@@ -6,6 +6,7 @@ import torch
 
 from rgnb import masking, metrics
 from rgnb.chains import sticky
+from rgnb.metrics.moments import Moments
 from rgnb.metrics.ranks import (
     effective_rank,
     participation_ratio,
@@ -580,6 +581,19 @@ def test_view_rejects_bad_input(x, name, selected, message):
 )
 def test_concentration_by_hand(drift, leading, expected):
     assert concentration(drift, leading).item() == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("n", [4, 5, 16, 1000, 5000])
+def test_one_row_unlike_all_others_has_no_debiased_cka(n):
+    # The unbiased self-similarity of such a matrix is 0: every pair of other rows says nothing.
+    x, other = torch.zeros(n, 3), torch.randn(n, 2, generator=torch.Generator().manual_seed(n))
+    x[1] = torch.tensor([3.0, -41.0, 7.0])
+    assert linear_cka(x, 2 * x).isnan() and linear_cka(x, other).isnan()
+    assert linear_cka(x, 2 * x, debiased=False).item() == pytest.approx(1)
+    assert cka_matrix([x, other])[0].isnan().all() and kernel_drift([x, other]).isnan().all()
+    moments = Moments()
+    moments.update([x, other])
+    assert moments.cka_matrix()[0].isnan().all()
 
 
 def test_concentration_batches_and_checks():
