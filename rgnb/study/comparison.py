@@ -9,12 +9,11 @@ from itertools import pairwise
 import numpy as np
 import torch
 import xarray as xr
-from torch.nn import functional as F
 
 from rgnb import checks, metrics
 from rgnb.model import ResidualMLP
 from rgnb.study.measurement import MATRICES, Evaluation, Snapshots, networks, variable
-from rgnb.study.probes import PERTURBED, eigenmodes, pooled
+from rgnb.study.probes import PERTURBED, eigenmodes, pooled, responses, tilts
 from rgnb.study.settings import Setting, analysis
 
 ROUNDING = 1e-6  # of a stream's size, in single precision
@@ -63,9 +62,7 @@ def mode_responses(model: ResidualMLP, tilts: torch.Tensor, inputs: torch.Tensor
     size = torch.stack([x.square().mean().sqrt() for x in shown])
     spread[spread < ROUNDING * size] = torch.nan  # equal rows: nothing to compare with
     found = torch.zeros(len(tilts), len(stream), dtype=torch.float64)
-    for k, tilt in enumerate(F.pad(tilts, (0, 1)).to(stream[0])):
-        field = model.embedding(torch.where(visible[..., None], tilt, 0.0)[None])[0]
-        moved = torch.func.jvp(lambda x: tuple(model.continue_stream(x, 0)), (stream[0],), (field,))[1]
+    for k, moved in enumerate(responses(model, tilts, inputs)):
         found[k] = torch.stack([v[visible].square().mean().sqrt() for v in moved]) / spread
     return found
 
@@ -82,7 +79,6 @@ def comparison(
     """
     chain, depth = setting.chain, setting.model.depth
     modulus, group, functions = eigenmodes(chain)
-    tilts = (functions * chain.stationary_distribution[:, None]).T * chain.n_states
     last = max(snapshots)
     drift, update = (torch.zeros(2, len(PARTS), depth, dtype=torch.float64) for _ in range(2))
     response = torch.zeros(2, len(group), depth + 1, dtype=torch.float64)
@@ -93,7 +89,9 @@ def comparison(
         sizes = torch.tensor([((y - x).norm() / x.norm()).item() for x, y in pairwise(layers)])
         for part in range(len(PARTS)):
             drift[state, part], update[state, part] = moved[part::2], sizes[part::2]
-        response[state] = mode_responses(model, tilts, task.inputs[-PERTURBED:].to(device)).cpu()
+        response[state] = mode_responses(
+            model, tilts(chain, functions), task.inputs[-PERTURBED:].to(device)
+        ).cpu()
     variables = {
         "moved": variable("state part block", drift, "kernel drift of half a block, token view"),
         "relative_update": variable(

@@ -5,6 +5,7 @@ eigenvector of the transition matrix; the modulus of its eigenvalue says how rel
 a distance.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -266,6 +267,28 @@ def _masked_loss(
     return total / rows.sum().item()
 
 
+def tilts(chain: MarkovChain, functions: torch.Tensor) -> torch.Tensor:
+    """Modes (V, k), from `eigenmodes`, as directions in the space of one-hot tokens: (k, V)."""
+    return (functions * chain.stationary_distribution[:, None]).T * chain.n_states
+
+
+def responses(
+    model: ResidualMLP, tilts: torch.Tensor, inputs: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The change of the stream, to first order, when what the embedding reads at visible positions is tilted.
+
+    Args:
+        model: single network; tilts: (k, V); inputs: (batch, length) tokens.
+
+    Yields:
+        For each tilt, depth + 1 tensors (batch, length, width).
+    """
+    visible, embedded = inputs != model.config.n_states, model.stream(inputs)[0]
+    for tilt in F.pad(tilts, (0, 1)).to(embedded):  # [MASK] is not tilted
+        field = model.embedding(torch.where(visible[..., None], tilt, 0.0)[None])[0]
+        yield torch.func.jvp(lambda x: tuple(model.continue_stream(x, 0)), (embedded,), (field,))[1]
+
+
 def absolute_growth(model: ResidualMLP, inputs: torch.Tensor, g: torch.Generator) -> torch.Tensor:
     """Factor by which each block changes the size of a small perturbation of its input, to first order.
 
@@ -304,8 +327,6 @@ def perturbations(
         Dataset with dims (state, perturbation, transition), (state, eigenmode, depth), (scale, transition).
     """
     modulus, group, functions = eigenmodes(setting.chain)
-    # (modes, V)
-    tilts = (functions * setting.chain.stationary_distribution[:, None]).T * setting.chain.n_states
     inputs = task.inputs[-INTERVENTIONS:].to(device)
     masked = inputs == setting.model.n_states
     depths = setting.model.depth
@@ -327,11 +348,8 @@ def perturbations(
                 for k, scale in enumerate(SCALES):
                     layers = [y.transpose(0, 1).cpu() for y in (scale * x, step(scale * x))]
                     drift[k, depth] = metrics.kernel_drift(layers).mean()
-        rest = lambda x: tuple(model.continue_stream(x, 0))  # noqa: B023, E731
-        for k, tilt in enumerate(F.pad(tilts, (0, 1)).to(device, torch.float32)):  # of [MASK] by 0
-            field = model.embedding(torch.where(masked[few, :, None], 0.0, tilt)[None])[0]
-            response_to = torch.func.jvp(rest, (stream[0][few],), (field,))[1]
-            for depth, v in enumerate(response_to):
+        for k, moved in enumerate(responses(model, tilts(setting.chain, functions), inputs[few])):
+            for depth, v in enumerate(moved):
                 response[state, k, depth] = v[masked[few]].square().mean().sqrt() / spread[depth]
     variables = {
         "growth": variable(

@@ -172,12 +172,7 @@ def load(path: Path, **expected: Any) -> xr.Dataset | None:
     Raises:
         OSError, MemoryError, ImportError: the file could not be read, and is left as it is.
     """
-    if (content := files.content(path)) is None:
-        return None
-    # The digest comes first: on a damaged HDF5 file its library may never return. A file with the right one
-    # is as it was written, so that an error in parsing it is not damage.
-    if content[-len(SEAL) - 32 :] != SEAL + hashlib.sha256(content[: -len(SEAL) - 32]).digest():
-        files.set_aside(path, "its content was changed, or it was not written by rgnb")
+    if (content := _whole(path)) is None:
         return None
     with files.reading(path):
         dataset = xr.load_dataset(xr.backends.NetCDF4DataStore(netCDF4.Dataset(path.name, memory=content)))
@@ -186,6 +181,25 @@ def load(path: Path, **expected: Any) -> xr.Dataset | None:
             files.set_aside(path, f"its {name} is another")
             return None
     return dataset
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """The attributes of a Dataset that `store` wrote, without its data; as `load`, but empty for None."""
+    if (content := _whole(path)) is None:
+        return {}
+    with files.reading(path), netCDF4.Dataset(path.name, memory=content) as file:
+        return {name: file.getncattr(name) for name in file.ncattrs()}
+
+
+def _whole(path: Path) -> bytes | None:
+    # The digest comes first: on a damaged HDF5 file its library may never return. A file with the right one
+    # is as it was written, so that an error in parsing it is not damage.
+    if (content := files.content(path)) is None:
+        return None
+    if content[-len(SEAL) - 32 :] != SEAL + hashlib.sha256(content[: -len(SEAL) - 32]).digest():
+        files.set_aside(path, "its content was changed, or it was not written by rgnb")
+        return None
+    return content
 
 
 def results_folder(results: str | Path | None = None) -> Path:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import netCDF4
 import pandas as pd
 import torch
 import xarray as xr
@@ -27,7 +26,7 @@ from rgnb.study.experiment import Experiment
 from rgnb.study.measurement import rehearse
 from rgnb.study.runner import settle
 from rgnb.study.settings import Analysis, Setting, analysis_key, content_key
-from rgnb.study.store import Store, load, rehearsal_folder, results_folder, stored
+from rgnb.study.store import Store, attributes, load, rehearsal_folder, results_folder, stored
 from rgnb.training import Diverged
 
 Row = tuple[Setting, int]  # a setting and a seed
@@ -209,8 +208,7 @@ def held(folder: Path) -> set[str]:
 
 def _keys(path: Path) -> list[str]:
     # Those of the rows of a sweep's file, in their order; none of the first round's, which say less.
-    with netCDF4.Dataset(path) as file:
-        config = json.loads(getattr(file, "config", "{}"))
+    config = json.loads(attributes(path).get("config", "{}"))
     about = {k: config[k] for k in ("version", "analysis", "analysis_version") if config.get(k)}
     rows = itertools.chain(*config.get("experiments", []))
     return list(dict.fromkeys(content_key(row | about) for row in rows))

@@ -100,6 +100,16 @@ def test_a_sweep_that_grows_trains_only_what_is_new(dataset, grid, folder, tmp_p
     assert module.plan(asked, tmp_path).stored == found.sizes["run"]
 
 
+def test_a_damaged_file_of_another_sweep_is_set_aside(tmp_path, capsys):
+    other = tmp_path / "sweep-other-0123456789ab.nc"
+    other.write_bytes(b"not a result")
+    found = sweep("mine", [small(correlation_lengths=[2.0])], KEPT, tmp_path, progress=False)
+    assert found.sizes["run"] == 2 and not other.exists()
+    assert "sweep-other" in capsys.readouterr().err
+    other.write_bytes(b"not a result")
+    assert module.plan([small(correlation_lengths=[2.0])], tmp_path).stored == 2
+
+
 def test_what_is_stored_as_a_result_is_not_trained_for_a_sweep(tmp_path, monkeypatch):
     e = small()
     ds = e.run(tmp_path, progress=False)
