@@ -404,11 +404,23 @@ def copy(tmp_path):
     return notebooks.copy_book(tmp_path / "copy", notebooks.names())
 
 
-def test_a_warning_fails_the_build_and_is_shown(copy):
-    with (copy / "book" / "references.md").open("a") as page:
+@pytest.fixture
+def short(copy):
+    """The book with two pages of a line each, as builds of the whole take long."""
+    contents = "format: jb-book\nroot: intro\nchapters:\n  - file: executed/chains\n"
+    for folder in (copy, copy / "book"):
+        (folder / "_toc.yml").write_text(contents)
+    (copy / "book" / "intro.md").write_text("# Front page\n")
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Chains")])
+    nbformat.write(page, copy / "book" / "executed" / "chains.ipynb")
+    return copy
+
+
+def test_a_warning_fails_the_build_and_is_shown(short):
+    with (short / "book" / "intro.md").open("a") as page:
         page.write("\n{cite}`nobody1900`\n")
     with pytest.raises(RuntimeError, match="nobody1900"):
-        notebooks.build_html(copy)
+        notebooks.build_html(short)
 
 
 def test_the_runs_of_a_reader_are_marked_as_theirs(copy, tmp_path, monkeypatch):
@@ -479,13 +491,13 @@ def test_curves_of_a_run_stand_beside_the_books(tmp_path):
     assert len(other.cells) == 2 and len(run.cells) == 3
 
 
-def test_one_setting_turns_on_the_links_to_repository_and_binder(copy, html):
+def test_one_setting_turns_on_the_links_to_repository_and_binder(short, html):
     assert "mybinder" not in (html / "executed" / "chains.html").read_text(encoding="utf-8")
-    config = yaml.safe_load((copy / "_config.yml").read_text())
+    config = yaml.safe_load((short / "_config.yml").read_text())
     assert not config["repository"]["url"]
     config["repository"]["url"] = "https://github.com/someone/rgnb"
-    (copy / "_config.yml").write_text(yaml.safe_dump(config))
-    links = [a["href"] for a in soup(notebooks.build_html(copy).parent, "executed/chains").select("a[href]")]
+    (short / "_config.yml").write_text(yaml.safe_dump(config))
+    links = [a["href"] for a in soup(notebooks.build_html(short).parent, "executed/chains").select("a[href]")]
     assert "https://github.com/someone/rgnb" in links
     assert any(
         link.startswith("https://mybinder.org/v2/gh/someone/rgnb/main")
