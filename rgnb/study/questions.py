@@ -250,6 +250,20 @@ def smallest(choice: str = "base", n: int = 4, profile: str = "small", **changes
     return Experiment.profile(profile, **{"recipe": "cosine"} | asked | changes)
 
 
+def weight_decays(
+    decays: Sequence[float] = DECAYS, n: int = 4, profile: str = "small", **changes: Any
+) -> list[Experiment]:
+    """The base of `smallest` at each weight decay: does the stream then carry less that the head ignores?
+
+    Args:
+        decays: one experiment for each.
+        n: networks, seeds 2, 3, ...
+        profile, changes: as in `findings`.
+    """
+    decays = checks.sequence("decays", decays)
+    return [smallest("base", n, profile, weight_decay=decay, **changes) for decay in decays]
+
+
 def transformers(n: int = 4, profile: str = "paper", **changes: Any) -> dict[str, Experiment]:
     """Networks with attention beside MLPs without mixing, as arXiv:2607.15449 compares them: {mixing: those}.
 
@@ -309,6 +323,12 @@ QUESTIONS = {
         lambda: [smallest(choice) for choice in CHOICES],
         swept=True,
         analyses=(None,),
+    ),
+    "unread": Question(
+        "Does weight decay remove what the head does not read?",
+        weight_decays,
+        swept=True,
+        analyses=(anatomy,),
     ),
     "transformers": Question(
         "Does attention do what an MLP cannot?",

@@ -1305,6 +1305,7 @@ def test_questions(ends_well, recipe, family, seeds):
     ends_well(["part", "seeds", "donors"], questions.transplants, recipe, [(seeds, seeds)])
     ends_well(["choice", "n must", "profile"], questions.smallest, recipe, seeds, family)
     ends_well(["n must", "profile"], questions.transformers, seeds, family)
+    ends_well(["decay", "n must", "profile"], questions.weight_decays, [seeds], seeds, family)
     ends_well(["setting"], models.network, recipe, 2)
     ends_well(["claim"], answers.answer, seeds)
     ends_well(["claim"], findings.supporting, seeds)

@@ -96,6 +96,9 @@ def test_the_runs_are_those_that_the_rules_name():
     assert len({e.settings()[0].path("", 2) for e in kinds}) == len(kinds) == 11
     drawn = [chain.correlation_length for chain in questions.smallest("Dirichlet rows").own]
     assert drawn == pytest.approx([1, 7], rel=0.05)
+    decays = questions.QUESTIONS["unread"].experiments()
+    assert [e.training.weight_decay for e in decays] == [0, 0.1, 1] and decays[0] == base
+    assert {(e.model, e.seeds, e.training.learning_rate) for e in decays} == {(base.model, base.seeds, 1e-3)}
     swapped = questions.QUESTIONS["transplants"].experiments()
     assert len({(e.seeds, e.training.donors) for e in swapped}) == len(swapped) == 4 + 6 * 8
     assert all(donor not in e.seeds for e in swapped for _, donor in e.training.donors)
