@@ -193,6 +193,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "first block": ("blocks.0",),
     "its token MLP": ("blocks.0.token_mlp",),
     "later blocks": tuple(f"blocks.{k}" for k in range(1, 6)),
+    **{f"block {k + 1}": (f"blocks.{k}",) for k in range(1, 6)},
     "head": ("final_norm", "head"),
     "data": ("data",),
 }

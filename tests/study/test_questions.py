@@ -100,7 +100,7 @@ def test_the_runs_are_those_that_the_rules_name():
     assert [e.training.weight_decay for e in decays] == [0, 0.1, 1] and decays[0] == base
     assert {(e.model, e.seeds, e.training.learning_rate) for e in decays} == {(base.model, base.seeds, 1e-3)}
     swapped = questions.QUESTIONS["transplants"].experiments()
-    assert len({(e.seeds, e.training.donors) for e in swapped}) == len(swapped) == 4 + 6 * 8
+    assert len({(e.seeds, e.training.donors) for e in swapped}) == len(swapped) == 4 + 11 * 8
     assert all(donor not in e.seeds for e in swapped for _, donor in e.training.donors)
     noise = questions.QUESTIONS["gradient-noise"].experiments()
     assert len({(e.training.batch, e.training.gradient, e.training.schedule) for e in noise}) == 6
