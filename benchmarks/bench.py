@@ -12,6 +12,7 @@ import importlib
 import io
 import json
 import multiprocessing
+import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from scipy import stats
@@ -30,7 +32,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
-from rgnb import chains, cores, metrics
+from rgnb import chains, metrics
 from rgnb.masking import bayes_posterior, corrupt
 from rgnb.metrics.moments import Moments
 from rgnb.model import ModelConfig, ResidualMLP
@@ -44,6 +46,7 @@ from rgnb.training import Run, TrainConfig, count_loss, masked_loss, train
 PEERS = (
     "quantecon", "deeptime", "hmmlearn", "pydtmc", "pytorch-cka", "ckatorch", "torch-cka", "numpy", "scipy",
 )  # fmt: skip
+PROCESSOR = Path("/proc/cpuinfo")  # of Linux
 RUNS = 3  # of the whole table
 TINY = {"n_states": 4, "length": 8, "width": 8, "depth": 2, "batch": 8, "sequences": 64}
 
@@ -651,13 +654,24 @@ def combined(runs):
     return rows
 
 
+def processor():
+    """The processor's name and the vector instructions that torch uses on it, as in "AMD EPYC, AVX512"."""
+    try:
+        lines = PROCESSOR.read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def store(runs, path):
     """Keep a table beside those of other processors."""
     made = provenance(torch.device("cpu"))
-    made |= {"cores": cores.available(), "peers": {name: version(name) for name in PEERS}}
+    made |= {"cores": joblib.cpu_count(), "peers": {name: version(name) for name in PEERS}}
     made |= {"peak_memory_mb": round(peak_memory())}
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    stored[cores.processor()] = {"provenance": made, "rows": combined(runs)}
+    stored[processor()] = {"provenance": made, "rows": combined(runs)}
     path.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -25,16 +25,16 @@ def weights_file(folder: Path, seed: int, step: int) -> Path:
     return folder / f"seed-{seed}" / f"step-{step:06d}.safetensors"
 
 
-class Folder:
+class TensorFiles:
     """Files with tensors of one setting, checked when read and never half written."""
 
-    def __init__(self, folder: Path, setting: dict):
-        self.folder, self.setting = folder, json.dumps(setting, sort_keys=True)
+    def __init__(self, setting: dict):
+        self.setting = json.dumps(setting, sort_keys=True)
 
     def save(self, path: Path, tensors: Tensors) -> None:
         from safetensors.torch import save  # needed only for training
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         content = save(tensors, {"setting": self.setting, "digest": files.digest(tensors)})
         with files.replacing(path) as partial:
@@ -52,29 +52,29 @@ class Folder:
             return None
         with files.reading(path):
             try:
-                metadata, tensors = _parsed(content)
+                metadata, tensors = parsed(content)
             except (OSError, MemoryError, ImportError):
                 raise
             except Exception as error:  # safetensors, json and torch raise many kinds for damaged content
                 why = f"{type(error).__name__}: {error}"
             else:
-                if metadata.get("setting") != self.setting:
-                    why = "it is of another setting"
-                elif metadata.get("digest") != files.digest(tensors):
-                    why = "its content was changed"
-                else:
+                if metadata.get("setting") == self.setting:
                     return tensors
+                why = "it is of another setting"
         files.set_aside(path, why)
         return None
 
 
-def _parsed(content: bytes) -> tuple[dict, Tensors]:
-    # Metadata and tensors of a safetensors file: 8 bytes with the length of its header, the header in JSON,
-    # tensors.
+def parsed(content: bytes) -> tuple[dict, Tensors]:
+    """Metadata and tensors of a safetensors file that `TensorFiles` wrote; ValueError if it was changed."""
     from safetensors.torch import load
 
+    # 8 bytes with the length of the header, the header in JSON, tensors.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return header.get("__metadata__", {}), load(content)
+    metadata, tensors = header.get("__metadata__", {}), load(content)
+    if metadata.get("digest") != files.digest(tensors):
+        raise ValueError("its content was changed")
+    return metadata, tensors
 
 
 class Part(NamedTuple):
@@ -143,10 +143,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, setting: dict, seeds: Sequence[int], steps: Sequence[int]):
-        self.steps, self._folder, self._group = steps, folder, Folder(folder, setting)
-        self._members = {
-            seed: Folder(weights_file(folder, seed, 0).parent, setting | {"seed": seed}) for seed in seeds
-        }
+        self.steps, self._folder, self._group = steps, folder, TensorFiles(setting)
+        self._members = {seed: TensorFiles(setting | {"seed": seed}) for seed in seeds}
 
     def save(self, progress: Progress) -> None:
         """Write the checkpoint of a group."""

@@ -263,12 +263,8 @@ def _dataset(moments: Moments, modules: list[str]) -> xr.Dataset:
     put("effective_rank", "centring spectrum depth", rank, "effective rank, mean over the view's matrices")
     put("participation_ratio", "centring depth", mean(metrics.spectrum_participation), "participation ratio")
     put("stable_rank", "centring depth", mean(metrics.spectrum_stable), "stable rank")
-    put(
-        "singular_value",
-        "centring depth mode",
-        values,
-        "root mean square over matrices of each singular value",
-    )
+    what = "root mean square over matrices of each singular value"
+    put("singular_value", "centring depth mode", values, what)
     put("cka", "depth other_depth", cka, "debiased linear CKA between depths, mean over matrices")
     put("kernel_drift", "transition", 1 - np.diagonal(cka, 1), "1 - CKA of consecutive depths")
     return ds

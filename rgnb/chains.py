@@ -111,9 +111,8 @@ class MarkovChain:
             raise checks.BadValue(
                 f"batch * length must be at most 2**28 = {2**28}, got {batch} * {length}; draw them in parts"
             )
-        if generator is not None and not isinstance(generator, torch.Generator):
-            found = type(generator).__name__
-            raise checks.BadType(f"generator must be a torch.Generator or None, got {found}")
+        if generator is not None:
+            checks.instance("generator", generator, torch.Generator)
         device = generator.device if generator is not None else torch.device("cpu")
         uniform = torch.rand(length, batch, generator=generator, device=device, dtype=torch.float64)
         law = self._stationary.cumsum(0).to(device)
@@ -132,9 +131,9 @@ class MarkovChain:
         return _sampling.table(self._sums)
 
 
-def _states(n_states: int) -> int:
+def _states(n_states: int, minimum: int = 2) -> int:
     # Stationary law and spectrum take dense linear algebra: minutes at this many states.
-    return checks.integer("n_states", n_states, 2, 4096)
+    return checks.integer("n_states", n_states, minimum, 4096)
 
 
 def _tensor(name: str, values: Tensor | ArrayLike) -> Tensor:
@@ -240,7 +239,7 @@ def sticky(
 
 def ring(n_states: int, correlation_length: float) -> MarkovChain:
     """Lazy walk on a ring, mixed with the uniform chain or made lazier: eigenvalues are cosines."""
-    n = checks.integer("n_states", n_states, 3)
+    n = _states(n_states, 3)
     lam = _second_eigenvalue(correlation_length)
     eye = torch.eye(n, dtype=torch.float64)
     step = (eye.roll(1, 1) + eye.roll(-1, 1)) / 2
@@ -249,7 +248,7 @@ def ring(n_states: int, correlation_length: float) -> MarkovChain:
 
 def cycle(n_states: int, correlation_length: float) -> MarkovChain:
     """`lam * (cyclic shift) + (1 - lam) / V`: complex eigenvalues of modulus `lam`; not reversible."""
-    n = checks.integer("n_states", n_states, 3)
+    n = _states(n_states, 3)
     lam = _second_eigenvalue(correlation_length)
     return MarkovChain(lam * torch.eye(n, dtype=torch.float64).roll(1, 1) + (1 - lam) / n)
 
@@ -353,7 +352,7 @@ def hierarchical_pair(n_states: int, correlation_length: float) -> MarkovChain:
     Args:
         n_states: a power of two, 4 or more.
     """
-    levels = _levels(checks.integer("n_states", n_states, 4, 4096))
+    levels = _levels(_states(n_states, 4))
     xi, coarse = checks.positive("correlation_length", correlation_length), (levels + 1) // 2
     fine = hierarchical(2 ** (levels - coarse), xi / 2**coarse)
     return product(hierarchical(2**coarse, xi), fine)
@@ -365,7 +364,7 @@ def reversible(n_states: int, correlation_length: float, seed: int = 0) -> Marko
     The average of three random permutation matrices and their transposes, made lazy, then mixed with
     the uniform chain or with the identity until the second eigenvalue is `exp(-1 / xi)`.
     """
-    n = checks.integer("n_states", n_states, 3)
+    n = _states(n_states, 3)
     rng = np.random.default_rng(checks.integer("seed", seed, 0))
     lam = _second_eigenvalue(correlation_length)
     eye = torch.eye(n, dtype=torch.float64)
@@ -425,6 +424,9 @@ def estimate(
         ValueError: masked (missing) tokens, out of range or with gaps, no transition, or counts that give no
             usable chain.
     """
+    pseudocount = checks.number("pseudocount", pseudocount)
+    if pseudocount < 0:
+        raise checks.BadValue(f"pseudocount must be at least 0, got {pseudocount}")
     several = checks.sequence("sequences", sequences)
     given = [checks.tensor(f"sequences[{i}]", s) for i, s in enumerate(several)]
     for i, x in enumerate(given):
@@ -451,8 +453,7 @@ def estimate(
     counts = np.zeros((_states(n), n))
     for s in tokens:
         np.add.at(counts, (s[:-1], s[1:]), 1.0)
-    if pseudocount:
-        counts += checks.positive("pseudocount", pseudocount)
+    counts += pseudocount
     total = counts.sum(1, keepdims=True)
     advice = "set pseudocount, such as 0.5"
     if not total.all():

@@ -106,9 +106,8 @@ def sequence(name: str, values: Any, minimum: int = 1) -> tuple:
 def choice(name: str, value: T, options: Iterable) -> T:
     """Return `value`. ValueError that names the closest option if it is none of `options`."""
     options = list(options)
-    several = getattr(value, "ndim", 0) or not isinstance(
-        value, Hashable
-    )  # an array or a list is never one of them
+    # An array or a list is never one of them.
+    several = getattr(value, "ndim", 0) or not isinstance(value, Hashable)
     if several or value not in options:
         named = [str(option) for option in options]
         close = difflib.get_close_matches(str(value), named, n=1)
@@ -190,7 +189,7 @@ def states(name: str, values: Any, n_states: int, mask: bool = False) -> "torch.
     if given.dtype.is_floating_point or (found.numel() and not 0 <= found.min() <= found.max() <= last):
         raise BadValue(
             f"{name} must be integers in 0..{last}{f' ([MASK] is {last})' * mask}, "
-            f"got {given.dtype} {found.unique().tolist()[:20]}"
+            f"got {given.dtype} {given.unique().tolist()[:20]}"
         )
     return found
 
@@ -216,6 +215,16 @@ def vector(name: str, values: Any) -> "np.ndarray":
     return found
 
 
+def known(name: str, values: Any) -> "np.ndarray":
+    """Return `values` as a `vector`. ValueError if one of them is missing (NaN)."""
+    found = vector(name, values)
+    if missing := int((found != found).sum()):
+        raise BadValue(
+            f"{name} must hold no missing value (NaN), got {missing} of {len(found)}; leave those out"
+        )
+    return found
+
+
 def positives(name: str, values: Any) -> "np.ndarray":
     """Return `values` as a `vector`. ValueError unless they are finite and > 0."""
     found = vector(name, values)
@@ -232,7 +241,14 @@ def paired(check: Callable[[str, Any], Any], **values: Any) -> list:
     return found
 
 
-WORDS = ("family", "mixing", "scheme")  # labels of a sweep's rows that are text
+WORDS = (
+    "family",
+    "mixing",
+    "scheme",
+    "schedule",
+    "gradient",
+    "loss_over",
+)  # labels of a sweep's rows that are text
 CHOSEN_BY = "state view centring spectrum correlation_length target direction perturbation scale".split()
 
 

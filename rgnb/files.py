@@ -55,9 +55,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield partial
         with open(partial, "rb") as file:
-            os.fsync(
-                file.fileno()
-            )  # before it is renamed: a power cut must not leave an empty file under its name
+            # Before it is renamed: a power cut must not leave an empty file under its name.
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # netCDF has its own
         advice = "make space, or choose another folder, and run again: what was stored before is whole"

@@ -37,6 +37,8 @@ def corrupt(
     """
     rate, scheme = checks.fraction("rate", rate), checks.choice("scheme", scheme, SCHEMES)
     tokens = checks.states("tokens", tokens, checks.integer("n_states", n_states, 2))
+    if generator is not None:
+        checks.instance("generator", generator, Generator)
     draw = torch.rand(tokens.shape, generator=generator, device=tokens.device)
     selected = draw < rate
     if scheme == "mask":

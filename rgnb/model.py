@@ -116,24 +116,16 @@ class ResidualMLP(nn.Module):
         return self._outside(logits.reshape(*x.shape[:-1], -1))
 
     def _embedded(self, tokens: Tensor) -> Tensor:
-        n, config, tokens = len(self.seeds), self.config, checks.tensor("tokens", tokens)
-        fits = tokens.ndim == 2 or (tokens.ndim == 3 and len(tokens) == n)
-        if tokens.dtype.is_floating_point or not fits:
-            found = f"{tokens.dtype} {tuple(tokens.shape)}"
-            raise checks.BadValue(
-                f"tokens must be (batch, length) or ({n}, batch, length) integers, got {found}"
-            )
+        n, config = len(self.seeds), self.config
+        tokens = checks.states("tokens", tokens, config.n_states, mask=True)
+        if tokens.ndim != 2 and not (tokens.ndim == 3 and len(tokens) == n):
+            wanted = f"(batch, length) or ({n}, batch, length)"
+            raise checks.BadValue(f"tokens must be {wanted}, got shape {tuple(tokens.shape)}")
         if config.mixing == "tokens" and tokens.shape[-1] != config.length:
             raise checks.BadValue(
                 f"tokens must have length {config.length} for this network, got {tokens.shape[-1]}"
             )
-        try:
-            one_hot = F.one_hot(tokens.long(), config.n_states + 1).to(self.embedding.weight.dtype)
-        except RuntimeError:
-            held = tokens.unique().tolist()[:20]
-            raise checks.BadValue(
-                f"tokens must be states 0..{config.n_states - 1} or [MASK] = {config.n_states}, got {held}"
-            ) from None
+        one_hot = F.one_hot(tokens, config.n_states + 1).to(self.embedding.weight.dtype)
         return self.embedding(one_hot.expand(n, *one_hot.shape[-3:]))
 
     def _after(self, x: Tensor, depth: int) -> Iterator[Tensor]:

@@ -5,6 +5,8 @@ import torch
 
 from rgnb import checks
 
+LAST_SEED = 2**32 - 1  # a larger seed would share streams with another: it counts as two integers
+
 
 def generator(*entropy: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A torch.Generator on `device` seeded from several integers, such as (seed, stream, block).

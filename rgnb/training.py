@@ -22,7 +22,7 @@ from rgnb._checkpoints import Checkpoints, Group, Part, Progress
 from rgnb.chains import MarkovChain
 from rgnb.masking import SCHEMES, corrupt, expected_counts
 from rgnb.model import ModelConfig, ResidualMLP
-from rgnb.randomness import generator, resolve_device
+from rgnb.randomness import LAST_SEED, generator, resolve_device
 
 BLOCK = 50  # steps whose sequences are drawn together, and how often the loss is checked and recorded
 WARM_UP = 200  # steps over which the schedule "cosine" raises the learning rate from 0
@@ -63,8 +63,8 @@ class TrainConfig:
     # "expected": the exact expected gradient, possible only without mixing; `batch` then has no effect.
     gradient: str = added("sampled")
     loss_over: str = added("selected")  # positions whose cross-entropy is averaged: those selected, or all
-    # Transplants: (part, seed) pairs. A part is the start of parameters' names, such as "blocks.0", whose
-    # initial values are then those of the network of that seed; or "data", the sequences it is trained on.
+    # Transplants: (part, seed) pairs. A part is a module or parameter, such as "blocks.0", whose initial
+    # values are then those of the network of that seed; or "data", the sequences it is trained on.
     donors: tuple[tuple[str, int], ...] = added(())
 
     def __post_init__(self) -> None:
@@ -107,8 +107,9 @@ class TrainConfig:
 
 
 def _donor(pair: Any) -> tuple[str, int]:
-    part, seed = checks.sequence("donors", pair, 0) if not isinstance(pair, str) else (pair, None)
-    return checks.instance("donors", part, str), checks.integer("donors", seed, 0)
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
+        raise checks.BadType(f'donors must be pairs of a part and a seed, ("blocks.0", 1), got {pair!r}')
+    return pair[0], checks.integer("donors", pair[1], 0, LAST_SEED)
 
 
 def masked_loss(logits: Tensor, tokens: Tensor, selected: Tensor) -> Tensor:
@@ -228,7 +229,7 @@ def train(
         OSError: a checkpoint cannot be written.
     """
     how, folder = checks.instance("run", run, Run).training, checks.path("folder", folder)
-    seeds = [checks.integer("seeds", seed, 0) for seed in checks.sequence("seeds", seeds)]
+    seeds = [checks.integer("seeds", seed, 0, LAST_SEED) for seed in checks.sequence("seeds", seeds)]
     steps = sorted({*(s for s in how.snapshots if s < how.steps), how.steps})
     checkpoints = Checkpoints(folder, _setting(run), seeds, steps)
 
@@ -271,7 +272,8 @@ def _initial(run: Run, seeds: Sequence[int]) -> ResidualMLP:
     stack = ResidualMLP(run.model, seeds)
     weights = stack.state_dict()
     for part, donor in run.training.donors:
-        given = {k: v for k, v in ResidualMLP(run.model, [donor]).state_dict().items() if k.startswith(part)}
+        given = ResidualMLP(run.model, [donor]).state_dict()
+        given = {k: v for k, v in given.items() if f"{k}.".startswith(f"{part}.")}
         if part != "data" and not given:
             checks.choice("donors", part, ["data", *weights])
         for name, values in given.items():
@@ -348,9 +350,9 @@ def _train_group(run: Run, group: Group, checkpoints: Checkpoints, show: bool) -
 
     seeds, done, last = group.seeds, group.done, run.training.steps
     progress = Progress(_parts(run, seeds), seeds, torch.zeros(0, len(seeds)))
-    diverged: dict[int, int] = {}
 
     def keep(step: int) -> None:
+        diverged = _diverged(progress)
         for i, seed in enumerate(seeds):
             if seed not in diverged:
                 checkpoints.keep(progress, i, step)
@@ -366,12 +368,9 @@ def _train_group(run: Run, group: Group, checkpoints: Checkpoints, show: bool) -
     with bar, cores.workers(len(progress.parts)) as each:
         for block in range(done // BLOCK, last // BLOCK):
             losses = torch.cat(list(each(partial(_block, run=run, block=block), progress.parts)))
-            for seed, finite in zip(seeds, torch.isfinite(losses).tolist(), strict=True):
-                if not finite:
-                    diverged.setdefault(seed, block * BLOCK)
-            if len(diverged) == len(seeds):
-                break
             progress.history = torch.cat([progress.history, losses[None]])
+            if not losses.isfinite().any():
+                break
             started, now = now, time.monotonic()
             progress.seconds += (now - started) / len(seeds)
             step = (block + 1) * BLOCK
@@ -382,7 +381,13 @@ def _train_group(run: Run, group: Group, checkpoints: Checkpoints, show: bool) -
                 saved = now
             if step in checkpoints.steps:
                 keep(step)
-    return diverged
+    return _diverged(progress)
+
+
+def _diverged(progress: Progress) -> dict[int, int]:
+    # {seed: step after which its loss was not finite}, from the history, which goes with a checkpoint.
+    lost = ~progress.history.isfinite().T
+    return {s: BLOCK * int(x.nonzero()[0]) for s, x in zip(progress.seeds, lost, strict=True) if x.any()}
 
 
 def seconds_a_step(run: Run, seeds: Sequence[int]) -> float:

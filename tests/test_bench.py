@@ -58,7 +58,7 @@ def test_runs_are_kept_beside_those_of_other_processors(tmp_path, monkeypatch):
     path = tmp_path / "results.json"
     monkeypatch.setattr(bench, "version", lambda name: "1.0")  # the peers need not be installed
     for name in ("one", "two", "one"):
-        monkeypatch.setattr(bench.cores, "processor", lambda name=name: name)
+        monkeypatch.setattr(bench, "processor", lambda name=name: name)
         bench.store(runs, path)
     stored = json.loads(path.read_text())
     row, once = stored["one"]["rows"]
@@ -72,3 +72,13 @@ def test_growth():
     sizes = [2, 4, 8, 16]
     assert bench.exponent([(n, 3e-3 * n**1.5) for n in sizes]) == pytest.approx(1.5)
     assert np.isfinite(bench.exponent([(1, 1.0), (2, 1.0)]))
+
+
+def test_the_processor_is_named_with_its_vectors(tmp_path, monkeypatch):
+    where = tmp_path / "cpuinfo"
+    where.write_text("processor\t: 0\nvendor_id\t: Vendor\nmodel name\t: Some Name\n\nprocessor\t: 1\n")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(bench, "PROCESSOR", where)
+    assert bench.processor() == "Some Name, AVX2"
+    where.unlink()
+    assert bench.processor().endswith(", AVX2") and len(bench.processor()) > len(", AVX2")

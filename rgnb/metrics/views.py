@@ -28,8 +28,8 @@ def view(x: Tensor, name: str, selected: Tensor | None = None) -> Tensor:
         return x.mean(1, dtype=torch.promote_types(x.dtype, torch.float32))
     if name == "sequence":
         return x
-    fits = isinstance(selected, Tensor) and selected.dtype == torch.bool and selected.shape == x.shape[:2]
-    if not fits:
-        wanted = f"a boolean tensor of shape {tuple(x.shape[:2])}"
+    chosen = checks.tensor("selected", False if selected is None else selected)
+    if chosen.dtype != torch.bool or chosen.shape != x.shape[:2]:
+        wanted = f"booleans of shape {tuple(x.shape[:2])}"
         raise checks.BadValue(f"selected must be {wanted} for the masked view")
-    return x[checks.tensor("selected", selected)]
+    return x[chosen]

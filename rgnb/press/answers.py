@@ -1,5 +1,7 @@
 """What a page of the argument opens with, and its rule as a table."""
 
+from collections import Counter
+
 import pandas as pd
 from IPython.display import Markdown
 
@@ -29,7 +31,7 @@ def answer(claim: Claim) -> str:
 def box(
     claims: dict[str, Claim], statistic: str, name: str, planned: dict[str, int] | None = None
 ) -> Markdown:
-    """The answer to one question, a sentence each: what the claims say and the range of a number.
+    """The answer to one question, a sentence each: what the claims say, the range of a number, what fails.
 
     Args:
         claims: {title: Claim}.
@@ -42,12 +44,21 @@ def box(
     sentences = []
     for title, claim in claims.items():
         found = {definition: v.statistics[statistic] for definition, v in claim.verdicts.items()}
+        judged = [v for v in claim.verdicts.values() if v.status != NOTHING_LEFT]
+        failed = Counter(" ".join(c.parts[0::2]) for v in judged for c in v.conditions if not c.holds)
         ends = [least(found, key=lambda d: found[d].mean) for least in (min, max)]
         range_ = " to ".join(f"{found[d]} ({d})" for d in dict.fromkeys(ends))
         asked = (planned or {}).get(title, 0)
         count = f"{claim.seeds} of {asked} planned" if asked > claim.seeds else f"{claim.seeds}"
         said = f"*{title}*: **{answer(claim)}** ({count} networks each)"
-        sentences.append(f"{said}; {name} {range_}.")
+        if len(judged) < len(claim.verdicts):
+            said += (
+                f", by the {len(judged)} of {len(claim.verdicts)} definitions that leave something to judge"
+            )
+        missed = ", ".join(f"{needed} ({n} of {len(judged)})" for needed, n in failed.items())
+        sentences.append(f"{said}; {name} {range_}.{f' Not met: {missed}.' if missed else ''}")
+    if any(claim.close for claim in claims.values()):
+        sentences.append("*Close*: leaving out one or two networks would change the answer.")
     return Markdown("\n\n".join(sentences))
 
 

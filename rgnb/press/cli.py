@@ -215,7 +215,7 @@ def _parser():
     argument("--scheduler", metavar="ADDRESS", help=cluster)
     plan = "only say what is stored, what is missing and how long that takes"
     argument("--plan", action="store_true", help=plan)
-    argument = add("train", _train, "train the networks that the pages load, all or those of some questions")
+    argument = add("train", _train, "train the networks of the second round, all or those of some questions")
     argument("questions", nargs="*", metavar="QUESTION", help="names that --list shows; none: all of them")
     which = "only say which there are, and how many networks each needs"
     argument("--list", action="store_true", help=which)

@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rgnb import checks, cores, files
+from rgnb import checks, files
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -312,7 +312,9 @@ def execute_all(chosen: Collection[str], root: Path | None = None) -> Iterator[s
     Raises:
         RuntimeError: as `execute`; those not begun yet are not executed.
     """
-    count = cores.available()
+    import joblib  # `rgnb list` does without
+
+    count = joblib.cpu_count()
     workers = max(1, min(4, count, len(chosen)))
     environment = {"OMP_NUM_THREADS": str(count // workers)} | os.environ
     last = names(root)[-1]

@@ -48,7 +48,7 @@ def level_shares(chain: MarkovChain, logits: torch.Tensor) -> torch.Tensor:
         raise checks.BadValue(f"logits must be (n, {chain.n_states}), got shape {tuple(logits.shape)}")
     variance = (logits @ (functions * chain.stationary_distribution[:, None])).var(0, correction=0)
     total = variance.sum() if variance.sum() > ROUNDING * logits.square().mean() else torch.nan
-    return torch.zeros(int(group.max()) + 1, dtype=torch.float64).index_add(0, group, variance) / total
+    return group.bincount(variance) / total
 
 
 def explained_shares(x: torch.Tensor, y: torch.Tensor, group: torch.Tensor) -> torch.Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import xarray as xr
 
 from rgnb import chains, checks
 from rgnb.model import ModelConfig
-from rgnb.randomness import resolve_device
+from rgnb.randomness import LAST_SEED, resolve_device
 from rgnb.study.runner import settle, shared
-from rgnb.study.settings import MEASURED_VERSION, PROFILES, RECIPES, Analysis, Setting
+from rgnb.study.settings import PROFILES, RECIPES, Analysis, Setting
 from rgnb.study.store import Store, results_folder
 from rgnb.training import TrainConfig
 
@@ -56,7 +55,9 @@ class Experiment:
             "families": tuple(checks.choice("family", f, chains.FAMILIES) for f in families),
             "correlation_lengths": tuple(checks.positive("correlation_length", xi) for xi in lengths),
             "own": checks.sequence("own", self.own, 0),
-            "seeds": tuple(checks.integer("seeds", s, 0) for s in checks.sequence("seeds", seeds, 0)),
+            "seeds": tuple(
+                checks.integer("seeds", s, 0, LAST_SEED) for s in checks.sequence("seeds", seeds, 0)
+            ),
             "sequences": checks.integer("sequences", self.sequences, 64),
         }
         for name, value in checked.items():
@@ -68,8 +69,9 @@ class Experiment:
         for chain in self.own:
             checks.instance("own", chain, chains.MarkovChain, "wrap a matrix as MarkovChain(P)")
         # What cannot be trained is refused here.
-        made = [setting.run(self.device).chain.correlation_length for setting in self.settings()]
-        if self.own and len(set(made)) < len(made):
+        for setting in self.settings():
+            setting.run(self.device)
+        if self.own and len({setting.correlation_length for setting in self.settings()}) < len(self.own):
             raise checks.BadValue(
                 "own chains must differ in correlation length; run equal ones as separate experiments"
             )
@@ -141,13 +143,7 @@ class Experiment:
         by_family: dict[str, list] = {}
         for setting in self.settings():
             by_family.setdefault(setting.family, []).append(found[setting])
-        combined = _concat([_concat(d, "correlation_length") for d in by_family.values()], "chain")
-        experiment = json.dumps(self._config(), sort_keys=True)
-        return combined.assign_attrs(experiment=experiment, version=MEASURED_VERSION)
-
-    def _config(self) -> dict[str, Any]:
-        config = asdict(self) | {"own": [c.transition_matrix.tolist() for c in self.own]}
-        return {k: v for k, v in config.items() if k != "device"}
+        return _concat([_concat(d, "correlation_length") for d in by_family.values()], "chain")
 
 
 def _concat(datasets: list[xr.Dataset], dim: str) -> xr.Dataset:

@@ -64,14 +64,15 @@ def compared(asked: Sequence[Experiment], progress: bool = True) -> xr.Dataset:
         features' variance that the head does not read; `excess`, the excess share; `steps`.
     """
     first = _measured(asked, progress)
-    above = first.excess.mean("seed") > rules.LAW_EXCESS
+    above = checks.complete("excess", first.excess).mean("seed") > rules.LAW_EXCESS
     again = []
     for e in asked:
-        (family,) = e.families
-        lengths = [xi for xi in e.correlation_lengths if above.sel(family=family, correlation_length=xi)]
-        if lengths:
-            training = replace(e.training, steps=2 * e.training.steps)
-            again.append(replace(e, correlation_lengths=lengths, training=training))
+        training = replace(e.training, steps=2 * e.training.steps)
+        for family in e.families:
+            lengths = [xi for xi in e.correlation_lengths if above.sel(family=family, correlation_length=xi)]
+            if lengths:
+                one = replace(e, families=(family,), correlation_lengths=lengths, training=training)
+                again.append(one)
     if not again:
         return first
     return xr.where(above, _measured(again, progress).reindex_like(first), first)

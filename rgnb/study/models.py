@@ -3,9 +3,8 @@
 import shutil
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from rgnb import checks, files
+from rgnb._checkpoints import parsed
 from rgnb.model import ResidualMLP
 from rgnb.study.experiment import Experiment
 from rgnb.study.settings import Setting
@@ -37,14 +36,21 @@ def network(setting: Setting, seed: int, results: str | Path | None = None) -> R
 
     Raises:
         ValueError: its weights are not committed; names the networks whose weights are.
+        RuntimeError: the file is damaged.
     """
     where = path(checks.instance("setting", setting, Setting), checks.integer("seed", seed, 0), results)
-    if not where.exists():
+    if (content := files.content(where)) is None:
         if rehearsal_folder():
             return ResidualMLP(setting.model, seed)
         there = ", ".join(sorted(p.stem for p in where.parent.glob("*.safetensors"))) or "none"
         raise checks.BadValue(f"no final weights of {where.stem}; train it, or take one of: {there}")
-    return load_model(setting.model, load_file(where))
+    try:
+        _, weights = parsed(content)
+    except Exception as error:  # safetensors, json and torch raise many kinds for damaged content
+        raise checks.Failed(
+            f"{where} is damaged ({error}); restore it, with git checkout in a clone"
+        ) from None
+    return load_model(setting.model, weights)
 
 
 def keep(experiment: Experiment, results: str | Path | None = None) -> list[Path]:

@@ -122,8 +122,7 @@ def held_out_r2(x: Any, y: Any, fit: Any, group: Any) -> torch.Tensor:
     weights, intercept = linear_fit(x[fit], y[fit])
     error = ((y[~fit] - x[~fit] @ weights - intercept) ** 2).sum(0)
     total = ((y[~fit] - y[fit].mean(0)) ** 2).sum(0)
-    zero = torch.zeros(int(group.max()) + 1, dtype=torch.float64)
-    error, total = zero.index_add(0, group, error), zero.index_add(0, group, total)
+    error, total = group.bincount(error), group.bincount(total)
     return torch.where(total > 1e-12 * len(y), 1 - error / total, torch.nan)[group]
 
 

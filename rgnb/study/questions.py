@@ -7,7 +7,6 @@ Seeds that a pilot used are left out where networks are judged: 0 and 1, without
 import itertools
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +74,6 @@ def recipe(
 
 def planned(family: str) -> dict[str, int]:
     """How many networks of each kind are to be judged in the end, {recipe: number}, of one family."""
-    checks.choice("family", family, chains.FAMILIES)
     return {name: len(findings(name, family).seeds) for name in RECIPES}
 
 
@@ -89,19 +87,15 @@ def by_recipe(*arguments: Any, **changes: Any) -> dict[str, xr.Dataset]:
 
 
 def optimiser(
-    learning_rate: float,
-    schedule: str,
-    correlation_lengths: Sequence[float] = (1.0,),
-    seeds: Sequence[int] = FEW,
+    learning_rate: float, schedule: str, correlation_lengths: Sequence[float] = (1.0,)
 ) -> Experiment:
     """Paper size at one learning rate and schedule; the two recipes of `findings` are among them."""
     checks.positive("learning_rate", learning_rate)
     checks.choice("schedule", schedule, SCHEDULES)
-    for recipe in ("sequel", "cosine"):
-        if (learning_rate, schedule) == (RECIPES[recipe]["learning_rate"], RECIPES[recipe]["schedule"]):
-            return replace(findings(recipe, seeds=seeds), correlation_lengths=correlation_lengths)
-    changes = {"learning_rate": learning_rate, "schedule": schedule, "snapshots": SNAPSHOTS}
-    return Experiment.profile("paper", correlation_lengths=correlation_lengths, seeds=seeds, **changes)
+    trained: dict[str, Any] = {"learning_rate": learning_rate, "schedule": schedule}
+    if trained != RECIPES["sequel"]:  # which has snapshots of its own
+        trained["snapshots"] = SNAPSHOTS
+    return Experiment.profile("paper", correlation_lengths=correlation_lengths, seeds=FEW, **trained)
 
 
 def optimisers() -> list[Experiment]:
@@ -155,13 +149,8 @@ def gradient_noise(profile: str = "paper", n: int = 8, **changes: Any) -> dict[s
         profile, changes: as in `findings`.
     """
     forms = ({"batch": 32}, {"batch": 512}, {"gradient": "expected"})
-    measured: dict[str, Any] = {"sequences": 1024, "snapshots": ()}
-    asked = {
-        "mixing": "none",
-        "correlation_lengths": (1.0,),
-        "seeds": judged_seeds(n, first=3),
-        **measured,
-    } | changes
+    asked: dict[str, Any] = {"mixing": "none", "correlation_lengths": (1.0,), "sequences": 1024}
+    asked |= {"snapshots": (), "seeds": judged_seeds(n, first=3)} | changes
     return {
         recipe: [Experiment.profile(profile, **({"recipe": recipe} | asked | form)) for form in forms]
         for recipe in RECIPES
@@ -175,7 +164,6 @@ def marker(family: str, profile: str = "paper", seeds: Any = 8, **changes: Any) 
         family, profile, changes: as in `findings`.
         seeds: as in `Experiment`.
     """
-    checks.choice("family", family, chains.FAMILIES)
     begun = {"recipe": "sequel", "families": (family,), "seeds": seeds}
     begun |= {"steps": 1500, "snapshots": SNAPSHOTS[:8]}
     return Experiment.profile(profile, **begun | changes)
@@ -353,15 +341,13 @@ class Job(NamedTuple):
 
     def left(self, held: Collection[str]) -> dict[Store, list[int]]:
         """Seeds that are not stored, by where; `held`: keys of what the files of sweeps hold."""
+
+        def missing(store: Store, seed: int) -> bool:
+            key = self.setting.key(seed, store.analysis)
+            return key not in held and not store.holds(self.setting, seed)
+
         stores = (Store(self.folder, analysis) for analysis in self.analyses)
-        return {
-            s: [
-                n
-                for n in self.seeds
-                if self.setting.key(n, s.analysis) not in held and not s.holds(self.setting, n)
-            ]
-            for s in stores
-        }
+        return {store: [seed for seed in self.seeds if missing(store, seed)] for store in stores}
 
     def settle(self, held: Collection[str], wait: bool) -> bool:
         """Do what is left. False if another process works on the setting and this one does not wait."""

@@ -41,7 +41,8 @@ class Clock:
 
     def training(self, setting: Setting, seeds: Sequence[int], device: torch.device) -> float:
         """Seconds for networks of one setting that are trained together."""
-        key = setting.model, setting.training.batch, len(seeds), torch.get_num_threads()
+        how = setting.training.batch, setting.training.gradient, setting.training.loss_over
+        key = setting.model, how, len(seeds), torch.get_num_threads()
         if key not in self._timed:
             self._timed[key] = seconds_a_step(setting.run(device), seeds)
         return self._timed[key] * setting.training.steps

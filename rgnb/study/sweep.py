@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 from tqdm import tqdm
 
-from rgnb import checks, cores
+from rgnb import checks
 from rgnb.randomness import resolve_device
 from rgnb.study import rehearsal
 from rgnb.study.experiment import Experiment
@@ -82,11 +83,12 @@ def plan(
     results: str | Path | None = None,
     analysis: Analysis | None = None,
     workers: int | None = None,
+    variables: Sequence[str] = VARIABLES,
 ) -> Plan:
     """What of a sweep is stored, what is not, and about how long that will take.
 
     Args:
-        experiments, results, analysis: as in `sweep`.
+        experiments, results, analysis, variables: as in `sweep`.
         workers: how many will run at once; None: as many as `sweep` would use here.
 
     Returns:
@@ -94,7 +96,7 @@ def plan(
         the sequences, timed now on one core or the GPU of this machine.
     """
     rows, device, stores = _rows(experiments), _device(experiments), _stores(results, analysis)
-    known = held(stores[0].folder)
+    known = held(stores[0].folder, variables)
     missing = (row for row in rows if not any(store.holds(*row) for store in stores))
     waiting = _by_setting((s, seed) for s, seed in missing if s.key(seed, analysis) not in known)
     if workers is None:
@@ -125,7 +127,7 @@ def sweep(
 ) -> xr.Dataset:
     """Run experiments of any sizes and return chosen variables of all of them, one row per (setting, seed).
 
-    What is missing runs in one process for each core that this process may use (`cores.available`, and at
+    What is missing runs in one process for each core that this process may use (`joblib.cpu_count`, and at
     most `torch.get_num_threads()`); in this one where that is one core, or where it has a GPU. With the
     address of a Dask scheduler it runs on that cluster, whose workers need this version of rgnb and one
     thread each (`dask worker --nthreads 1`). They write to the same results folder where they see it; else to
@@ -201,14 +203,17 @@ def _failures(failed: list[dict[str, Any]], others: int) -> str:
     return "\n".join(lines)
 
 
-def held(folder: Path) -> set[str]:
-    """Keys of the results (`Setting.key`) that the files of sweeps in a folder of results hold a part of."""
-    return {key for path in folder.glob("sweep-*.nc") for key in _keys(path)}
+def held(folder: Path, variables: Sequence[str] = ()) -> set[str]:
+    """Keys (`Setting.key`) of the results of which the files of sweeps in a folder hold some variables."""
+    return {key for path in folder.glob("sweep-*.nc") for key in _keys(path, variables)}
 
 
-def _keys(path: Path) -> list[str]:
-    # Those of the rows of a sweep's file, in their order; none of the first round's, which say less.
+def _keys(path: Path, variables: Sequence[str]) -> list[str]:
+    # Those of the rows of a sweep's file, in their order, if it holds some variables; none of the first
+    # round's, which say less.
     config = json.loads(attributes(path).get("config", "{}"))
+    if not set(variables) <= set(config.get("variables", ())):
+        return []
     about = {k: config[k] for k in ("version", "analysis", "analysis_version") if config.get(k)}
     rows = itertools.chain(*config.get("experiments", []))
     return list(dict.fromkeys(content_key(row | about) for row in rows))
@@ -219,18 +224,26 @@ def _held(store: Store, rows: Iterable[Row], variables: Sequence[str]) -> dict[R
     wanted = {setting.key(seed, store.analysis): (setting, seed) for setting, seed in rows}
     found: dict[Row, xr.Dataset] = {}
     for path in sorted(store.folder.glob("sweep-*.nc")) if wanted else []:
-        there = {i: wanted[key] for i, key in enumerate(_keys(path)) if key in wanted}
+        there = {i: wanted[key] for i, key in enumerate(_keys(path, variables)) if key in wanted}
         ds = load(path) if there else None
-        if ds is None or not set(variables) <= set(ds.data_vars):
+        if ds is None:
             continue
         store.compare(ds)
         labels = set(ds.coords) - set(ds.dims) - {"provenance"}
         for i, row in there.items():
             one = ds[list(variables)].isel(run=i).drop_vars(labels)
-            for dim in one.dims:  # without what other rows made longer
-                one = one.dropna(dim, how="all")
-            found[row] = one
+            found[row] = _unpadded(one)
     return found
+
+
+def _unpadded(one: xr.Dataset) -> xr.Dataset:
+    # A row of a sweep without what longer rows made it longer by: NaN at the end.
+    for dim in one.dims:
+        values = [v for v in one.values() if dim in v.dims]
+        known = np.any([v.notnull().any([d for d in v.dims if d != dim]) for v in values], axis=0)
+        if known.any():
+            one = one.isel({dim: slice(int(known.nonzero()[0][-1]) + 1)})
+    return one
 
 
 def pivot(ds: xr.Dataset, values: Any, *dims: str, partial: bool = False) -> xr.DataArray:
@@ -296,7 +309,7 @@ def _device(experiments: Sequence[Experiment]) -> torch.device:
 
 
 def _workers(device: torch.device, settings: int) -> int:
-    return max(1, min(torch.get_num_threads(), cores.available(), settings)) if device.type == "cpu" else 1
+    return max(1, min(torch.get_num_threads(), joblib.cpu_count(), settings)) if device.type == "cpu" else 1
 
 
 def _known(variables: Sequence[str], ds: xr.Dataset) -> None:

@@ -52,10 +52,10 @@ class Claim:
 
     def _repr_markdown_(self) -> str:
         lines = [f"**{self.claim}: {self}**", ""]
-        lines += [f"- {'yes' if c.holds else '**no**'}: {c.text}" for c in self.gate]
+        lines += [f"- {c.text}: {'yes' if c.holds else '**no**'}" for c in self.gate]
         for name, verdict in self.verdicts.items():
             lines.append(f"- {name}: **{verdict.status}**")
-            lines += [f"  - {'yes' if c.holds else '**no**'}: {c.text}" for c in verdict.conditions]
+            lines += [f"  - {c.text}: {'yes' if c.holds else '**no**'}" for c in verdict.conditions]
         return "\n".join(lines)
 
 
@@ -74,7 +74,7 @@ def _gate(ds: xr.Dataset, xi: float, seeds: np.ndarray) -> Condition:
         f"{100 * mean.mean:.1f} % [{100 * mean.low:.1f}, {100 * mean.high:.1f}], largest "
         f"{100 * share.max():.1f} %"
     )
-    needed = f"below {100 * rules.GATE_MEAN:g} %, largest below {100 * rules.GATE_WORST:g} %"
+    needed = f"below {100 * rules.GATE_MEAN:g} %, largest at most {100 * rules.GATE_WORST:g} %"
     text = f"excess at correlation length {xi:g}, {found} of what can be learned, is {needed}"
     holds = bool(mean.high < rules.GATE_MEAN and share.max() <= rules.GATE_WORST)
     return Condition(text, holds, (f"excess, ξ = {xi:g}", found, needed))
@@ -243,7 +243,9 @@ def judge_marker(ranks: Numbers, signs: Numbers) -> Verdict:
     Returns:
         Verdict; its status is `NOTHING_LEFT` where all signs are the same.
     """
-    ranks, signs = checks.paired(checks.vector, ranks=ranks, signs=signs)
+    ranks, signs = checks.paired(checks.known, ranks=ranks, signs=signs)
+    if not np.isin(signs, (1, -1)).all():
+        raise checks.BadValue(f"signs must be +1 or -1, got {signs[:20]}")
     plus, minus = (np.sort(ranks[signs == sign]) for sign in (1, -1))
     name = "The sign of the coupling tells the groups apart"
     if not len(plus) or not len(minus):
@@ -399,7 +401,7 @@ def judge_gradient_noise(small: Numbers, large: Numbers, exact: Numbers) -> Verd
         small, large, exact: (seeds,) C at batch 32, at batch 512 and under the exact gradient, of the same
             seeds.
     """
-    small, large, exact = checks.paired(checks.vector, small=small, large=large, exact=exact)
+    small, large, exact = checks.paired(checks.known, small=small, large=large, exact=exact)
     steps = {"C(32) - C(512)": Interval.of(small - large), "C(512) - C(exact)": Interval.of(large - exact)}
     conditions = [above(name, interval, 0) for name, interval in steps.items()]
     half = f"mean C(exact) {exact.mean():.2f} is less than half of mean C(32) {small.mean():.2f}"

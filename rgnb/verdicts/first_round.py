@@ -122,7 +122,7 @@ def judge_kernel_drift(
             defined, see `measures.defined_drift`.
         correlation_length: the one to judge; None is the shortest.
         start: first transition that counts; 1 leaves out the transition from the embedding.
-        view, step: as in `judge_rank_collapse`.
+        view: of the stream; step: as in `judge_rank_collapse`.
 
     Returns:
         Verdict with statistics "total", "leading share" and "leading share, untrained".

@@ -73,23 +73,19 @@ def last(x: xr.DataArray) -> np.ndarray:
     return values[np.arange(len(values)), (~np.isnan(values)).cumsum(1).argmax(1)]
 
 
-def judge_blind(
-    ds: xr.Dataset, reference: float = 1.0, margin: float = rules.BLIND_MARGIN, comparisons: int | None = None
-) -> Verdict:
+def judge_blind(ds: xr.Dataset, reference: float = 1.0, comparisons: int | None = None) -> Verdict:
     """1a: without mixing the collapse does not depend on the correlation length.
 
     Args:
         ds: sweep of one family without mixing, with rows for several correlation lengths and schemes, and
             the same seeds in each.
         reference: the correlation length that the others are compared with, paired by seed.
-        margin: of equivalence, in units of C.
         comparisons: how many to correct for; None: as many as are made here.
 
     Returns:
         Verdict; its statistics hold the difference for every (view, scheme, correlation length).
     """
     checks.results("ds", ds, **RANK, **GATE, **LABELS)
-    margin = checks.positive("margin", margin)
     reference = checks.choice("reference", reference, ds.correlation_length.values.tolist())
     keys = [
         (view, scheme, xi)
@@ -98,12 +94,14 @@ def judge_blind(
         for xi in sorted(set(ds.correlation_length.values))
         if xi != reference
     ]
-    m = comparisons or len(keys)
+    if not keys:
+        raise checks.BadValue(f"ds must hold another correlation length than the reference {reference:g}")
+    m = len(keys) if comparisons is None else comparisons
     conditions, differences = [], {}
     for view, scheme, xi in keys:
         one, other = (row_collapses(rows, view) for rows in _paired(ds, scheme, (reference, xi)))
         name = f"{view} view, {scheme}: C at ξ = {xi:g} minus C at ξ = {reference:g},"
-        conditions.append(equivalent(name, other - one, margin, m))
+        conditions.append(equivalent(name, other - one, rules.BLIND_MARGIN, m))
         differences[view, str(scheme), float(xi)] = _equivalence_interval(other - one, m)
     name = "The correlation length does not matter"
     return Verdict.of(name, conditions, differences, [all_trained(ds)], ds.sizes["run"])
@@ -156,28 +154,20 @@ def _beyond(interval: Interval, low: float, high: float) -> bool:
     return bool(interval.low > high or interval.high < low)
 
 
-def judge_scheme_and_law(
-    by_scheme: Sequence[Numbers], by_law: Sequence[Numbers], bound: float = rules.MATTERS
-) -> Verdict:
+def judge_scheme_and_law(by_scheme: Sequence[Numbers], by_law: Sequence[Numbers]) -> Verdict:
     """1c: the corruption scheme and the stationary law change the collapse in the token view.
 
     Args:
         by_scheme: two arrays of C, none missing, paired by seed, under the two schemes.
         by_law: the same for two stationary laws.
-        bound: of the mean difference, to be exceeded in either direction.
     """
     numbers, conditions, networks = {}, [], 0
     for name, (one, other) in {"schemes": by_scheme, "stationary laws": by_law}.items():
-        one, other = checks.paired(checks.vector, one=one, other=other)
-        if np.isnan([one, other]).any():
-            raise checks.BadValue(
-                f"one and other of the {name} must hold no missing value (NaN), got {one[:20]} and "
-                f"{other[:20]}; leave those pairs out"
-            )
+        one, other = checks.paired(checks.known, **{f"one of the {name}": one, f"other of the {name}": other})
         networks += 2 * len(one)
         numbers[name] = d = Interval.of(one - other, 1 - (1 - rules.CONFIDENCE) / 2)
-        text = f"difference of C between the {name}, {d}, exceeds {bound:g}"
-        conditions.append(Condition(text, _beyond(d, -bound, bound)))
+        text = f"difference of C between the {name}, {d}, exceeds {rules.MATTERS:g}"
+        conditions.append(Condition(text, _beyond(d, -rules.MATTERS, rules.MATTERS)))
     return Verdict.of("The scheme and the stationary law do matter", conditions, numbers, networks=networks)
 
 
@@ -445,8 +435,8 @@ def judge_fixed_point(
     if dims is None or set(dims) != {"seed", "transition"} or drift.sizes["transition"] < 3:
         raise checks.BadType("drift must be a DataArray (seed, transition), 3 transitions or more")
     here = measures.chosen(ds, correlation_length=correlation_length)
-    order = np.argsort(checks.complete("drift", drift).transpose("seed", "transition").mean("seed").values)
-    plateau = sorted(map(int, order[:-2]))
+    mean = checks.complete("drift", drift).transpose("seed", "transition").mean("seed")
+    plateau = sorted(drift["transition"].values[np.argsort(mean.values)[:-2]].tolist())
     level = 1 - (1 - rules.CONFIDENCE) / len(plateau)
     growth = here.growth.sel(state="trained", perturbation="random", transition=plateau)
     growth = checks.complete("ds", growth).transpose("seed", "transition")

@@ -133,5 +133,5 @@ class Verdict:
         return f", {self.networks} network{'s' * (self.networks > 1)}" if self.networks else ""
 
     def _repr_markdown_(self) -> str:
-        marks = "\n".join(f"- {'yes' if c.holds else '**no**'}: {c.text}" for c in self.conditions)
+        marks = "\n".join(f"- {c.text}: {'yes' if c.holds else '**no**'}" for c in self.conditions)
         return f"**{self.finding}: {self.outcome}**{self._counted()}\n\n{marks}"

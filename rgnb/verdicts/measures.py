@@ -56,8 +56,12 @@ def as_results(rows: xr.Dataset) -> xr.Dataset:
             deeper networks is left out.
     """
     checks.results("rows", rows, **dict.fromkeys((*GATE, "correlation_length", "seed"), "run"))
-    rows = rows.dropna("depth", how="all").dropna("transition", how="all")
+    for dim in {"depth", "transition"} & set(rows.dims):
+        rows = rows.dropna(dim, how="all")
     index = ("correlation_length", "seed")
+    if rows.run.to_dataframe()[list(index)].duplicated().any():
+        advice = "choose rows of one size and training with rows.isel(run=...)"
+        raise checks.BadValue(f"rows hold a correlation length and seed twice; {advice}")
     other = [c for c in rows.coords if rows[c].dims == ("run",) and c not in ("run", *index)]
     ds = rows.drop_vars(other).set_index(run=index).unstack("run")
     return ds.assign(excess_loss=ds.excess_loss.expand_dims(step=[0]))

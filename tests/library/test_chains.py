@@ -355,6 +355,8 @@ def test_bad_n_states(family):
     smallest = {"ring": 3, "cycle": 3, "reversible": 3, "hierarchical_pair": 4}.get(family, 2)
     with pytest.raises(ValueError, match=f"^n_states must be at least {smallest}, got {smallest - 1}"):
         build(smallest - 1, 1.0)
+    with pytest.raises(ValueError, match=r"^n_states must be at most 4096, got 5000"):
+        build(5000, 1.0)
     for value in (4.0, "4", None, True):
         with pytest.raises(TypeError, match=r"^n_states must be an integer"):
             build(value, 1.0)
@@ -483,8 +485,8 @@ def test_bad_autocorrelation(observable, lags, error, message):
         ((2.0, 3), TypeError, "batch must be an integer"),
         ((2, 0), ValueError, "length must be at least 1"),
         ((2, "3"), TypeError, "length must be an integer"),
-        ((2, 3, 5), TypeError, "generator must be a torch.Generator or None, got int"),
-        ((2, 3, np.random.default_rng()), TypeError, "generator must be a torch.Generator"),
+        ((2, 3, 5), TypeError, "generator must be a torch Generator, got int"),
+        ((2, 3, np.random.default_rng()), TypeError, "generator must be a torch Generator"),
     ],
 )
 def test_bad_sample(arguments, error, message):
@@ -569,6 +571,8 @@ def test_estimate_refuses_tensors_without_dense_values(convert):
         ([[0, 1, 0, 2]], {}, ValueError, "state 2 is never left.*pseudocount"),
         ([[0, 1, 0, 1]], {}, ValueError, "pseudocount"),
         ([[0, 1]], {"pseudocount": -1}, ValueError, "pseudocount"),
+        ([[0, 1, 0]], {"pseudocount": None}, TypeError, "pseudocount must be a number"),
+        ([[0, 1, 0]], {"pseudocount": np.array([1, 2])}, TypeError, "pseudocount must be a number"),
         ([[]], {}, ValueError, "never left"),
         ("0101", {}, TypeError, "sequence"),
         ([[0, 7, 0, 7, 7]], {}, ValueError, r"state 1 of 0, ..., 7 never occurs .* relabel the 2 that do"),

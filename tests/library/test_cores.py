@@ -1,6 +1,5 @@
 """Work side by side: as by `map`, under the caller's settings, which are left as they were."""
 
-import os
 import threading
 
 import pytest
@@ -40,37 +39,3 @@ def test_two_calls_run_at_once_and_an_error_comes_out(threads):
     with pytest.raises(ZeroDivisionError), cores.workers(2) as each:
         list(each(lambda x: 1 / x, [1, 0]))
     assert torch.get_num_threads() == threads
-
-
-@pytest.mark.parametrize(
-    "affinity, quota, wanted",
-    [
-        (6, None, 6),
-        (6, "max 100000", 6),
-        (6, "250000 100000", 2),
-        (6, "50000 100000", 1),
-        (6, "900000 100000", 6),
-        (None, None, 64),
-        (None, "900000 100000", 9),
-    ],
-)
-def test_cores_are_those_that_this_process_may_use(monkeypatch, tmp_path, affinity, quota, wanted):
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    if affinity:
-        monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(affinity)), raising=False)
-    else:  # a system without affinities
-        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
-    if quota:
-        cores.QUOTA.write_text(f"{quota}\n")
-    assert cores.available() == wanted
-
-
-def test_the_processor_is_named_with_its_vectors(tmp_path, monkeypatch):
-    where = tmp_path / "cpuinfo"
-    where.write_text("processor\t: 0\nvendor_id\t: Vendor\nmodel name\t: Some Name\n\nprocessor\t: 1\n")
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr(cores, "PROCESSOR", where)
-    assert cores.processor() == "Some Name, AVX2"
-    where.unlink()
-    assert cores.processor().endswith(", AVX2") and len(cores.processor()) > len(", AVX2")

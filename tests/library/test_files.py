@@ -35,7 +35,7 @@ def stored(tmp_path):
     """A result and a checkpoint: {suffix: (path, what reads it)}, and the tensors of the second."""
     result = tmp_path / "x.nc"
     store.store(xr.Dataset({"x": ("row", [1.0, 2.0])}, attrs={"version": 1}), result)
-    path, weights = tmp_path / "step-50.safetensors", checkpoints.Folder(tmp_path, {"width": 2})
+    path, weights = tmp_path / "step-50.safetensors", checkpoints.TensorFiles({"width": 2})
     tensors = {"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "seconds": torch.tensor(0.5)}
     weights.save(path, tensors)
     return {".nc": (result, store.load), ".safetensors": (path, weights.load)}, tensors

@@ -204,6 +204,10 @@ def test_bad_scheme():
     for bad in ([[0, 5]], [[-1, 0]], [[0.5, 1.0]]):
         with pytest.raises(ValueError, match=r"tokens must be integers in 0\.\.4"):
             corrupt(bad, 5)
+    with pytest.raises(ValueError, match=r"tokens must be integers .*float64 \[0.5, 1.0\]"):
+        corrupt([[0.5, 1.0]], 5)
+    with pytest.raises(TypeError, match="generator must be a torch Generator, got int"):
+        corrupt([[0, 1]], 5, generator=5)
     with pytest.raises(ValueError, match="unknown scheme 'brt': did you mean 'bert'"):
         bayes_posterior(TWO, [[0, 2]], "brt")
     with pytest.raises(ValueError, match="unknown scheme 'Mask': did you mean 'mask'"):

@@ -557,9 +557,9 @@ def test_views():
     [
         (X, "token", None, r"got shape \(8, 3\)"),
         (X[None], "tokens", None, "did you mean 'token'"),
-        (X[None], "masked", None, r"boolean tensor of shape \(1, 8\)"),
-        (X[None], "masked", torch.ones(1, 7, dtype=torch.bool), r"boolean tensor of shape \(1, 8\)"),
-        (X[None], "masked", torch.ones(1, 8), r"boolean tensor of shape \(1, 8\)"),
+        (X[None], "masked", None, r"booleans of shape \(1, 8\)"),
+        (X[None], "masked", torch.ones(1, 7, dtype=torch.bool), r"booleans of shape \(1, 8\)"),
+        (X[None], "masked", torch.ones(1, 8), r"booleans of shape \(1, 8\)"),
     ],
 )
 def test_view_rejects_bad_input(x, name, selected, message):

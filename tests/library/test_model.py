@@ -262,7 +262,7 @@ def test_bad_seeds(seeds, error, message):
     "x, message",
     [
         (tokens(4, 5), "tokens must have length 6 for this network, got 5"),
-        (tokens(4, 6).float(), r"tokens must be .* integers, got torch.float32 \(4, 6\)"),
+        (tokens(4, 6).float(), r"tokens must be integers in 0\.\.5 \(\[MASK\] is 5\), got torch.float32"),
         (tokens(3, 4, 6), r"tokens must be \(batch, length\) or \(2, batch, length\)"),
         (tokens(6), "tokens must be"),
         (tokens(1, 2, 4, 6), "tokens must be"),
@@ -275,5 +275,7 @@ def test_bad_tokens(x, message):
 
 @pytest.mark.parametrize("value", [-1, 6])
 def test_tokens_out_of_range(value):
-    with pytest.raises(ValueError, match=rf"tokens must be states 0..4 or \[MASK\] = 5, got \[{value}\]"):
+    with pytest.raises(
+        ValueError, match=rf"tokens must be integers in 0\.\.5 \(\[MASK\] is 5\), got .* \[{value}\]"
+    ):
         ResidualMLP(CONFIGS[0])(torch.full((2, 6), value))

@@ -404,14 +404,14 @@ def test_cosine_goes_on_where_it_was_and_starts_anew_for_other_steps(tmp_path, b
 @pytest.mark.parametrize("step", [100, 150])
 def test_stopped_between_the_snapshots_of_two_members(tmp_path, blocks, monkeypatch, step):
     whole = fit(tmp_path / "whole", seeds=[0, 1])
-    save = checkpoints.Folder.save
+    save = checkpoints.TensorFiles.save
 
     def stopping(store, path, tensors):
         if path.name == f"step-{step:06d}.safetensors" and path.parent.name == "seed-1":
             raise KeyboardInterrupt
         save(store, path, tensors)
 
-    monkeypatch.setattr(checkpoints.Folder, "save", stopping)
+    monkeypatch.setattr(checkpoints.TensorFiles, "save", stopping)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "cut", seeds=[0, 1])
     monkeypatch.undo()
@@ -532,6 +532,28 @@ def test_divergence_of_one_member_leaves_the_others(tmp_path, monkeypatch, block
     assert_same({3: fit(tmp_path, seeds=[3])[3]}, {3: fit(tmp_path / "whole", seeds=[3, 8])[3]})
 
 
+def test_a_member_that_diverged_is_not_stored_after_a_resume(tmp_path, monkeypatch, blocks):
+    # Stopped after the last checkpoint, which holds the member that diverged, before any snapshot.
+    real, save = training.masked_loss, checkpoints.TensorFiles.save
+
+    def failing(*arguments):
+        return real(*arguments) * (torch.tensor([1.0, math.nan]) if len(blocks) > 2 else 1)
+
+    def stopping(store, path, tensors):
+        if path.name == "step-000150.safetensors":
+            raise KeyboardInterrupt
+        save(store, path, tensors)
+
+    monkeypatch.setattr(training, "masked_loss", failing)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(checkpoints.TensorFiles, "save", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path, seeds=[3, 8])
+    with pytest.raises(FloatingPointError, match="of seed 8 between steps 100 and 150 is not finite"):
+        fit(tmp_path, seeds=[3, 8])
+    assert [path.parent.name for path in tmp_path.rglob("step-000150.safetensors")] == ["seed-3"]
+
+
 def test_chain_and_model_must_agree():
     with pytest.raises(ValueError, match="the chain has 5 states, the model 4"):
         Run(config("none"), TRAIN, chains.sticky(5, 1.0))
@@ -539,7 +561,14 @@ def test_chain_and_model_must_agree():
 
 @pytest.mark.parametrize(
     "seeds, error",
-    [(0, TypeError), ([], ValueError), ([-1], ValueError), (["a"], TypeError), ([1.5], TypeError)],
+    [
+        (0, TypeError),
+        ([], ValueError),
+        ([-1], ValueError),
+        (["a"], TypeError),
+        ([1.5], TypeError),
+        ([2**32], ValueError),
+    ],
 )
 def test_bad_seeds(tmp_path, seeds, error):
     with pytest.raises(error, match="seeds must"):
@@ -602,6 +631,6 @@ def test_transplanted_parts_and_sequences_are_those_of_the_donor(tmp_path, mixin
     assert not torch.equal(sequences["history"], other["history"])
     with pytest.raises(ValueError, match=r"unknown donors 'block.0'"):
         fit(tmp_path / "wrong", mixing, [0], TrainConfig(batch=4, steps=50, donors=[("block.0", 1)]))
-    for bad in (["head"], [("head", -1)], [(1, 2)]):
+    for bad in (["head"], [("head", -1)], [(1, 2)], [("head",)], ["ab"]):
         with pytest.raises((ValueError, TypeError), match="donors"):
             TrainConfig(donors=bad)

@@ -41,7 +41,7 @@ def test_a_rule_table_holds_every_condition_of_the_gate_and_of_each_definition()
     for title, claim in claims.items():
         conditions = [*claim.gate, *(c for v in claim.verdicts.values() for c in v.conditions)]
         assert [cell.endswith(": yes") for cell in table[title]] == [c.holds for c in conditions]
-    needed = "below 5 %, largest below 10 %"
+    needed = "below 5 %, largest at most 10 %"
     assert table.loc["gate"].index.tolist() == [f"excess, ξ = {xi} {needed}" for xi in (1, 7)]
 
 

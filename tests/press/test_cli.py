@@ -11,7 +11,7 @@ import pytest
 import small
 from small import SMALL
 
-from rgnb import cores, files
+from rgnb import files
 from rgnb.press import cli, notebooks
 from rgnb.press.cli import main
 from rgnb.press.notebooks import Parameter
@@ -293,7 +293,7 @@ def test_the_environment_is_as_it_was(book, monkeypatch):
     notebooks.execute("tiny", page)
     assert "backend agg" not in printed(page) and "backend module://" in printed(page)
     assert dict(os.environ) == before
-    monkeypatch.setattr(cores, "available", lambda: 6)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 6)
     seen = []
     monkeypatch.setattr(
         notebooks, "_execute_apart", lambda name, root, environment: seen.append(environment) or name

@@ -462,7 +462,7 @@ def test_networks(ends_well, x):
 
 
 train_fields = st.sampled_from(
-    ["scheme", "rate", "batch", "steps", "learning_rate", "snapshots", "gradient", "loss_over"]
+    ["scheme", "rate", "batch", "steps", "learning_rate", "snapshots", "gradient", "loss_over", "donors"]
 )
 
 
@@ -1056,6 +1056,7 @@ ACCEPTED = {
         for view in metrics.VIEWS
         if view != "masked"
     },
+    "masked": (lambda x: metrics.view(STREAM, "masked", x), STREAM[..., 0] > 1, FORMS),
     "Moments": (lambda x: streamed([x, OTHER]).kernel_drift(), WHOLE_NUMBERS, BOTH | INTEGERS),
     "moments of a stack": (lambda x: streamed(x).cka_matrix(), STREAM, BOTH | INTEGERS),
     "MarkovChain": (lambda x: chains.MarkovChain(x).transition_matrix, HALVES, BOTH),

@@ -321,7 +321,7 @@ def test_random_bytes_are_read_as_nothing(bytes_counted, content, suffix, header
     path = bytes_counted / f"x{suffix}"
     start = {".nc": b"\x89HDF\r\n\x1a\n", ".safetensors": len(content).to_bytes(8, "little") + b'{"'}[suffix]
     path.write_bytes(start + content if header else content)
-    read = store.load if suffix == ".nc" else checkpoints.Folder(bytes_counted, {}).load
+    read = store.load if suffix == ".nc" else checkpoints.TensorFiles({}).load
     assert read(path) is None and not path.exists()
 
 
@@ -342,7 +342,7 @@ def test_a_pickle_is_not_executed(tmp_path, monkeypatch, suffix):
     import torch
 
     monkeypatch.setenv("RGNB_PAYLOAD", str(tmp_path / "made"))
-    read = store.load if suffix == ".nc" else checkpoints.Folder(tmp_path, {}).load
+    read = store.load if suffix == ".nc" else checkpoints.TensorFiles({}).load
     for k, content in enumerate((pickle.dumps(Payload()), None)):
         path = tmp_path / f"x{k}{suffix}"
         torch.save(Payload(), path) if content is None else path.write_bytes(content)

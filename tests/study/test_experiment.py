@@ -35,6 +35,11 @@ SMALL = {
 }
 
 
+# Its correlation length comes out differently in the last digits where its states are renamed.
+DRAWN = chains.reversible(4, 7.0, seed=1)
+RENAMED = chains.MarkovChain(DRAWN.transition_matrix[[2, 0, 3, 1]][:, [2, 0, 3, 1]])
+
+
 def small(**changes):
     return Experiment.profile("quick", **(SMALL | {"seeds": 2, "device": "cpu"} | changes))
 
@@ -337,6 +342,7 @@ def test_processes_share_the_settings_out(tmp_path):
             ValueError,
             "must differ in correlation length",
         ),
+        ({"own": [DRAWN, RENAMED]}, ValueError, "must differ in correlation length"),
         ({"own": [[[0.5, 0.5], [0.5, 0.5]]]}, TypeError, "own must be a rgnb MarkovChain"),
     ],
 )

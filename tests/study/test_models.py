@@ -21,6 +21,18 @@ def test_kept_weights_are_those_that_were_measured(tmp_path):
     assert excess.sum(-1).mean().item() == pytest.approx(ds.excess_loss.isel(step=-1).item(), abs=1e-6)
 
 
+def test_damaged_weights_are_refused_and_left(tmp_path):
+    e = small(seeds=1, correlation_lengths=[1.0])
+    e.run(tmp_path, progress=False)
+    (kept,) = models.keep(e, tmp_path)
+    whole = kept.read_bytes()
+    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-1]):
+        kept.write_bytes(damaged)
+        with pytest.raises(RuntimeError, match=r"is damaged .*; restore it"):
+            models.network(e.settings()[0], e.seeds[0], tmp_path)
+        assert kept.read_bytes() == damaged
+
+
 def test_weights_that_are_not_there_are_named(tmp_path):
     setting = questions.findings().settings()[0]
     with pytest.raises(ValueError, match=r"no final weights of hierarchical-1-tokens-mask-seed7.*: none"):

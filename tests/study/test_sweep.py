@@ -4,9 +4,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+import xarray as xr
 from small import small
 
-from rgnb import chains, cores
+from rgnb import chains
 from rgnb.randomness import resolve_device
 from rgnb.study import measurement, runner
 from rgnb.study import sweep as module
@@ -97,7 +98,9 @@ def test_a_sweep_that_grows_trains_only_what_is_new(dataset, grid, folder, tmp_p
     assert (again.provenance == old.provenance).all() and (again.seed == old.seed).all()
     assert "relevant_modes" not in found
     monkeypatch.setattr(runner, "train", lambda *a: pytest.fail("trained again"))
-    assert module.plan(asked, tmp_path).stored == found.sizes["run"]
+    assert module.plan(asked, tmp_path, variables=KEPT[:2]).stored == found.sizes["run"]
+    # The files hold no kernel_drift, of `VARIABLES`; the entries of what was trained here do.
+    assert module.plan(asked, tmp_path).stored == found.sizes["run"] - old.sizes["run"]
 
 
 def test_a_damaged_file_of_another_sweep_is_set_aside(tmp_path, capsys):
@@ -156,7 +159,7 @@ def test_a_fault_is_listed_with_its_traceback_and_bad_input_in_one_line(tmp_path
 
 def test_workers_are_at_most_the_cores_that_there_are(monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 64)  # of the machine that a container is on
-    monkeypatch.setattr(cores, "available", lambda: 3)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)
     assert module._workers(resolve_device("cpu"), 10) == 3
     assert module._workers(resolve_device("cpu"), 2) == 2
 
@@ -196,6 +199,15 @@ def test_rows_are_arranged_by_their_labels(dataset):
     found = pivot(lost, values[1:], "family", "correlation_length", "seed", partial=True)
     assert np.isnan(found).sum() == 1
     assert np.isnan(found.sel(family="hierarchical", correlation_length=1.0, seed=0))
+    by_word = pivot(ds, values, "schedule", "family", "correlation_length", "seed")
+    assert by_word.schedule.values.tolist() == ["constant"]
+
+
+def test_only_padding_is_taken_from_a_row():
+    row = xr.Dataset({"drift": ("transition", [np.nan, 0.5, np.nan]), "rank": ("depth", [1.0, 2.0, np.nan])})
+    found = module._unpadded(row.assign(loss=1.0))
+    assert dict(found.sizes) == {"transition": 2, "depth": 2}
+    assert np.isnan(found.drift[0]) and found.drift[1] == 0.5 and found.loss == 1
 
 
 def test_measuring_at_a_low_rate_can_be_timed():

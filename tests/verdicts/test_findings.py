@@ -95,8 +95,12 @@ def test_rows_of_a_sweep_are_judged_as_an_experiment_is():
     found = measures.as_results(mixed)
     assert findings.judge_selectivity(found) == findings.judge_selectivity(ds)
     assert findings.judge_kernel_drift(found, 7.0) == findings.judge_kernel_drift(ds, 7.0)
+    without_drift = measures.as_results(mixed.drop_dims("transition"))
+    assert findings.judge_selectivity(without_drift) == findings.judge_selectivity(ds)
     with pytest.raises(ValueError, match="rows"):
         measures.as_results(ds)
+    with pytest.raises(ValueError, match="a correlation length and seed twice"):
+        measures.as_results(xr.concat([mixed, mixed.isel(run=[0])], "run"))
 
 
 LATE = [0.6, 0.3, 0.01, 0.01, 0.01, 0.01]  # the second transition holds what the first leaves
@@ -409,6 +413,8 @@ def test_gradient_noise():
     assert findings.judge_gradient_noise(0.6 + scatter, 0.5 - scatter, exact).status == SUPPORTED
     assert findings.judge_gradient_noise(0.6 + scatter, 0.6 - scatter, exact).status == NOT
     assert findings.judge_gradient_noise(0.6 + scatter, 0.5 - scatter, exact + 0.15).status == NOT
+    with pytest.raises(ValueError, match="exact must hold no missing value"):
+        findings.judge_gradient_noise(0.6 + scatter, 0.5 - scatter, np.where(exact < 0, exact, np.nan))
 
 
 def test_the_marker_is_confirmed_where_ranges_do_not_overlap():
@@ -419,3 +425,7 @@ def test_the_marker_is_confirmed_where_ranges_do_not_overlap():
     assert findings.judge_marker([20, 34, 23, 35], [1, 1, 1, 1]).status == findings.NOTHING_LEFT
     with pytest.raises(ValueError, match="signs"):
         findings.judge_marker([20, 34], signs)
+    with pytest.raises(ValueError, match=r"ranks must hold no missing value \(NaN\), got 1 of 4"):
+        findings.judge_marker([20, 34, np.nan, 35], signs)
+    with pytest.raises(ValueError, match=r"signs must be \+1 or -1"):
+        findings.judge_marker([20, 34, 23, 35], [1, -1, 0, -1])

@@ -65,6 +65,9 @@ def test_blind_networks_and_seeing_ones():
     assert verdict.status == "supported" and len(verdict.statistics) == 2 * 2 * 2
     assert hypotheses.judge_blind(rows(last=lambda scheme, xi: 5.0 + xi)).status == "not supported"
     assert hypotheses.judge_blind(rows(noise=2.0)).status == "not supported"
+    one = rows()
+    with pytest.raises(ValueError, match="another correlation length than the reference 1"):
+        hypotheses.judge_blind(one.isel(run=(one.correlation_length == 1.0).values))
     assert hypotheses.judge_blind(rows(excess=0.2)).status == "not trained"
     loose, strict = (
         hypotheses.judge_blind(rows(noise=0.1), comparisons=m).statistics["token", "mask", 4.0]
@@ -141,7 +144,7 @@ def test_the_bare_embeddings_are_paired_by_seed():
 def test_a_missing_collapse_does_not_decide_what_changes_it():
     one, other = np.full(8, 0.5), np.linspace(0.1, 0.2, 8)
     assert hypotheses.judge_scheme_and_law((one, other), (other, one)).networks == 4 * 8
-    with pytest.raises(ValueError, match="one and other of the stationary laws must hold no missing value"):
+    with pytest.raises(ValueError, match="other of the stationary laws must hold no missing value"):
         hypotheses.judge_scheme_and_law((one, other), (other, np.where(one.cumsum() > 1, one, np.nan)))
 
 
@@ -385,6 +388,9 @@ def test_fixed_point(change, status):
     drift = xr.DataArray(np.tile([0.9, 0.01, 0.02, 0.3, 0.01, 0.01], (6, 1)), dims=("seed", "transition"))
     verdict = hypotheses.judge_fixed_point(perturbed(**change), drift, 7.0)
     assert verdict.status == status
+    later = drift.assign_coords(transition=range(6)).isel(transition=slice(1, None))  # by labels, not places
+    left = hypotheses.judge_fixed_point(perturbed(**change), later, 7.0).statistics
+    assert set(verdict.statistics) - set(left) == {"growth 2"}
     assert set(verdict.statistics) == {
         "growth 1",
         "growth 2",
