@@ -55,7 +55,7 @@ def box(
             said += (
                 f", by the {len(judged)} of {len(claim.verdicts)} definitions that leave something to judge"
             )
-        missed = ", ".join(f"{needed} ({n} of {len(judged)})" for needed, n in failed.items())
+        missed = "; ".join(f"{needed} ({n} of {len(judged)})" for needed, n in failed.items())
         sentences.append(f"{said}; {name} {range_}.{f' Not met: {missed}.' if missed else ''}")
     if any(claim.close for claim in claims.values()):
         sentences.append("*Close*: leaving out one or two networks would change the answer.")
