@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from rgnb.model import ModelConfig
+from rgnb.press import notebooks
 from rgnb.press.cli import main
-from rgnb.study import Experiment, questions, runner
+from rgnb.study import Experiment, law, questions, runner
 from rgnb.study.anatomy import anatomy
 from rgnb.study.sweep import sweep
 
@@ -107,6 +108,22 @@ def test_the_runs_are_those_that_the_rules_name():
     assert {(e.model.mixing, e.seeds, e.training.scheme) for e in noise} == {
         ("none", tuple(range(3, 11)), "mask")
     }
+
+
+def test_pages_ask_for_the_networks_of_the_rules():
+    # Their parameters are literals, which a reader can change, and so stand twice.
+    def default(page, name):
+        return notebooks.parameters(page)[name].default
+
+    assert default("law", "families") == list(law.FAMILIES)
+    assert {tuple(default("law", "correlation_lengths"))} == {
+        e.correlation_lengths for e in law.experiments()
+    }
+    assert default("groups", "pairs") == [list(pair) for pair in questions.OPPOSITES]
+    assert default("smallest", "choices") == list(questions.CHOICES)
+    assert default("coarse-graining", "weight_decays") == list(questions.DECAYS)
+    given = default("coarse-graining", "network_seeds"), default("explorer", "cosine_seeds")
+    assert {tuple(seeds) for seeds in given} == {questions.TRAINED["cosine", "hierarchical"]}
 
 
 def test_first_steps_of_the_first_round_are_the_same_steps(tmp_path):
