@@ -43,9 +43,12 @@ def box(
     checks.mapping("planned", planned or {}, int)
     sentences = []
     for title, claim in claims.items():
-        found = {definition: v.statistics[statistic] for definition, v in claim.verdicts.items()}
-        judged = [v for v in claim.verdicts.values() if v.status != NOTHING_LEFT]
-        failed = Counter(" ".join(c.parts[0::2]) for v in judged for c in v.conditions if not c.holds)
+        judged = {d: v for d, v in claim.verdicts.items() if v.status != NOTHING_LEFT}
+        found = {d: v.statistics[statistic] for d, v in (judged or claim.verdicts).items()}
+        gates = [f"{' '.join(c.parts[0::2])} ({c.parts[1]})" for c in claim.gate if not c.holds]
+        failed = Counter(
+            " ".join(c.parts[0::2]) for v in judged.values() for c in v.conditions if not c.holds
+        )
         ends = [least(found, key=lambda d: found[d].mean) for least in (min, max)]
         range_ = " to ".join(f"{found[d]} ({d})" for d in dict.fromkeys(ends))
         asked = (planned or {}).get(title, 0)
@@ -55,7 +58,7 @@ def box(
             said += (
                 f", by the {len(judged)} of {len(claim.verdicts)} definitions that leave something to judge"
             )
-        missed = "; ".join(f"{needed} ({n} of {len(judged)})" for needed, n in failed.items())
+        missed = "; ".join([*gates, *(f"{needed} ({n} of {len(judged)})" for needed, n in failed.items())])
         sentences.append(f"{said}; {name} {range_}.{f' Not met: {missed}.' if missed else ''}")
     if any(claim.close for claim in claims.values()):
         sentences.append("*Close*: leaving out one or two networks would change the answer.")

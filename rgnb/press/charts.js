@@ -31,14 +31,14 @@ function select(parent, name, { label, options }) {
   return labelled(parent, label, control);
 }
 
-// A slider over a list of stops; its value is a stop, what it says is `words(stop)`.
-function slider(parent, name, label, words) {
+// A slider over a list of stops; its value is a stop, which it says.
+function slider(parent, name, label) {
   const input = Object.assign(document.createElement("input"), { type: "range", name, min: 0, step: 1 });
   labelled(parent, label, input);
   const said = input.parentNode.appendChild(document.createElement("output"));
   let stops = [];
   const say = () => {
-    said.textContent = words(stop.value);
+    said.textContent = `${stop.value}`;
     input.setAttribute("aria-valuetext", said.textContent);
   };
   input.addEventListener("input", say);
@@ -95,7 +95,7 @@ function interval(v) {
   const n = v.length, m = mean(v);
   if (n < 2) return [m, m];
   const sd = Math.sqrt(v.reduce((a, x) => a + (x - m) ** 2, 0) / (n - 1));
-  const half = (data.t[n - 2] * sd) / Math.sqrt(n);
+  const half = (data.t[Math.min(n - 2, data.t.length - 1)] * sd) / Math.sqrt(n);
   return [m - half, m + half];
 }
 
@@ -103,9 +103,10 @@ function interval(v) {
 function said(v) {
   if (!whole(v)) return "no value";
   const digits = (x) => (Math.abs(x) < 0.005 ? "0.00" : x.toFixed(2));
-  const all = [mean(v), ...(v.length < 2 ? [] : interval(v))].map(digits);
-  if (all.every((x) => x === "0.00")) return Math.min(mean(v), ...interval(v)) < 0 ? "within 0.01 of 0" : "below 0.01";
-  return all.length < 2 ? all[0] : `${all[0]} [${all[1]}, ${all[2]}]`;
+  if (v.length < 2) return `${digits(v[0])} (no interval)`;
+  const all = [mean(v), ...interval(v)].map(digits);
+  if (all.every((x) => x === "0.00")) return Math.min(...interval(v)) < 0 ? "within 0.01 of 0" : "below 0.01";
+  return `${all[0]} [${all[1]}, ${all[2]}]`;
 }
 
 function ticks(top) {
@@ -208,7 +209,7 @@ function matrix(svg, values, first, description) {
 function download(link, rows) {
   link.addEventListener("click", () => {
     const quoted = (v) => (/[",]/.test(v) ? `"${v.replaceAll('"', '""')}"` : v ?? "");
-    const text = rows().map((row) => row.map((v) => quoted(typeof v === "string" ? v : v ?? "")).join(",")).join("\n");
-    link.href = URL.createObjectURL(new Blob([text + "\n"], { type: "text/csv" }));
+    const text = rows().map((row) => row.map(quoted).join(",")).join("\n");
+    link.href = `data:text/csv,${encodeURIComponent(text + "\n")}`;
   });
 }

@@ -71,13 +71,12 @@ def _run(args):
     print(f"executing {args.notebook}, to see what it has to train ...", flush=True)
     if (plan := plans.rehearse(args.notebook, output, values)) is None:
         print("All that it needs was stored; building its page ...", flush=True)
-        page = _build_runs([output])[output]
     else:
         print(plan, flush=True)
         with plans.Progress(plan) as line:
             notebooks.execute(args.notebook, output, values, progress=False, stderr=line.stderr)
             line.build()
-        page = _build_runs([output])[output]
+    page = _build_runs([output])[output]
     _print_changes(args.notebook, output)
     print(f"executed notebook: {output}\nits page: {page.as_uri()}")
 

@@ -4,7 +4,7 @@ const root = document.getElementById("coarse-graining-app");
 const data = JSON.parse(document.getElementById("coarse-graining-data").textContent);
 const box = group(root.querySelector(".explorer-controls"), "Choose", "both");
 const controls = {};
-controls.depth = slider(box, "depth", "Depth", (depth) => `${depth}`);
+controls.depth = slider(box, "depth", "Depth");
 for (const [name, of] of Object.entries(data.choices)) controls[name] = select(box, name, of);
 controls.depth.stops = Array.from({ length: data.depths }, (_, i) => i);
 // At first: where the way begins, with long memory, of which there is more to keep.

@@ -60,7 +60,7 @@ def html(results: dict[str, xr.Dataset]) -> str:
                 "seeds": here.seed.values.tolist(),
                 "modulus": explorer.rounded(here.modulus.isel(seed=0), 2),
                 "multiplicity": here.multiplicity.isel(seed=0).values.tolist(),
-                "ideal": explorer.rounded(here.bayes_share.mean("seed"), 3),
+                "ideal": explorer.rounded(here.bayes_share.mean("seed", skipna=False), 3),
                 **{state: _shares(here.isel(step=step)) for state, step in STATES.items()},
             }
     blocks = next(iter(results.values())).sizes["depth"] - 1

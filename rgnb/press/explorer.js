@@ -14,8 +14,8 @@ controls["b-training"].add(new Option("none", ""));
 controls["b-xi"].selectedIndex = controls["b-xi"].length - 1;
 const both = group(box, "Both", "both");
 for (const [name, of] of Object.entries(data.shared)) controls[name] = select(both, name, of);
-controls.step = slider(both, "step", "Training step", (step) => `${step}`);
-controls.depth = slider(both, "depth", "Values at depth", (depth) => `${depth}`);
+controls.step = slider(both, "step", "Training step");
+controls.depth = slider(both, "depth", "Values at depth");
 
 const found = (setting) =>
   data.results[["training", "family", "xi"].map((name) => controls[`${setting}-${name}`].value).join("|")];
@@ -93,7 +93,7 @@ function draw() {
   }
   const summary = ["a", "b"].filter((s) => controls[`${s}-training`].value).map((setting) => {
     const line = document.createElement("p"), now = curves.find((c) => c.setting === setting);
-    const collapse = now?.rank.map((r) => (r[0] === null ? null : 1 - r[r.length - 1] / r[0]));
+    const collapse = now?.rank.map((r) => (r[0] && r.at(-1) !== null ? 1 - r.at(-1) / r[0] : null));
     line.textContent = named(setting) + (now
       ? `. ${now.seeds.length} networks, step ${now.step}: rank ${said(now.rank.map((r) => r[0]))} at depth ${first}, ` +
         `${said(now.rank.map((r) => r[r.length - 1]))} at the last; collapse C = ${said(collapse)}.`
@@ -109,6 +109,9 @@ download(root.querySelector(".explorer-data"), () => {
   const rows = shown().flatMap((c) => ["rank", "drift"].flatMap((quantity) => c[quantity].flatMap((values, seed) =>
     values.map((v, i) => [c.setting.toUpperCase(), ...title(c.setting), words(controls.view), words(controls.definition),
       c.step, c.seeds[seed], quantity, quantity === "rank" ? first + i : `${first + i}→${first + i + 1}`, v]))));
-  return [columns, ...rows];
+  const cka = ["a", "b"].filter((s) => at(s)?.cka).flatMap((s) => at(s).cka.slice(first).flatMap((values, i) =>
+    values.slice(first).map((v, j) => [s.toUpperCase(), ...title(s), words(controls.view), "", at(s).step, "mean", "cka",
+      `${first + i}, ${first + j}`, v])));
+  return [columns, ...rows, ...cka];
 });
 remember(controls, draw);

@@ -218,9 +218,8 @@ def seed_lines(
             look = looks[label]
             ax.plot(x, data.values.T, lw=0.6, alpha=0.75, **look | {"marker": None})
             intervals = [Interval.of(column) for column in data.values.T]
-            every = (
-                1 if len(x) <= 15 else 0.15
-            )  # a long curve has markers, too: at shares of the panel's size
+            # A long curve has markers, too: at shares of the panel's size.
+            every = 1 if len(x) <= 15 else 0.15
             ax.plot(x, [i.mean for i in intervals], lw=2, ms=5, markevery=every, label=label, **look)
             if data.sizes["seed"] > 2:  # an interval over two says little and fills the panel
                 low, high = (np.array([getattr(i, end) for i in intervals]) for end in ("low", "high"))
@@ -270,6 +269,7 @@ def shares(panels: dict[str, dict[str, xr.DataArray]], ideals: dict[str, dict[st
             at = depths[-1] + 1.3
             ax.plot(at, ideals[title][label], mfc="white", ms=7, mew=1.6, **looks[label])
             ax.set_xticks([*depths, at], [*depths, "ideal"])
+    figure.data["ideal"] = [ideals[t][label] for t, label in figure.data[["panel", "curve"]].values]
     return figure
 
 
@@ -307,24 +307,6 @@ def effects(rows: dict[str, dict[str, Interval]], bounds: Iterable[float], xlabe
     drawn = [(row, label, i.mean, i.low, i.high) for row, v in rows.items() for label, i in v.items()]
     figure.data = pd.DataFrame(drawn, columns=["row", "series", xlabel, "low", "high"])
     return figure
-
-
-def definition_effects(
-    panels: dict[str, dict[tuple, Verdict]], statistic: str, bounds: Iterable[float], xlabel: str
-) -> Figure:
-    """`effects` of one statistic under every definition in the position view.
-
-    Args:
-        panels: {series label: output of `first_round.by_definition`}.
-    """
-    _check("panels", panels, dict, Verdict)
-    rows: dict[str, dict[str, Interval]] = {}
-    for title, verdicts in panels.items():
-        for (view, centring, spectrum, start), verdict in verdicts.items():
-            if view == "position":
-                row = rows.setdefault(f"{centring}, {spectrum}, from depth {start}", {})
-                row[title] = verdict.statistics[statistic]
-    return effects(rows, bounds, xlabel)
 
 
 def scatter(
@@ -373,8 +355,9 @@ def paths(panels: dict[str, dict[str, tuple[ArrayLike, ArrayLike]]], xlabel: str
     looks = _looks(label for curves in panels.values() for label in curves)
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
         for label, (x, y) in curves.items():
+            x = np.where(np.asarray(x) > 0, x, np.nan)
             ax.plot(x, y, lw=1, alpha=0.8, **looks[label] | {"marker": None})
-            ends = np.asarray(x)[-1], np.asarray(y)[-1]
+            ends = x[-1], np.asarray(y)[-1]
             ax.plot(*ends, ms=5, label=label, **looks[label] | {"ls": ""})
         _say_missing(ax, *(values for curve in curves.values() for values in curve))
         _finish(ax, title, xlabel, "x")
@@ -402,11 +385,15 @@ def cka_matrices(panels: dict[str, xr.DataArray]) -> Figure:
         ax.set_title(title)
         ax.set_xlabel("depth")
         ax.grid(False)
-        ax.set_xticks(cka.depth.values)
-        ax.set_yticks(cka.depth.values)
+        ax.set_xticks(range(len(cka)), cka.depth.values)
+        ax.set_yticks(range(len(cka)), cka.depth.values)
     _label_y(axes, "depth")
     figure.colorbar(image, ax=list(axes), label="CKA", shrink=0.85)
-    rows = [(title, *at, v) for title, cka in panels.items() for at, v in np.ndenumerate(cka.values)]
+    rows = [
+        (title, *at, v)
+        for title, cka in panels.items()
+        for at, v in zip(product(cka.depth.values, cka.other_depth.values), cka.values.flat, strict=True)
+    ]
     figure.data = pd.DataFrame(rows, columns=["panel", "depth", "other depth", "CKA"])
     return figure
 

@@ -135,12 +135,16 @@ def run_path(name: str, values: dict[str, Any], output: str | Path | None = None
 SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that give them, alone or in lists
     "profile": ("profile", "second_profile", "noise_profile", "own_profile", "sizes"),
     "n_states": ("n_states", "states"),
-    "families": ("family", "control", "families"),
+    "families": ("family", "control", "families", "cosine_families", "transformer_families"),
     "correlation_lengths": ("correlation_length_short", "correlation_length_long", "correlation_lengths"),
     "seeds": (
         *("seeds", "sequel_seeds", "second_seeds", "control_seeds"),
-        *("depth_seeds", "noise_seeds", "own_seeds"),
+        *("depth_seeds", "noise_seeds", "own_seeds", "decay_seeds", "transformer_seeds"),
+        *("cosine_seeds", "network_seeds"),
     ),
+    "recipe": ("recipe",),
+    "batch": ("batches",),
+    "weight_decay": ("decays", "weight_decays"),
     "mixing": ("mixings",),
     "steps": ("steps", "own_steps"),
     "rate": ("rate", "rates"),
@@ -171,6 +175,8 @@ def check_settings(name: str, values: dict[str, Any]) -> None:
     defaults = {p.name: p.default for p in parameters(name).values()}
     given = defaults | values
     listed = {n: value if isinstance(value, list) else [value] for n, value in given.items()}
+    for n in {"cosine_seeds", "network_seeds"} & set(given):  # lists of seeds, not of how many there are
+        listed[n] = [given[n]]
     # Which chains can be built depends on several fields together; the others can be tried one by one.
     # What a page has by default stands (0 steps: as the profile says).
     together: dict[str, list] = {}
@@ -182,7 +188,8 @@ def check_settings(name: str, values: dict[str, Any]) -> None:
         else:
             single += [{field: x} for n in own if given[n] != defaults[n] for x in listed[n]]
     if "families" in together:
-        together["families"] = [[family] for family in together["families"]] or [[]]
+        empty = [[] for n in SETTINGS["families"] if listed.get(n) == []]
+        together["families"] = [[family] for family in together["families"]] + empty
     if "correlation_lengths" in together:
         together["correlation_lengths"] = [together["correlation_lengths"]]
     points = [dict(zip(together, point, strict=True)) for point in product(*together.values())]

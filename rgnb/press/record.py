@@ -7,11 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
-from netCDF4 import Dataset
 
 from rgnb.chains import FAMILIES
 from rgnb.press import notebooks
-from rgnb.study.store import load, results_folder
+from rgnb.study.store import load, provenances, results_folder
 
 MIXING = {
     "tokens": "token mixing",
@@ -83,13 +82,6 @@ def rules_table(results: str | Path | None = None) -> pd.DataFrame:
         files, commits, dates = map(set, zip(*entries, strict=True))
         lines[digest] = (len(files), ", ".join(sorted(commits)), ", ".join(sorted(dates)))
     return _table(lines, "rules", ["files", "commits", "dates"])
-
-
-def provenances(path: Path) -> list[dict]:
-    """Where and with what each entry of a stored file was made, as a list of records."""
-    with Dataset(path) as file:
-        many = "provenance" in file.variables
-        return [json.loads(text) for text in (file["provenance"][:] if many else [file.provenance])]
 
 
 def hours_table(files: pd.DataFrame) -> pd.DataFrame:

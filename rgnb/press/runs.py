@@ -12,6 +12,7 @@ import nbformat
 import pandas as pd
 import xarray as xr
 import yaml
+from filelock import FileLock
 
 from rgnb.press import figures, notebooks
 
@@ -33,25 +34,27 @@ def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
     }
     if not found:
         return {}
-    shutil.rmtree(root / "build" / "runs", ignore_errors=True)
-    into = notebooks.copy_book(root / "build" / "runs", notebooks.names())
-    pages, chapters = {}, []
-    for path, notebook in found.items():
-        # Beside the executed notebooks its links lead to the same pages as theirs.
-        digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-        page = f"run-{notebook.metadata['rgnb']['notebook']}-{digest}"
-        add_comparison(notebook, notebooks.executed(notebook.metadata["rgnb"]["notebook"], root))
-        title = mark(notebook, page)
-        nbformat.write(notebook, into / "book" / "executed" / f"{page}.ipynb")
-        pages[path] = into / "_build" / "html" / "executed" / f"{page}.html"
-        chapters.append({"file": f"executed/{page}", "title": title})
-    toc = yaml.safe_load((into / "_toc.yml").read_text(encoding="utf-8"))
-    toc["parts"].insert(0, {"caption": "Your own runs", "chapters": chapters})
-    config = yaml.safe_load((into / "_config.yml").read_text(encoding="utf-8"))
-    config["title"] += ", with runs of your own"
-    for name, content in {"_toc.yml": toc, "book/_toc.yml": toc, "_config.yml": config}.items():
-        (into / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    notebooks.build_html(into)
+    (root / "build").mkdir(exist_ok=True)
+    with FileLock(root / "build" / "runs.lock"):  # two runs may end at once
+        shutil.rmtree(root / "build" / "runs", ignore_errors=True)
+        into = notebooks.copy_book(root / "build" / "runs", notebooks.names())
+        pages, chapters = {}, []
+        for path, notebook in found.items():
+            # Beside the executed notebooks its links lead to the same pages as theirs.
+            digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+            page = f"run-{notebook.metadata['rgnb']['notebook']}-{digest}"
+            add_comparison(notebook, notebooks.executed(notebook.metadata["rgnb"]["notebook"], root))
+            title = mark(notebook, page)
+            nbformat.write(notebook, into / "book" / "executed" / f"{page}.ipynb")
+            pages[path] = into / "_build" / "html" / "executed" / f"{page}.html"
+            chapters.append({"file": f"executed/{page}", "title": title})
+        toc = yaml.safe_load((into / "_toc.yml").read_text(encoding="utf-8"))
+        toc["parts"].insert(0, {"caption": "Your own runs", "chapters": chapters})
+        config = yaml.safe_load((into / "_config.yml").read_text(encoding="utf-8"))
+        config["title"] += ", with runs of your own"
+        for name, content in {"_toc.yml": toc, "book/_toc.yml": toc, "_config.yml": config}.items():
+            (into / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        notebooks.build_html(into)
     return pages
 
 
@@ -70,7 +73,7 @@ def add_comparison(notebook: nbformat.NotebookNode, of_the_book: Path) -> None:
     if (first := next(matching, None)) is None:
         return
     name, place, table, panels = first
-    x, y = table.columns[3:]
+    x, y = table.columns[3:5]
     with mpl.rc_context(figures.STYLE):
         figure, svg = figures.seed_lines(panels, x, x.replace("_", " "), y, shared=False), io.StringIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
@@ -103,7 +106,7 @@ def _curves(notebook: nbformat.NotebookNode) -> dict[str, tuple[int, pd.DataFram
 
 def _side_by_side(yours: pd.DataFrame, book: pd.DataFrame) -> dict[str, dict[str, xr.DataArray]] | None:
     # Panels for `figures.seed_lines`; None where they do not match.
-    x, y = yours.columns[3:]
+    x, y = yours.columns[3:5]
 
     def panels(who: str, table: pd.DataFrame) -> list[dict[str, xr.DataArray]]:
         return [

@@ -45,7 +45,10 @@ def network(setting: Setting, seed: int, results: str | Path | None = None) -> R
         there = ", ".join(sorted(p.stem for p in where.parent.glob("*.safetensors"))) or "none"
         raise checks.BadValue(f"no final weights of {where.stem}; train it, or take one of: {there}")
     try:
-        _, weights = parsed(content)
+        with files.reading(where):
+            _, weights = parsed(content)
+    except (OSError, MemoryError, ImportError):
+        raise
     except Exception as error:  # safetensors, json and torch raise many kinds for damaged content
         raise checks.Failed(
             f"{where} is damaged ({error}); restore it, with git checkout in a clone"

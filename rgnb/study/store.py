@@ -185,10 +185,24 @@ def load(path: Path, **expected: Any) -> xr.Dataset | None:
 
 def attributes(path: Path) -> dict[str, Any]:
     """The attributes of a Dataset that `store` wrote, without its data; as `load`, but empty for None."""
+    return _read(path, lambda file: {name: file.getncattr(name) for name in file.ncattrs()}) or {}
+
+
+def provenances(path: Path) -> list[dict[str, Any]]:
+    """Where and with what each entry of a stored file was made; as `load`, but empty for None."""
+
+    def texts(file: netCDF4.Dataset) -> Iterable[str]:
+        return list(file["provenance"][:]) if "provenance" in file.variables else [file.provenance]
+
+    return [json.loads(text) for text in _read(path, texts) or ()]
+
+
+def _read(path: Path, get: Callable[[netCDF4.Dataset], Any]) -> Any:
+    # What `get` takes from a file whose digest holds; None where there is no such file, or a damaged one.
     if (content := _whole(path)) is None:
-        return {}
+        return None
     with files.reading(path), netCDF4.Dataset(path.name, memory=content) as file:
-        return {name: file.getncattr(name) for name in file.ncattrs()}
+        return get(file)
 
 
 def _whole(path: Path) -> bytes | None:

@@ -83,12 +83,13 @@ def plan(
     results: str | Path | None = None,
     analysis: Analysis | None = None,
     workers: int | None = None,
-    variables: Sequence[str] = VARIABLES,
+    variables: Sequence[str] | None = None,
 ) -> Plan:
     """What of a sweep is stored, what is not, and about how long that will take.
 
     Args:
-        experiments, results, analysis, variables: as in `sweep`.
+        experiments, results, analysis: as in `sweep`.
+        variables: as in `sweep`; None: its own, or whatever a sweep with an `analysis` holds.
         workers: how many will run at once; None: as many as `sweep` would use here.
 
     Returns:
@@ -96,6 +97,8 @@ def plan(
         the sequences, timed now on one core or the GPU of this machine.
     """
     rows, device, stores = _rows(experiments), _device(experiments), _stores(results, analysis)
+    if variables is None:
+        variables = () if analysis else VARIABLES
     known = held(stores[0].folder, variables)
     missing = (row for row in rows if not any(store.holds(*row) for store in stores))
     waiting = _by_setting((s, seed) for s, seed in missing if s.key(seed, analysis) not in known)
@@ -237,12 +240,13 @@ def _held(store: Store, rows: Iterable[Row], variables: Sequence[str]) -> dict[R
 
 
 def _unpadded(one: xr.Dataset) -> xr.Dataset:
-    # A row of a sweep without what longer rows made it longer by: NaN at the end.
+    # A row of a sweep without what longer rows made it longer by: NaN at the end, of offsets at both ends.
     for dim in one.dims:
         values = [v for v in one.values() if dim in v.dims]
         known = np.any([v.notnull().any([d for d in v.dims if d != dim]) for v in values], axis=0)
         if known.any():
-            one = one.isel({dim: slice(int(known.nonzero()[0][-1]) + 1)})
+            first, last = known.nonzero()[0][[0, -1]].tolist()
+            one = one.isel({dim: slice(first if dim == "offset" else 0, last + 1)})
     return one
 
 

@@ -1,5 +1,7 @@
 """The answers that pages open with, and the rule as a table, on results whose verdicts are known."""
 
+from dataclasses import replace
+
 import pytest
 from made import EVEN, FALLING, FLAT, results
 
@@ -26,6 +28,16 @@ def test_an_answer_in_words(short, excess, words):
     numbers = {d: v.statistics["collapse"] for d, v in claim.verdicts.items()}
     least, most = (end(numbers.values(), key=lambda i: i.mean) for end in (min, max))
     assert str(least) in box and str(most) in box
+    assert ("Not met: excess, ξ = 1" in box) == (excess > 0.1)
+    assert ("C above 0.2 (4 of 4)" in box) == (short is FLAT)
+    assert ("Not met" in box) == (words != "yes") and "*Close*" not in box
+
+
+def test_a_box_says_what_is_close_and_what_could_not_be_judged():
+    claim = findings.judge_kernel_drift(results(drift=[0.9, *[0.01] * 5]), 7.0)
+    box = answers.box({"one": replace(claim, close=True)}, "share", "they hold").data
+    assert ", by the 1 of 2 definitions that leave something to judge; they hold" in box
+    assert "(without the first)" not in box and "*Close*: leaving out one or two networks" in box
 
 
 def test_two_networks_answer_nothing():

@@ -207,6 +207,13 @@ def test_the_explorer_reads_values_under_the_pointer_and_saves_them(opened):
     assert f"A: {mean:.2f} [" in figure.locator("output").inner_text()
 
 
+def test_a_collapse_that_is_not_defined_has_no_value(opened):
+    # Masked positions are all alike at depth 0: a rank of 0 to start from.
+    page = opened("executed/explorer", fragment="#b-training=&view=masked&first=0")
+    assert "collapse C = no value" in page.locator(".explorer-summary").inner_text()
+    assert {r["quantity"] for r in saved(page)} == {"rank", "drift", "cka"}
+
+
 def test_the_explorer_keeps_its_axes(opened):
     ticks = {}
     for fragment in ("#a-xi=1&b-training=", "#a-xi=7&b-xi=1&step=300&untrained=hidden&first=1"):

@@ -210,6 +210,34 @@ def test_which_chains_can_be_built_depends_on_several_parameters_together():
         notebooks.check_settings("robustness", {"states": [6], "families": ["ring", "block"]})
 
 
+@pytest.mark.parametrize(
+    "page, value",
+    [
+        ("optimiser", {"batches": [0]}),
+        ("optimiser", {"decays": [-1.0]}),
+        ("coarse-graining", {"recipe": "cosin"}),
+        ("coarse-graining", {"weight_decays": [-1.0]}),
+        ("coarse-graining", {"decay_seeds": -1}),
+        ("coarse-graining", {"network_seeds": [-2]}),
+        ("explorer", {"cosine_families": ["rings"]}),
+        ("published", {"transformer_families": ["rings"]}),
+    ],
+)
+def test_a_value_that_a_setting_refuses_is_refused_at_once(page, value):
+    with pytest.raises(ValueError, match=f"{page} cannot run with {next(iter(value))} = "):
+        notebooks.check_settings(page, value)
+    notebooks.check_settings("coarse-graining", {"network_seeds": [0, 1]})
+
+
+def test_every_parameter_is_a_setting_or_no_field_of_one():
+    known = {name for names in notebooks.SETTINGS.values() for name in names}
+    found = {name for page in notebooks.names() for name in notebooks.parameters(page)}
+    assert found - known == {
+        *("sequences", "seed", "pairs", "choices", "layers", "judged_steps", "longer"),
+        *("train", "folder", "stored", "counted"),
+    }
+
+
 def test_settings_are_refused_before_a_kernel_starts(monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "execute", lambda *a: pytest.fail("started a kernel"))
     assert main(["run", "chains", "-p", "correlation_length_short", "-1"]) == 2

@@ -207,15 +207,18 @@ def test_effects_and_matrices():
     unbounded = intervals.Interval.of([np.nan, 1.0])
     figure = figures.effects({"row": {"a": interval, "b": interval}, "other": {"a": unbounded}}, [0.2], "C")
     assert {"row", "other", "a", "b", "C"} <= texts(figure)
-    verdict = intervals.Verdict("Rank collapse", "supported", "", (), {"collapse": interval})
-    found = {("position", "centred", "eigen", 1): verdict, ("pooled", "uncentred", "eigen", 0): verdict}
-    shown = texts(figures.definition_effects({"token mixing": found}, "collapse", [0.2], "C"))
-    assert {
-        "centred, eigen, from depth 1",
-        "token mixing",
-    } <= shown and "uncentred, eigen, from depth 0" not in shown
-    cka = xr.DataArray(np.eye(3), dims=("depth", "other_depth"), coords={"depth": range(3)})
-    assert {"title", "CKA"} <= texts(figures.cka_matrices({"title": cka}))
+    depths = {"depth": range(1, 4), "other_depth": range(1, 4)}
+    shown = figures.cka_matrices({"title": xr.DataArray(np.eye(3), depths, ("depth", "other_depth"))})
+    assert {"title", "CKA"} <= texts(shown)
+    assert [label.get_text() for label in shown.axes[0].get_xticklabels()] == ["1", "2", "3"]
+    assert shown.data["depth"].tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_a_path_leaves_out_where_x_is_not_positive():
+    figure = figures.paths({"title": {"a": ([[100.0], [5.0], [-0.1]], [[1.0], [2.0], [3.0]])}}, "x", "y")
+    assert figure.axes[0].get_xscale() == "log"
+    assert figure.axes[0].lines[0].get_xdata()[:2].tolist() == [100, 5]
+    assert np.isnan(figure.axes[0].lines[0].get_xdata()[2])
 
 
 @pytest.mark.parametrize("values", [[-20.0, -21.0, -22.0], [20.0, 21.0, 22.0], [-30.0, 5.0, 2.0]])

@@ -889,7 +889,7 @@ FIGURES = [
     figures.transition_matrices, figures.spectra, figures.autocorrelation, figures.effects, figures.scatter,
     figures.cka_matrices, tables.verdict_table, tables.step_table,
     tables.statistics_table, tables.modes_table, tables.stack_table, figures.lines, figures.seed_lines,
-    figures.definition_effects, figures.status_grid, figures.shares, figures.paths, tables.share_table,
+    figures.status_grid, figures.shares, figures.paths, tables.share_table,
     answers.box, answers.rule_table,
 ]  # fmt: skip
 shown = st.one_of(
@@ -906,7 +906,6 @@ def test_figures(ends_well, figure, panels):
         figures.scatter: ["x", "y"],
         figures.lines: ["x"],
         figures.seed_lines: ["depth", "x", "y"],
-        figures.definition_effects: ["collapse", (), "x"],
         figures.status_grid: [{}, {}],
         figures.shares: [{}],
         figures.paths: ["x", "y"],

@@ -205,8 +205,10 @@ def test_rows_are_arranged_by_their_labels(dataset):
 
 def test_only_padding_is_taken_from_a_row():
     row = xr.Dataset({"drift": ("transition", [np.nan, 0.5, np.nan]), "rank": ("depth", [1.0, 2.0, np.nan])})
-    found = module._unpadded(row.assign(loss=1.0))
-    assert dict(found.sizes) == {"transition": 2, "depth": 2}
+    offset = xr.DataArray([np.nan, 1.0, 2.0, 1.0, np.nan], {"offset": range(-2, 3)}, "offset")
+    found = module._unpadded(row.assign(loss=1.0, coupling=offset))
+    assert dict(found.sizes) == {"transition": 2, "depth": 2, "offset": 3}
+    assert found.offset.values.tolist() == [-1, 0, 1]
     assert np.isnan(found.drift[0]) and found.drift[1] == 0.5 and found.loss == 1
 
 
