@@ -46,9 +46,8 @@ def box(
         judged = {d: v for d, v in claim.verdicts.items() if v.status != NOTHING_LEFT}
         found = {d: v.statistics[statistic] for d, v in (judged or claim.verdicts).items()}
         gates = [f"{' '.join(c.parts[0::2])} ({c.parts[1]})" for c in claim.gate if not c.holds]
-        failed = Counter(
-            " ".join(c.parts[0::2]) for v in judged.values() for c in v.conditions if not c.holds
-        )
+        conditions = [c for v in judged.values() for c in v.conditions]
+        failed = Counter(" ".join(c.parts[0::2]) for c in conditions if not c.holds)
         ends = [least(found, key=lambda d: found[d].mean) for least in (min, max)]
         range_ = " to ".join(f"{found[d]} ({d})" for d in dict.fromkeys(ends))
         asked = (planned or {}).get(title, 0)
