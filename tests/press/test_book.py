@@ -151,6 +151,13 @@ def test_a_book_is_made_again_page_by_page(tmp_path, monkeypatch, capsys):
     assert described() == ["performance", "reliability"] and "PEERS" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", [name for name in notebooks.names() if name != "own"])  # which is about code
+def test_code_is_folded_and_parameters_stay_open(name):
+    cells = [c for c in jupytext.read(notebooks.source(name)).cells if c.cell_type == "code"]
+    shown = [c for c in cells if not {"hide-input", "remove-cell", "remove-input"} & set(c.metadata.get("tags", []))]
+    assert [c.metadata["tags"] for c in shown] == [["parameters"]] * bool(notebooks.parameters(name))
+
+
 def test_every_reference_is_cited_and_every_citation_resolves():
     bibliography = set(
         re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(), re.MULTILINE)
