@@ -346,6 +346,14 @@ def test_the_front_page_shows_the_figure_of_the_page_it_names(html):
     assert figure.select_one("figcaption a[href='executed/rank-collapse.html']")
 
 
+def test_the_front_page_is_short(html):
+    article = soup(html, "intro").select_one("main article")
+    for aside in article.select("table, figure, .headerlink"):
+        aside.decompose()
+    text = article.get_text(" ", strip=True)
+    assert 200 < len(text[: text.index("Cite this page")].split()) <= 400
+
+
 def test_what_the_front_page_says_in_words_is_what_its_numbers_say():
     glued = {name: notebooks.glued(notebooks.executed(name)) for name in notebooks.names()}
 
