@@ -99,10 +99,10 @@ function interval(v) {
   return [m - half, m + half];
 }
 
+const digits = (x) => (Math.abs(x) < 0.005 ? "0.00" : x.toFixed(2));
 // As in the book's tables: mean [interval], two digits.
 function said(v) {
   if (!whole(v)) return "no value";
-  const digits = (x) => (Math.abs(x) < 0.005 ? "0.00" : x.toFixed(2));
   if (v.length < 2) return `${digits(v[0])} (no interval)`;
   const all = [mean(v), ...interval(v)].map(digits);
   if (all.every((x) => x === "0.00")) return Math.min(...interval(v)) < 0 ? "within 0.01 of 0" : "below 0.01";

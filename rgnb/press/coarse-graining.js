@@ -12,6 +12,8 @@ controls.depth.value = 1;
 controls.setting.selectedIndex = controls.setting.length - 1;
 
 const kinds = [["stream", "explorer-a"], ["lens", "explorer-b"], ["ideal", "explorer-ideal"]];
+// The ideal is one number, the same for all networks.
+const told = (values, k) => (kinds[k][0] === "ideal" && whole(values) ? digits(values[0]) : said(values));
 const cell = (row, tag, text, attributes = {}) => row.append(Object.assign(document.createElement(tag), { textContent: text }, attributes));
 
 // Of one group of modes at a depth: [shares of the networks' streams, of their lenses, [the ideal]].
@@ -38,7 +40,7 @@ function draw() {
       if (!whole(values)) return;
       const bar = { x: left(i) + 1, width: wide - 2, y: y(mean(values)), height: y(0) - y(mean(values)) };
       const drawn = element(svg, "rect", { ...bar, class: `shares-bar ${style}` });
-      element(drawn, "title", {}, `${name}: ${said(values)}`);
+      element(drawn, "title", {}, `${name}: ${told(values, k)}`);
       if (name !== "ideal") for (const v of values) element(svg, "circle", { cx: left(i) + wide / 2, cy: y(v), r: 2, class: "shares-network" });
     });
     element(svg, "rect", { x: W - M.right + 12, y: M.top + 22 * k, width: 12, height: 12, class: `shares-bar ${style}` });
@@ -54,7 +56,7 @@ function draw() {
   for (const level of levels) {
     const row = document.createElement("tr");
     cell(row, "th", level.modulus, { scope: "row" });
-    for (const text of [level.modes, ...level.shares.map(said)]) cell(row, "td", text);
+    for (const text of [level.modes, ...level.shares.map(told)]) cell(row, "td", text);
     body.push(row);
   }
   table.caption.textContent = `Shares of the chain's modes: ${about}; mean [95 % interval] over ${chosen.seeds.length} networks.`;
@@ -63,7 +65,7 @@ function draw() {
   const [first] = levels, inside = levels.map((l) => l.shares[0]);
   const rest = inside.every(whole) ? ` Outside all modes: ${Math.max(1 - inside.reduce((sum, v) => sum + mean(v), 0), 0).toFixed(2)} of the stream.` : "";
   root.querySelector(".explorer-summary").textContent =
-    `Depth ${depth}: the most relevant modes hold ${said(first.shares[0])} of the stream and ${said(first.shares[1])} of the lens; ideal ${said(first.shares[2])}.${rest}`;
+    `Depth ${depth}: the most relevant modes hold ${said(first.shares[0])} of the stream and ${said(first.shares[1])} of the lens; ideal ${told(first.shares[2], 2)}.${rest}`;
 }
 
 download(root.querySelector(".explorer-data"), () => {
