@@ -241,14 +241,8 @@ def paired(check: Callable[[str, Any], Any], **values: Any) -> list:
     return found
 
 
-WORDS = (
-    "family",
-    "mixing",
-    "scheme",
-    "schedule",
-    "gradient",
-    "loss_over",
-)  # labels of a sweep's rows that are text
+# Labels of a sweep's rows that are text.
+WORDS = ("family", "mixing", "scheme", "schedule", "gradient", "loss_over")
 CHOSEN_BY = "state view centring spectrum correlation_length target direction perturbation scale".split()
 
 

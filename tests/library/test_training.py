@@ -634,3 +634,12 @@ def test_transplanted_parts_and_sequences_are_those_of_the_donor(tmp_path, mixin
     for bad in (["head"], [("head", -1)], [(1, 2)], [("head",)], ["ab"]):
         with pytest.raises((ValueError, TypeError), match="donors"):
             TrainConfig(donors=bad)
+
+
+def test_a_donor_gives_the_block_that_is_named_and_no_other():
+    deep = replace(config("none"), depth=11)
+    run = Run(deep, TrainConfig(batch=4, steps=50, donors=[("blocks.1", 5)]), CHAIN, "cpu")
+    mixed, own, donor = training._initial(run, [0]), ResidualMLP(deep, [0]), ResidualMLP(deep, [5])
+    for name, p in mixed.state_dict().items():
+        source = donor if name.startswith("blocks.1.") else own
+        assert torch.equal(p, source.state_dict()[name]), name
