@@ -8,11 +8,10 @@ from IPython.display import Markdown
 from rgnb import checks
 from rgnb.press.figures import _check
 from rgnb.verdicts import rules
-from rgnb.verdicts.findings import NOTHING_LEFT, Claim
+from rgnb.verdicts.findings import NOTHING_LEFT, TOO_FEW, Claim
 
 WORDS = {
     "supported": "yes",
-    "not supported": "no",
     "not trained": "not decided, since these networks miss the gate",
 }
 
@@ -20,11 +19,16 @@ WORDS = {
 def answer(claim: Claim) -> str:
     """A claim's headline as an answer to its question; "close" where one or two networks decide it.
 
-    Fewer than `rules.GROUP_SEEDS` networks answer nothing.
+    A claim that is not supported is answered "no" if each definition has a condition whose interval lies
+    beyond its bound, else "not shown". Fewer than `rules.GROUP_SEEDS` networks answer nothing.
     """
     headline = checks.instance("claim", claim, Claim).headline
     if claim.seeds < rules.GROUP_SEEDS:
-        return "open, for want of networks"
+        return TOO_FEW
+    if headline == "not supported":
+        judged = [v for v in claim.verdicts.values() if v.status != NOTHING_LEFT]
+        refuted = all(any(c.word == "no" for c in v.conditions) for v in judged)
+        headline = "no" if refuted else "not shown"
     return f"{WORDS.get(headline, headline)}{', but close' * claim.close}"
 
 
@@ -72,13 +76,9 @@ def rule_table(claims: dict[str, Claim]) -> pd.DataFrame:
 
 
 def _cells(claim: Claim) -> dict[tuple[str, ...], str]:
-    rows = [("gate", _word(c.holds), c) for c in claim.gate]
+    rows = [("gate", c.word, c) for c in claim.gate]
     for name, verdict in claim.verdicts.items():
         judged = verdict.status != NOTHING_LEFT
-        words = [_word(c.holds) if judged else "not judged" for c in verdict.conditions]
+        words = [c.word if judged else "not judged" for c in verdict.conditions]
         rows += [(name, word, c) for word, c in zip(words, verdict.conditions, strict=True)]
     return {(name, f"{c.parts[0]} {c.parts[2]}"): f"{c.parts[1]}: {word}" for name, word, c in rows}
-
-
-def _word(holds: bool) -> str:
-    return "yes" if holds else "no"

@@ -32,6 +32,7 @@ from rgnb.verdicts.measures import (
 )
 
 NOTHING_LEFT = "nothing left to judge"
+TOO_FEW = "open, for want of networks"  # fewer than `rules.GROUP_SEEDS` answer nothing
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,15 @@ class Claim:
     close: bool  # leaving out some one or two seeds changes the headline
 
     def __str__(self) -> str:
-        return f"{self.headline}{', close' * self.close} ({self.seeds} networks each)"
+        headline = f"{self.headline}{', close' * self.close}"
+        return f"{TOO_FEW if self.seeds < rules.GROUP_SEEDS else headline} ({self.seeds} networks each)"
 
     def _repr_markdown_(self) -> str:
         lines = [f"**{self.claim}: {self}**", ""]
-        lines += [f"- {c.text}: {'yes' if c.holds else '**no**'}" for c in self.gate]
+        lines += [c._repr_markdown_() for c in self.gate]
         for name, verdict in self.verdicts.items():
             lines.append(f"- {name}: **{verdict.status}**")
-            lines += [f"  - {c.text}: {'yes' if c.holds else '**no**'}" for c in verdict.conditions]
+            lines += [f"  {c._repr_markdown_()}" for c in verdict.conditions]
         return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from rgnb import checks
 from rgnb.verdicts import first_round, measures, rules
-from rgnb.verdicts.intervals import Condition, Interval, Numbers, Verdict, above, below
+from rgnb.verdicts.intervals import Condition, Interval, Numbers, Verdict, above, below, bounded
 
 # What is read of the rows of a sweep.
 LABELS = {"scheme": "run", "correlation_length": "run", "seed": "run"}
@@ -31,8 +31,7 @@ def equivalent(name: str, differences: Numbers, margin: float, comparisons: int 
     """Whether the mean difference lies within +-margin: two one-sided tests at level 0.05 / comparisons."""
     margin = checks.positive("margin", margin)
     interval = _equivalence_interval(differences, checks.integer("comparisons", comparisons, 1))
-    holds = bool(-margin < interval.low and interval.high < margin)
-    return Condition(f"{name} {interval} lies within ±{margin:g}", holds)
+    return bounded(name, interval, f"lies within ±{margin:g}", -margin, margin)
 
 
 def trained(ds: xr.Dataset) -> xr.DataArray:
@@ -144,14 +143,17 @@ def judge_embedding_artifact(ds: xr.Dataset, short: float, long: float) -> Verdi
             ratios[view, scheme] = ratio = Interval.of(other / one, level)
             if view != "position":
                 what = f"{view} view, {scheme}: rank at ξ = {long:g} over that at ξ = {short:g}"
-                conditions.append(Condition(f"{what}, {ratio}, excludes 1", _beyond(ratio, 1, 1)))
+                conditions.append(_beyond(f"{what}, {ratio}, excludes 1", ratio, 1, 1))
     networks = sum(rows.sizes["run"] for pair in pairs.values() for rows in pair)
     name = "Pooling makes the bare embedding depend on it"
     return Verdict.of(name, conditions, ratios, networks=networks)
 
 
-def _beyond(interval: Interval, low: float, high: float) -> bool:
-    return bool(interval.low > high or interval.high < low)
+def _beyond(text: str, interval: Interval, low: float, high: float) -> Condition:
+    # Whether an interval lies outside of two bounds.
+    holds = bool(interval.low > high or interval.high < low)
+    within = bool(interval.low > low and interval.high < high)
+    return Condition(text, holds, undecided=not holds and not within)
 
 
 def judge_scheme_and_law(by_scheme: Sequence[Numbers], by_law: Sequence[Numbers]) -> Verdict:
@@ -167,7 +169,7 @@ def judge_scheme_and_law(by_scheme: Sequence[Numbers], by_law: Sequence[Numbers]
         networks += 2 * len(one)
         numbers[name] = d = Interval.of(one - other, 1 - (1 - rules.CONFIDENCE) / 2)
         text = f"difference of C between the {name}, {d}, exceeds {rules.MATTERS:g}"
-        conditions.append(Condition(text, _beyond(d, -rules.MATTERS, rules.MATTERS)))
+        conditions.append(_beyond(text, d, -rules.MATTERS, rules.MATTERS))
     return Verdict.of("The scheme and the stationary law do matter", conditions, numbers, networks=networks)
 
 

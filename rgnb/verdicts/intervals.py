@@ -55,35 +55,47 @@ class Condition:
     text: str
     holds: bool
     parts: tuple[str, ...] = ()  # what a table says of it: quantity, measured, needed
+    undecided: bool = False  # it fails, but its interval does not lie beyond the bound either
+
+    @property
+    def word(self) -> str:
+        """Yes, no, or "not shown" where the interval is too wide for either."""
+        return "yes" if self.holds else "not shown" if self.undecided else "no"
 
     def __str__(self) -> str:
-        return f"{self.text}: {'yes' if self.holds else 'no'}"
+        return f"{self.text}: {self.word}"
+
+    def _repr_markdown_(self) -> str:
+        return f"- {self.text}: {self.word if self.holds else f'**{self.word}**'}"
 
 
 def above(name: str, interval: Interval, bound: float) -> Condition:
     """Whether an interval lies above a bound."""
     interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
-    return _bounded(name, interval, f"above {bound:g}", interval.low > bound)
+    return bounded(name, interval, f"lies above {bound:g}", low=bound)
 
 
 def below(name: str, interval: Interval, bound: float) -> Condition:
     """Whether an interval lies below a bound."""
     interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
-    return _bounded(name, interval, f"below {bound:g}", interval.high < bound)
+    return bounded(name, interval, f"lies below {bound:g}", high=bound)
 
 
 def inside(name: str, interval: Interval, bounds: tuple[float, float]) -> Condition:
     """Whether an interval lies between two bounds."""
     interval = checks.instance("interval", interval, Interval)
     low, high = (checks.number("bounds", bound) for bound in checks.sequence("bounds", bounds))
-    return _bounded(
-        name, interval, f"within {low:g} to {high:g}", interval.low > low and interval.high < high
-    )
+    return bounded(name, interval, f"lies within {low:g} to {high:g}", low, high)
 
 
-def _bounded(name: str, interval: Interval, needed: str, holds: bool) -> Condition:
-    parts = (name.rstrip(","), str(interval), needed)
-    return Condition(f"{name} {interval} lies {needed}", bool(holds), parts)
+def bounded(
+    name: str, interval: Interval, needed: str, low: float = -np.inf, high: float = np.inf
+) -> Condition:
+    """Whether an interval lies strictly between two bounds; `needed` says so in words."""
+    holds = bool(interval.low > low and interval.high < high)
+    beyond = bool(interval.high <= low or interval.low >= high)
+    parts = (name.rstrip(","), str(interval), needed.removeprefix("lies "))
+    return Condition(f"{name} {interval} {needed}", holds, parts, not holds and not beyond)
 
 
 @dataclass(frozen=True)
@@ -133,5 +145,5 @@ class Verdict:
         return f", {self.networks} network{'s' * (self.networks > 1)}" if self.networks else ""
 
     def _repr_markdown_(self) -> str:
-        marks = "\n".join(f"- {c.text}: {'yes' if c.holds else '**no**'}" for c in self.conditions)
+        marks = "\n".join(c._repr_markdown_() for c in self.conditions)
         return f"**{self.finding}: {self.outcome}**{self._counted()}\n\n{marks}"

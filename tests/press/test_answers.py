@@ -40,7 +40,16 @@ def test_a_box_says_what_is_close_and_what_could_not_be_judged():
     assert "(without the first)" not in box and "*Close*: leaving out one or two networks" in box
 
 
+def test_no_is_said_where_an_interval_lies_beyond_its_bound():
+    # C is 0.19, a little below the bound: by less, and by more, than its interval is wide.
+    for spread, word in ((0.02, "not shown"), (0.001, "no")):
+        claim = findings.judge_rank_collapse(results(short=[10, 9.8, 9.5, 9, 8.8, 8.5, 8.1], noise=spread))
+        assert claim.headline == "not supported" and answers.answer(claim).startswith(word)
+        assert answers.rule_table({"a": claim})["a"].str.endswith(f": {word}").any()
+
+
 def test_two_networks_answer_nothing():
+    assert str(findings.judge_rank_collapse(results(seeds=2))).startswith("open, for want of networks (2 ")
     assert answers.answer(findings.judge_rank_collapse(results(seeds=2))) == "open, for want of networks"
     assert answers.answer(findings.judge_rank_collapse(results(seeds=3))) == "yes"
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rgnb.verdicts.intervals import Interval
+from rgnb.verdicts.intervals import Interval, above, below, inside
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,23 @@ from rgnb.verdicts.intervals import Interval
 )
 def test_numbers_read_as_one_would_write_them(mean, low, high, text):
     assert str(Interval((), mean, low, high)) == text
+
+
+@pytest.mark.parametrize(
+    "low, high, over, under, between",
+    [
+        (0.3, 0.5, "yes", "no", "yes"),
+        (0.1, 0.5, "not shown", "not shown", "not shown"),  # reaches over the bound
+        (0.1, 0.2, "no", "not shown", "no"),  # ends at it
+        (0.2, 0.3, "not shown", "no", "not shown"),  # begins at it
+        (0.7, 0.9, "yes", "no", "no"),
+        (-math.inf, math.inf, "not shown", "not shown", "not shown"),
+    ],
+)
+def test_a_bound_is_kept_missed_or_neither(low, high, over, under, between):
+    interval = Interval((), (low + high) / 2 if math.isfinite(low) else 0.5, low, high)
+    found = [above("C", interval, 0.2), below("C", interval, 0.2), inside("C", interval, (0.2, 0.6))]
+    assert [c.word for c in found] == [over, under, between]
+    for c in found:
+        assert c.holds == (c.word == "yes") and str(c).endswith(f": {c.word}")
+        assert c._repr_markdown_().endswith(": yes" if c.holds else f": **{c.word}**")
