@@ -64,7 +64,9 @@ def box(
         missed = "; ".join([*gates, *(f"{needed} ({n} of {len(judged)})" for needed, n in failed.items())])
         sentences.append(f"{said}; {name} {range_}.{f' Not met: {missed}.' if missed else ''}")
     if any(claim.close for claim in claims.values()):
-        sentences.append("*Close*: leaving out one or two networks would change the answer.")
+        gate = [f"*{title}*" for title, c in claims.items() if set(c.otherwise) == {"not trained"}]
+        only = f", of {' and '.join(gate)} only because the rest would miss the gate" if gate else ""
+        sentences.append(f"*Close*: leaving out one or two networks would change the answer{only}.")
     return Markdown("\n\n".join(sentences))
 
 

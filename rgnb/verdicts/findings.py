@@ -6,7 +6,6 @@ Missing values are not judged, they raise. See `rgnb.verdicts.rules`.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -46,7 +45,12 @@ class Claim:
     gate: tuple  # of Condition, one per correlation length that is used; none where it was not judged
     verdicts: dict  # definition in words -> Verdict
     seeds: int  # networks of each kind
-    close: bool  # leaving out some one or two seeds changes the headline
+    otherwise: tuple = ()  # other headlines that leaving out some one or two seeds gives
+
+    @property
+    def close(self) -> bool:
+        """Whether leaving out some one or two seeds changes the headline."""
+        return bool(self.otherwise)
 
     def __str__(self) -> str:
         headline = f"{self.headline}{', close' * self.close}"
@@ -78,8 +82,10 @@ def _gate(ds: xr.Dataset, xi: float, seeds: np.ndarray) -> Condition:
     )
     needed = f"below {100 * rules.GATE_MEAN:g} %, largest at most {100 * rules.GATE_WORST:g} %"
     text = f"excess at correlation length {xi:g}, {found} of what can be learned, is {needed}"
-    holds = bool(mean.high < rules.GATE_MEAN and share.max() <= rules.GATE_WORST)
-    return Condition(text, holds, (f"excess, ξ = {xi:g}", found, needed))
+    worst_passes = bool(share.max() <= rules.GATE_WORST)
+    holds = worst_passes and bool(mean.high < rules.GATE_MEAN)
+    undecided = worst_passes and not holds and bool(mean.low < rules.GATE_MEAN)
+    return Condition(text, holds, (f"excess, ξ = {xi:g}", found, needed), undecided)
 
 
 def _rank_collapse(profile: np.ndarray) -> Verdict:
@@ -163,8 +169,8 @@ def _answer(claim: str, ds: xr.Dataset, xis: Iterable[float], forms: dict[str, C
     n = ds.sizes["seed"]
     headline, gates, verdicts = judged(np.arange(n))
     left_out = itertools.chain(*(itertools.combinations(range(n), k) for k in (1, 2) if n - k > 1))
-    close = any(judged(np.delete(np.arange(n), out))[0] != headline for out in left_out)
-    return Claim(claim, headline, gates, verdicts, n, close)
+    others = {judged(np.delete(np.arange(n), out))[0] for out in left_out} - {headline}
+    return Claim(claim, headline, gates, verdicts, n, tuple(sorted(others)))
 
 
 def _by_definition(claim: str, ds: xr.Dataset, xis: Iterable[float], judge: Callable) -> Claim:
@@ -258,21 +264,36 @@ def judge_marker(ranks: Numbers, signs: Numbers) -> Verdict:
     return Verdict.of(name, [condition], {}, networks=len(ranks))
 
 
-def chance_of_marker(signs: Iterable[Numbers]) -> float:
-    """The probability that signs dealt out at random would be confirmed by `judge_marker` in every cell.
+def chance_of_marker(ranks: Numbers, signs: Numbers, draws: int = 20_000) -> float:
+    """The probability that `judge_marker` confirms all cells when networks are dealt each other's signs.
 
-    Of the ways to deal k of one sign to n networks in a cell, two keep the ranges of the rank apart; one way
-    that is its own mirror, n = 2 k, counts for both signs.
+    A seed gives the same initial weights in every cell, so that cells are not independent of each other:
+    seeds keep their signs together and change places with those that occur in the same cells. From random
+    permutations, always the same ones; the observed one counts among them.
 
     Args:
-        signs: (seeds,) of each cell; those of one sign only do not count.
+        ranks, signs: (cells, seeds) as in `judge_marker`, NaN where a cell lacks the seed.
+        draws: how many permutations.
     """
-    chance = 1.0
-    for cell in signs:
-        cell = checks.vector("signs", cell)
-        n, k = len(cell), int((cell > 0).sum())
-        chance *= min(1.0, 2 / math.comb(n, k)) if 0 < k < n else 1.0
-    return chance
+    ranks, signs = checks.paired(checks.array, ranks=ranks, signs=signs)
+    if ranks.ndim != 2 or ranks.shape != signs.shape or not ranks.size:
+        raise checks.BadValue(f"ranks and signs must be (cells, seeds), got {ranks.shape} and {signs.shape}")
+    if (np.isnan(ranks) != np.isnan(signs)).any() or not np.isin(signs[~np.isnan(signs)], (1, -1)).all():
+        raise checks.BadValue("signs must be +1 or -1 wherever ranks are given, and NaN elsewhere")
+    draws = checks.integer("draws", draws, 1, 10**6)
+    kind = np.unique(~np.isnan(ranks), axis=1, return_inverse=True)[1].ravel()
+    order = np.argsort(kind, kind="stable")
+    dealt = np.empty((draws, len(kind)), dtype=int)
+    dealt[:, order] = np.argsort(kind + np.random.default_rng(0).random(dealt.shape), axis=1)
+    confirmed = np.ones(draws, dtype=bool)
+    for rank, sign in zip(ranks, signs, strict=True):
+        given = sign[dealt]
+        (least, most), (low, high) = (
+            (np.where(given == s, rank, np.inf).min(1), np.where(given == s, rank, -np.inf).max(1))
+            for s in (1, -1)
+        )
+        confirmed &= (most < low) | (high < least)
+    return float((1 + confirmed.sum()) / (1 + draws))
 
 
 def by_group(

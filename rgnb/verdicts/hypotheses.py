@@ -48,11 +48,16 @@ def all_trained(ds: xr.Dataset) -> Condition:
 
 
 def row_collapses(
-    ds: xr.Dataset, view: str = "position", centring: str = "centred", spectrum: str = "singular"
+    ds: xr.Dataset,
+    view: str = "position",
+    centring: str = "centred",
+    spectrum: str = "singular",
+    start: int = 0,
 ) -> np.ndarray:
-    """C = 1 - r_L / r_0 of every row of a sweep, each at its own last depth: (run,) array."""
+    """C = 1 - r_L / r_start of every row of a sweep, each at its own last depth: (run,) array."""
     rank = _ranks(ds, view=view, centring=centring, spectrum=spectrum)
-    return 1 - last(rank) / rank.isel(depth=0).values
+    start = checks.integer("start", start, 0, rank.sizes["depth"] - 1)
+    return 1 - last(rank) / rank.isel(depth=start).values
 
 
 def _ranks(ds: xr.Dataset, **definition: str) -> xr.DataArray:

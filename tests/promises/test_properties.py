@@ -1266,7 +1266,7 @@ def test_the_law(ends_well, measured, predicted, varying):
 @given(fours, fours, fours, st.one_of(st.floats(1e-3, 1), junk))
 def test_excess_and_noise(ends_well, a, b, c, target):
     ends_well(["values", "axis"], findings.effect, a, target)
-    ends_well(["signs"], findings.chance_of_marker, [a, b])
+    ends_well(["ranks", "signs", "draws"], findings.chance_of_marker, [a, b], [b, a], 10)
     ends_well(["small", "large", "exact"], findings.judge_gradient_noise, a, b, c)
     ends_well(["ranks", "signs"], findings.judge_marker, a, b)
     ends_well(["ranks", "shares", "target"], findings.rank_at_excess, a, b, target)

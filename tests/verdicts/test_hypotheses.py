@@ -103,6 +103,9 @@ def test_collapse_is_taken_at_each_rows_own_last_depth():
     ds = rows().isel(run=[0, 1]).assign_coords(blocks=("run", [2, 3]))
     ds.effective_rank[:] = np.array([[10.0, 8, 4, np.nan], [10, 8, 4, 3]])[:, None, None, :, None, None]
     assert hypotheses.row_collapses(ds) == pytest.approx([0.6, 0.7])
+    r = ds.effective_rank.sel(state="trained", view="position", centring="centred", spectrum="singular")
+    later = 1 - (1 - hypotheses.row_collapses(ds)) * (r[:, 0] / r[:, 2]).values
+    assert hypotheses.row_collapses(ds, start=2) == pytest.approx(later)
     with pytest.raises(ValueError, match=r"effective_rank has no value \(NaN\) at run 0, depth 3"):
         hypotheses.row_collapses(ds.drop_vars("blocks"))  # nothing says that the row ends before
     ds.effective_rank[1, 1, 0, 3] = np.nan  # not the padding of a row of three blocks
