@@ -436,13 +436,15 @@ def estimate(
     tokens = [x.cpu().numpy().astype(int) for x in given if len(x)]
     found = sorted({int(state) for s in tokens for state in np.unique(s)})
     n = max([*found, 1]) + 1 if n_states is None else _states(n_states)
-    if found and not 0 <= found[0] <= found[-1] < n:
+    if not any(len(s) > 1 for s in tokens):
+        raise checks.BadValue("sequences hold no transition; pass one of two tokens or more")
+    if not 0 <= found[0] <= found[-1] < n:
         raise checks.BadValue(
             f"tokens must lie in 0, ..., {n - 1}; raise n_states or leave out what is no state"
         )
     if len(found) == 1:
         raise checks.BadValue(f"sequences hold the state {found[0]} alone; a chain needs two states or more")
-    if 0 < len(found) < n and (n_states is None or not pseudocount):
+    if len(found) < n and (n_states is None or not pseudocount):
         # A pseudocount would make states of the gaps, with a weight in the stationary law.
         gap = next((i for i, state in enumerate(found) if i != state), len(found))
         raise checks.BadValue(

@@ -116,7 +116,7 @@ def _build(args):
     if args.into:
         root = notebooks.copy_book(args.into, [name for name in known if name not in asked])
         if (root / REPRODUCED).exists():
-            again = set(json.loads((root / REPRODUCED).read_text())["made"]["notebooks"])
+            again = set(json.loads((root / REPRODUCED).read_text(encoding="utf-8"))["made"]["notebooks"])
         for name in asked - again:
             notebooks.executed(name, root).unlink(missing_ok=True)  # a copy of the book's own
     notebooks.check_folder(root / "_build")
@@ -199,7 +199,7 @@ def _parser():
     argument = add("run", _run, "execute a notebook with other parameters", RUN_EXAMPLES)
     argument("notebook", help="a name that `rgnb list` shows")
     argument("-p", "--parameter", **pair, help="set a parameter; may be repeated")
-    argument("--profile", help="shorthand for -p profile: quick (minutes on a laptop) or paper")
+    argument("--profile", help="shorthand for -p profile: quick (minutes on a laptop), small or paper")
     argument("--output", metavar="FILE", help="where to write the executed notebook (default: in book/runs/)")
     argument = add("build", _build, "execute every notebook, or those named, and build the HTML book")
     argument("notebooks", nargs="*", metavar="NOTEBOOK", help="execute only these")
@@ -208,7 +208,7 @@ def _parser():
     argument("name", help="of the sweep's file in results/: letters, digits and dashes")
     fields = "a field of Experiment, ModelConfig or TrainConfig; a list makes it an axis of the grid"
     argument("-p", "--parameter", **pair, help=fields)
-    profile = "where the other fields come from: quick (default) or paper"
+    profile = "where the other fields come from: quick (default), small or paper"
     argument("--profile", default="quick", help=profile)
     cluster = "run on a Dask cluster, such as tcp://10.0.0.1:8786, not on this machine"
     argument("--scheduler", metavar="ADDRESS", help=cluster)

@@ -72,7 +72,7 @@ def _check(name, values, *kinds):
         raise checks.BadValue(f"{name} is empty; pass one entry or more")
     for key, inner in values.items():
         if kinds[1:]:
-            checks.mapping(f"{name}[{key!r}]", inner, kinds[1])
+            _check(f"{name}[{key!r}]", inner, *kinds[1:])
 
 
 def _panels(n, height=2.4, **kwargs):

@@ -70,7 +70,7 @@ def pages(root: Path | None = None) -> list[str]:
     if not toc.exists():
         advice = "install rgnb from a checkout of its repository: pip install -e '.[book]'"
         raise checks.BadValue(f"no book at {toc.parent}; {advice}")
-    return re.findall(r"^[\s-]*(?:root|file): *([\w/-]+)", toc.read_text(), re.MULTILINE)
+    return re.findall(r"^[\s-]*(?:root|file): *([\w/-]+)", toc.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def names(root: Path | None = None) -> list[str]:

@@ -73,7 +73,7 @@ def _gate(ds: xr.Dataset, xi: float, seeds: np.ndarray) -> Condition:
     if learnable <= NOTHING:
         needed, worst = f"at most {rules.GATE_NATS:g} nats", f"{excess.max():.4f} nats"
         text = f"the largest excess loss at correlation length {xi:g}, {worst}, is {needed}"
-        return Condition(text, excess.max() <= rules.GATE_NATS, (f"excess, ξ = {xi:g}", worst, needed))
+        return Condition(text, bool(excess.max() <= rules.GATE_NATS), (f"excess, ξ = {xi:g}", worst, needed))
     share = excess / learnable
     mean = Interval.of(share)
     found = (
@@ -307,6 +307,7 @@ def by_group(
         signs: (correlation_length, seed), from `coupling_sign`. A claim about two correlation lengths takes
             the seeds that have the same sign at both.
     """
+    checks.instance("signs", signs, xr.DataArray)
     found = {}
     for sign in (1, -1):
         seeds = signs.seed.values[(signs == sign).all("correlation_length").values]

@@ -210,7 +210,7 @@ def rank_profiles(
     depths = ds.sizes["depth"]
     if checks.integer("start", start, 0) > depths - 2:
         raise checks.BadValue(f"start must leave two depths of {depths}, got {start}")
-    ranks = ranks.isel(depth=slice(start, None)).sel(correlation_length=correlation_length)
+    ranks = chosen(ranks.isel(depth=slice(start, None)), correlation_length=correlation_length)
     return checks.complete("ds", ranks.transpose("seed", "depth")).values
 
 

@@ -101,8 +101,10 @@ def p_value(interval: Interval, bound: float, direction: int) -> float:
     if not interval.values:
         raise checks.BadValue("interval must hold its values; one of a bootstrap has no t test")
     sign = checks.choice("direction", direction, (1, -1))
+    if len(interval.values) < 2:  # a bound that is itself an interval's end may be infinite then
+        return 1.0
     values = sign * (np.asarray(interval.values) - checks.number("bound", bound))
-    if len(values) < 2 or not np.isfinite(values).all() or values.std() == 0:
+    if not np.isfinite(values).all() or values.std() == 0:
         return 1.0
     return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
 

@@ -573,7 +573,8 @@ def test_estimate_refuses_tensors_without_dense_values(convert):
         ([[0, 1]], {"pseudocount": -1}, ValueError, "pseudocount"),
         ([[0, 1, 0]], {"pseudocount": None}, TypeError, "pseudocount must be a number"),
         ([[0, 1, 0]], {"pseudocount": np.array([1, 2])}, TypeError, "pseudocount must be a number"),
-        ([[]], {}, ValueError, "never left"),
+        ([[]], {}, ValueError, "no transition"),
+        ([[0], [1]], {"pseudocount": 1.0}, ValueError, "no transition"),  # no chain of the prior alone
         ("0101", {}, TypeError, "sequence"),
         ([[0, 7, 0, 7, 7]], {}, ValueError, r"state 1 of 0, ..., 7 never occurs .* relabel the 2 that do"),
         ([[0, 7, 0, 7, 7]], {"pseudocount": 0.5}, ValueError, "state 1 .* relabel"),  # not six new states

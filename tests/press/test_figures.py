@@ -419,3 +419,14 @@ def test_benchmarks():
     assert notes["rgnb (s)"].tolist() == ["0.5", "", "0.25"]
     (curve,) = tables.bench_costs(rows)["training step (s)"].items()
     assert curve[0] == "width: 2.00" and curve[1][0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("draw", [figures.seed_lines, figures.shares, figures.scatter])
+def test_an_empty_panel_is_named(draw):
+    arguments = {
+        figures.seed_lines: ("depth", "depth", "rank"),
+        figures.shares: ({},),
+        figures.scatter: ("x", "y"),
+    }
+    with pytest.raises(ValueError, match=r"panels\['one'\] is empty"):
+        draw({"one": {}}, *arguments[draw])

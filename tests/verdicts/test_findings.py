@@ -442,3 +442,10 @@ def test_the_marker_is_confirmed_where_ranges_do_not_overlap():
         findings.judge_marker([20, 34, np.nan, 35], signs)
     with pytest.raises(ValueError, match=r"signs must be \+1 or -1"):
         findings.judge_marker([20, 34, 23, 35], [1, -1, 0, -1])
+
+
+def test_a_length_that_results_lack_is_named():
+    with pytest.raises(ValueError, match="unknown correlation_length 3.0.*choose from 1.0, 7.0"):
+        measures.rank_profiles(results().isel(chain=0), 3.0)
+    with pytest.raises(TypeError, match="signs must be"):
+        findings.by_group(findings.judge_rank_collapse, results(), None)
