@@ -445,7 +445,7 @@ def test_the_marker_is_confirmed_where_ranges_do_not_overlap():
 
 
 def test_a_length_that_results_lack_is_named():
-    with pytest.raises(ValueError, match="unknown correlation_length 3.0.*choose from 1.0, 7.0"):
+    with pytest.raises(ValueError, match=r"unknown correlation_length 3\.0.*choose from 1\.0, 7\.0"):
         measures.rank_profiles(results().isel(chain=0), 3.0)
     with pytest.raises(TypeError, match="signs must be"):
         findings.by_group(findings.judge_rank_collapse, results(), None)
