@@ -34,7 +34,7 @@ SNAPSHOTS = RECIPES["cosine"]["snapshots"]
 # Seeds that are judged, by recipe and family; the first round's networks go from 2 to 7.
 JUDGED = {("cosine", "hierarchical"): tuple(range(2, 14)), ("cosine", "sticky"): tuple(range(2, 10))}
 # Those of them that are trained so far: what the pages show. Raise it as results are committed.
-TRAINED = {("cosine", "hierarchical"): (2, 3, 4, 5, 6), ("cosine", "sticky"): (2, 3, 4, 5, 6)}
+TRAINED = {("cosine", "hierarchical"): tuple(range(2, 9)), ("cosine", "sticky"): tuple(range(2, 9))}
 
 
 def findings(
