@@ -228,6 +228,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     args = _parser().parse_args(arguments)
     try:
+        if named := os.environ.get("RGNB_RESULTS"):  # pages are executed in another working folder
+            os.environ["RGNB_RESULTS"] = os.path.abspath(os.path.expanduser(named))
         args.call(args)
     except checks.BadInput as error:
         print(f"rgnb: {error}", file=sys.stderr)

@@ -188,7 +188,7 @@ def check_settings(name: str, values: dict[str, Any]) -> None:
         else:
             single += [{field: x} for n in own if given[n] != defaults[n] for x in listed[n]]
     if "families" in together:
-        empty: list[list] = [[] for n in SETTINGS["families"] if listed.get(n) == []]
+        empty: list[list] = [[]] if listed.get("families") == [] else []  # others may be left out
         together["families"] = [[family] for family in together["families"]] + empty
     if "correlation_lengths" in together:
         together["correlation_lengths"] = [together["correlation_lengths"]]

@@ -138,7 +138,8 @@ def analysis_key(analysis: Analysis | None) -> dict[str, Any]:
     An analysis that was not given an id by `analysis` is found by its module and name.
 
     Raises:
-        TypeError: it is not a function with a name of its own; lambdas have none.
+        TypeError: it is not a function with a name of its own; lambdas have none, and those that are made
+            inside another function may differ under one name.
     """
     if analysis is None:
         return {"version": MEASURED_VERSION}
@@ -146,6 +147,11 @@ def analysis_key(analysis: Analysis | None) -> dict[str, Any]:
         raise checks.BadType(
             f"analysis must be a function made with def, got {analysis!r}; "
             "its name is what its results are found by"
+        )
+    if not hasattr(analysis, "id") and "<locals>" in getattr(analysis, "__qualname__", ""):
+        raise checks.BadType(
+            f"analysis {analysis.__name__} is made inside another function, so that its name does not say "
+            "what it measures; give it an id and a version with @analysis of rgnb.study"
         )
     key = {"analysis": getattr(analysis, "id", f"{analysis.__module__}.{analysis.__name__}")}
     version = getattr(analysis, "version", 1)

@@ -225,7 +225,7 @@ def results_folder(results: str | Path | None = None) -> Path:
     if results is not None:
         return checks.path("results", results)
     if named := os.environ.get("RGNB_RESULTS"):
-        return checks.path("RGNB_RESULTS", named)
+        return checks.path("RGNB_RESULTS", named).expanduser().absolute()
     root = files.checkout()
     return root / "results" if root else _said(Path.cwd() / "results")
 

@@ -71,19 +71,18 @@ class Condition:
 
 def above(name: str, interval: Interval, bound: float) -> Condition:
     """Whether an interval lies above a bound."""
-    interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
+    bound = checks.number("bound", bound)
     return bounded(name, interval, f"lies above {bound:g}", low=bound)
 
 
 def below(name: str, interval: Interval, bound: float) -> Condition:
     """Whether an interval lies below a bound."""
-    interval, bound = checks.instance("interval", interval, Interval), checks.number("bound", bound)
+    bound = checks.number("bound", bound)
     return bounded(name, interval, f"lies below {bound:g}", high=bound)
 
 
 def inside(name: str, interval: Interval, bounds: tuple[float, float]) -> Condition:
     """Whether an interval lies between two bounds."""
-    interval = checks.instance("interval", interval, Interval)
     low, high = (checks.number("bounds", bound) for bound in checks.sequence("bounds", bounds))
     return bounded(name, interval, f"lies within {low:g} to {high:g}", low, high)
 
@@ -92,6 +91,7 @@ def bounded(
     name: str, interval: Interval, needed: str, low: float = -np.inf, high: float = np.inf
 ) -> Condition:
     """Whether an interval lies strictly between two bounds; `needed` says so in words."""
+    interval = checks.instance("interval", interval, Interval)
     holds = bool(interval.low > low and interval.high < high)
     beyond = bool(interval.high <= low or interval.low >= high)
     parts = (name.rstrip(","), str(interval), needed.removeprefix("lies "))

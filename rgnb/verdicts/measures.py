@@ -35,6 +35,9 @@ class Definition(NamedTuple):
 
 PRIMARY = Definition()
 
+# An excess share so far below 0 is no chance: the least loss is that of another chain, or in other units.
+IMPOSSIBLE = -0.1
+
 
 def one_chain(ds: xr.Dataset, **variables: str) -> xr.Dataset:
     """Results without the dimension `chain`, their variables checked. ValueError for several chains."""
@@ -84,8 +87,8 @@ def from_observed(
             `ds.assign_attrs(view="position")`.
         untrained: the same networks before training, likewise; `judge_kernel_drift` needs them.
         excess_share: of each trained network, likewise: its loss less the least that it could reach, over
-            what it could learn, the entropy of the tokens less that least loss. None: whether the networks
-            are trained is yours to answer, and claims say "gate not judged".
+            what it could learn, the entropy of the tokens less that least loss; a little below 0 by chance.
+            None: whether the networks are trained is yours to answer, and claims say "gate not judged".
 
     Returns:
         Dataset with effective_rank (correlation_length, seed, state, view, centring, spectrum, depth), by
@@ -93,20 +96,26 @@ def from_observed(
         reads unless `excess_share` is None.
 
     Raises:
-        ValueError: lengths, seeds or modules that differ, fewer than three modules, another view, or a
-            result from which a definition was left out.
+        ValueError: lengths, seeds, modules or numbers of rows that differ, fewer than three modules, another
+            view, a result from which a definition was left out, or a share below `IMPOSSIBLE`.
         TypeError: anything but dicts of dicts of Datasets, or of numbers.
     """
-    modules, by_state = None, []
+    modules, by_state, rows = None, [], set()
     kinds = {"trained": trained} | ({} if untrained is None else {"untrained": untrained})
     for name, given in kinds.items():
         by_length = []
         for xi, by_seed in _alike(name, given, trained).items():
             for seed, ds in by_seed.items():
                 modules = _observed(f"{name}[{xi}][{seed}]", ds, modules)
+                rows.add(ds.attrs.get("rows"))
             read = [ds[["effective_rank", "kernel_drift"]].sel(DEFINED) for ds in by_seed.values()]
             by_length.append(xr.concat(read, xr.Variable("seed", list(by_seed))))
         by_state.append(xr.concat(by_length, xr.Variable("correlation_length", list(map(float, trained)))))
+    if len(rows) > 1:
+        raise checks.BadValue(
+            f"networks were observed on {', '.join(sorted(map(str, rows)))} rows, which limit a rank; "
+            "observe all on as many"
+        )
     found = xr.concat(by_state, xr.Variable("state", ["trained", "init"][: len(by_state)]))
     found = found.expand_dims(view=["position"])
     if excess_share is None:
@@ -114,7 +123,7 @@ def from_observed(
         return found
     found.attrs = {}
     shares = [
-        [checks.number(f"excess_share[{xi}][{seed}]", share) for seed, share in by_seed.items()]
+        [checks.number(f"excess_share[{xi}][{seed}]", share, IMPOSSIBLE) for seed, share in by_seed.items()]
         for xi, by_seed in _alike("excess_share", excess_share, trained).items()
     ]
     # A share is an excess loss in units of what can be learned.

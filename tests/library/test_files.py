@@ -270,5 +270,8 @@ def test_results_go_to_the_checkout_or_to_the_working_folder(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert store.results_folder() == store.results_folder() == tmp_path / "results"
     assert capsys.readouterr().err.count(f"results are kept in {tmp_path / 'results'}") == 1
+    for named, meant in {"mine": tmp_path / "mine", "~/mine": Path.home() / "mine"}.items():
+        monkeypatch.setenv("RGNB_RESULTS", named)
+        assert store.results_folder() == meant
     monkeypatch.setenv("RGNB_RESULTS", "/somewhere")
     assert store.results_folder() == Path("/somewhere") and store.results_folder("/else") == Path("/else")

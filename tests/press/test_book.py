@@ -445,6 +445,13 @@ def test_a_warning_fails_the_build_and_is_shown(short):
         notebooks.build_html(short)
 
 
+def test_pages_set_no_labels_but_those_of_figures_and_tables():
+    # Others would stand twice in a book with a run of the same page, which renames figures and tables alone.
+    for name in notebooks.names():
+        source = notebooks.source(name).read_text(encoding="utf-8")
+        assert not re.search(r"^\([\w-]+\)=|^:(?:name|label):", source, re.MULTILINE), name
+
+
 def test_the_runs_of_a_reader_are_marked_as_theirs(copy, tmp_path, monkeypatch):
     monkeypatch.setattr(notebooks, "ROOT", copy)
     run = nbformat.read(copy / "book" / "executed" / "chains.ipynb", as_version=4)

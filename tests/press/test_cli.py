@@ -204,6 +204,7 @@ def test_values_that_settings_take_are_not_refused(name):
 
 def test_which_chains_can_be_built_depends_on_several_parameters_together():
     notebooks.check_settings("robustness", {"states": [6], "families": ["ring", "cycle"]})
+    notebooks.check_settings("explorer", {"families": ["ring", "block"], "cosine_families": []})
     with pytest.raises(
         ValueError, match=r"states = \[6\], families = \['ring', 'block'\]: n_blocks must divide n_states"
     ):

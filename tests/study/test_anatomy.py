@@ -153,11 +153,16 @@ def test_masked_positions_are_alike_at_depth_0_and_differ_after(both):
     assert (shares <= 1.02).all() and (shares.isel(depth=0) > 0.95).all()
 
 
+def at_the_top(task, setting, seed, snapshots, device): ...
+
+
 def test_an_analysis_is_found_by_its_id_wherever_it_lives():
     def own(task, setting, seed, snapshots, device): ...
 
     assert analysis_key(anatomy.anatomy) == {"analysis": "rgnb.probes.anatomy"}
-    assert analysis_key(own)["analysis"].endswith(".own")
+    with pytest.raises(TypeError, match=r"inside another function.*@analysis"):
+        analysis_key(own)  # another call of this test would make another function of that name
+    assert analysis_key(at_the_top)["analysis"].endswith(".at_the_top")
     assert analysis_key(analysis("group.own", 1)(own)) == {"analysis": "group.own"}
     assert analysis_key(analysis("group.own", 2)(own)) == {"analysis": "group.own", "analysis_version": 2}
     for bad in ("", "a b", "a..b", 3):

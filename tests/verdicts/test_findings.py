@@ -181,6 +181,12 @@ PAIR = apart(RESULTS, seeds=range(2))
         ({1.0: PAIR[1.0], 7.0: {0: PAIR[7.0][0]}}, {}, r"trained\[7.0\] must have the seeds \[0, 1\]"),
         (PAIR, {"untrained": {1.0: PAIR[1.0]}}, "untrained must have the correlation lengths"),
         (PAIR, {"excess_share": each(0.1)}, r"excess_share\[1.0\] must have the seeds"),
+        (
+            PAIR,
+            {"excess_share": each(-3.0, range(2))},
+            r"excess_share\[1.0\]\[0\] must be .*greater than -0.1",
+        ),
+        ({1.0: PAIR[1.0] | {1: PAIR[1.0][1].assign_attrs(rows=7)}}, {}, "observed on .*7.* as many"),
         (PAIR, {"excess_share": each(np.nan, range(2))}, r"excess_share\[1.0\]\[0\] must be finite"),
         ({1.0: {0: PAIR[1.0][0].assign_attrs(view="token")}}, {}, "has the view 'token'"),
         ({1.0: {0: PAIR[1.0][0].drop_attrs()}}, {}, "has the view 'unknown'"),
