@@ -47,7 +47,7 @@ def observe(
             depths are in the order of the calls, and every batch has to make the same calls.
         view: "token", "position" or "pooled", for outputs (batch, length, d) (see `metrics.view`); "token"
             also for (batch, d), and for nested tensors, whose rows it takes. Or a function that returns
-            (..., n, d), of an output, or of an output and its batch as `batches` gave it (for its padding).
+            (..., n, d), of an output's tensor, or of that and its batch as `batches` gave it, for padding.
         device: see `randomness.resolve_device`.
         inputs: function of a batch that returns what the model gets, such as `lambda batch: batch[0]` for
             pairs of input and label; None: batches are what it gets.

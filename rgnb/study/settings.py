@@ -6,6 +6,7 @@ A result's key is its whole setting, its seed, and the version of what was measu
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -138,8 +139,8 @@ def analysis_key(analysis: Analysis | None) -> dict[str, Any]:
     An analysis that was not given an id by `analysis` is found by its module and name.
 
     Raises:
-        TypeError: it is not a function with a name of its own; lambdas have none, and those that are made
-            inside another function may differ under one name.
+        TypeError: it takes other arguments, or is not a function with a name of its own; lambdas have none,
+            and those that are made inside another function may differ under one name.
     """
     if analysis is None:
         return {"version": MEASURED_VERSION}
@@ -153,6 +154,14 @@ def analysis_key(analysis: Analysis | None) -> dict[str, Any]:
             f"analysis {analysis.__name__} is made inside another function, so that its name does not say "
             "what it measures; give it an id and a version with @analysis of rgnb.study"
         )
+    try:
+        inspect.signature(analysis).bind("task", "setting", "seed", "snapshots", "device")
+    except ValueError:  # it does not say
+        pass
+    except TypeError:
+        raise checks.BadType(
+            f"analysis {analysis.__name__} must take (task, setting, seed, snapshots, device)"
+        ) from None
     key = {"analysis": getattr(analysis, "id", f"{analysis.__module__}.{analysis.__name__}")}
     version = getattr(analysis, "version", 1)
     return key if version == 1 else key | {"analysis_version": version}

@@ -154,6 +154,7 @@ def test_masked_positions_are_alike_at_depth_0_and_differ_after(both):
 
 
 def at_the_top(task, setting, seed, snapshots, device): ...
+def without_a_device(task, setting, seed, snapshots): ...
 
 
 def test_an_analysis_is_found_by_its_id_wherever_it_lives():
@@ -162,6 +163,8 @@ def test_an_analysis_is_found_by_its_id_wherever_it_lives():
     assert analysis_key(anatomy.anatomy) == {"analysis": "rgnb.probes.anatomy"}
     with pytest.raises(TypeError, match=r"inside another function.*@analysis"):
         analysis_key(own)  # another call of this test would make another function of that name
+    with pytest.raises(TypeError, match=r"must take \(task, setting, seed, snapshots, device\)"):
+        analysis_key(without_a_device)
     assert analysis_key(at_the_top)["analysis"].endswith(".at_the_top")
     assert analysis_key(analysis("group.own", 1)(own)) == {"analysis": "group.own"}
     assert analysis_key(analysis("group.own", 2)(own)) == {"analysis": "group.own", "analysis_version": 2}
