@@ -188,7 +188,9 @@ def check_settings(name: str, values: dict[str, Any]) -> None:
         else:
             single += [{field: x} for n in own if given[n] != defaults[n] for x in listed[n]]
     if "families" in together:
-        empty: list[list] = [[]] if listed.get("families") == [] else []  # others may be left out
+        # The explorer may do without networks of the recipe cosine.
+        needed = [n for n in SETTINGS["families"] if n != "cosine_families"]
+        empty: list[list] = [[] for n in needed if listed.get(n) == []]
         together["families"] = [[family] for family in together["families"]] + empty
     if "correlation_lengths" in together:
         together["correlation_lengths"] = [together["correlation_lengths"]]

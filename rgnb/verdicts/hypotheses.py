@@ -31,7 +31,7 @@ def equivalent(name: str, differences: Numbers, margin: float, comparisons: int 
     """Whether the mean difference lies within +-margin: two one-sided tests at level 0.05 / comparisons."""
     margin = checks.positive("margin", margin)
     interval = _equivalence_interval(differences, checks.integer("comparisons", comparisons, 1))
-    return bounded(name, interval, f"lies within ±{margin:g}", -margin, margin)
+    return bounded(name, interval, f"within ±{margin:g}", -margin, margin)
 
 
 def trained(ds: xr.Dataset) -> xr.DataArray:

@@ -72,19 +72,19 @@ class Condition:
 def above(name: str, interval: Interval, bound: float) -> Condition:
     """Whether an interval lies above a bound."""
     bound = checks.number("bound", bound)
-    return bounded(name, interval, f"lies above {bound:g}", low=bound)
+    return bounded(name, interval, f"above {bound:g}", low=bound)
 
 
 def below(name: str, interval: Interval, bound: float) -> Condition:
     """Whether an interval lies below a bound."""
     bound = checks.number("bound", bound)
-    return bounded(name, interval, f"lies below {bound:g}", high=bound)
+    return bounded(name, interval, f"below {bound:g}", high=bound)
 
 
 def inside(name: str, interval: Interval, bounds: tuple[float, float]) -> Condition:
     """Whether an interval lies between two bounds."""
     low, high = (checks.number("bounds", bound) for bound in checks.sequence("bounds", bounds))
-    return bounded(name, interval, f"lies within {low:g} to {high:g}", low, high)
+    return bounded(name, interval, f"within {low:g} to {high:g}", low, high)
 
 
 def bounded(
@@ -94,8 +94,8 @@ def bounded(
     interval = checks.instance("interval", interval, Interval)
     holds = bool(interval.low > low and interval.high < high)
     beyond = bool(interval.high <= low or interval.low >= high)
-    parts = (name.rstrip(","), str(interval), needed.removeprefix("lies "))
-    return Condition(f"{name} {interval} {needed}", holds, parts, not holds and not beyond)
+    parts = (name.rstrip(","), str(interval), needed)
+    return Condition(f"{name} {interval} lies {needed}", holds, parts, not holds and not beyond)
 
 
 @dataclass(frozen=True)

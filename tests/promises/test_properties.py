@@ -668,7 +668,7 @@ def test_conditions(ends_well, one, bound, direction):
         ends_well(["interval", "bound"], function, "C", one, bound)
         for function in (intervals.above, intervals.below, lambda *a: intervals.inside(*a[:2], (a[2], a[2])))
     )
-    same = ends_well(["interval"], intervals.bounded, "C", one, "lies above it", low=0.0)
+    same = ends_well(["interval"], intervals.bounded, "C", one, "above 0", low=0.0)
     assert same is None or over is None or bound != 0.0 or same.word == over.word
     assert over is None or (isinstance(over, intervals.Condition) and not (over.holds and under.holds))
     p = ends_well(["interval", "bound", "direction"], robustness.p_value, one, bound, direction)
