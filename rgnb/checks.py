@@ -280,7 +280,7 @@ def complete(name: str, values: Any) -> Any:
     """Return `values`, a DataArray chosen from results `name`. ValueError that says where one is NaN."""
     import numpy as np
 
-    missing = values.isnull().values
+    missing = np.isnan(values.values)  # far faster than isnull
     if not missing.any():
         return values
     place = dict(zip(values.dims, np.argwhere(missing)[0].tolist(), strict=True))

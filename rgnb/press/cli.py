@@ -9,7 +9,7 @@ import sys
 import time
 
 import rgnb
-from rgnb import checks
+from rgnb import checks, files
 from rgnb.press import notebooks
 
 EXAMPLES = """examples:
@@ -235,8 +235,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"rgnb: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        advice = "install what the book needs: pip install -c constraints.txt -e '.[book]'"
-        print(f"rgnb: {error}; {advice}", file=sys.stderr)
+        whole = "-c constraints.txt -e '.[book]'"
+        needed = whole if files.checkout() else "'rgnb[study]', and for the book use a checkout"
+        print(f"rgnb: {error}; install what is needed: pip install {needed}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

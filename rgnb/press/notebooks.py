@@ -213,6 +213,7 @@ def _surroundings():
 
     made = provenance(resolve_device())
     del made["commit"]  # of the sources, which are not committed yet
+    del made["threads"]  # of this process; what a page trains records its own
     return made
 
 
@@ -232,6 +233,7 @@ def execute(
     progress: bool = True,
     stderr: Any = None,
     rehearsal: Path | None = None,
+    made: dict[str, Any] | None = None,
 ) -> None:
     """Execute a notebook with papermill and write it, cleaned, to `output` once every cell has passed.
 
@@ -244,6 +246,7 @@ def execute(
         stderr: takes what cells print there, mostly the progress of training; None: stderr, as it happens.
         rehearsal: an empty folder: nothing is trained, see `rgnb.study.rehearsal`. If a result is missing it
             is noted there, and nothing is written.
+        made: where and with what, for the record; None: found out here, which imports torch.
 
     Raises:
         ValueError: the output's folder is read-only; nothing is executed then.
@@ -256,7 +259,8 @@ def execute(
 
     path, output, values, started = source(name, root), Path(output), values or {}, time.monotonic()
     check_folder(output.parent)
-    defaults, made = {p.name: p.default for p in parameters(name, root).values()}, _surroundings()
+    defaults = {p.name: p.default for p in parameters(name, root).values()}
+    made = _surroundings() if made is None else made
     label = _run_label(name, values)
     try:
         # The kernel of this environment, not one of the user's, with its own backend for figures.
@@ -311,8 +315,9 @@ def check_folder(folder: Path) -> None:
 def execute_all(chosen: Collection[str], root: Path | None = None) -> Iterator[str]:
     """Execute notebooks, as many at once as there are cores, at most 4; yields each name as it is done.
 
-    Notebooks that need the same networks share their training, see `Experiment.run`. The book's last
-    notebook, the execution record, waits for all others.
+    Those that took longest last time come first, so that none is left to run alone. Notebooks that need the
+    same networks share their training, see `Experiment.run`. The book's last notebook, the execution record,
+    waits for all others.
 
     Args:
         chosen: names of notebooks.
@@ -323,35 +328,37 @@ def execute_all(chosen: Collection[str], root: Path | None = None) -> Iterator[s
     """
     import joblib  # `rgnb list` does without
 
-    count = joblib.cpu_count()
+    count, made = joblib.cpu_count(), json.dumps(_surroundings())
     workers = max(1, min(4, count, len(chosen)))
     environment = {"OMP_NUM_THREADS": str(count // workers)} | os.environ
     last = names(root)[-1]
+    chosen = sorted(chosen, key=_seconds, reverse=True)
     pool = ThreadPoolExecutor(workers)
     try:
         for group in ([n for n in chosen if n != last], [n for n in chosen if n == last]):
-            apart = [pool.submit(_execute_apart, name, root or ROOT, environment) for name in group]
+            apart = [pool.submit(_execute_apart, name, root or ROOT, made, environment) for name in group]
             for done in as_completed(apart):
                 yield done.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _execute_apart(name, root, environment):
-    # In a process of its own, since two cannot run in one, and so that each stops like a single one.
+def _execute_apart(name, root, made, environment):
+    # In a process of its own, since two cannot run in one, and so that each stops like a single one. It
+    # imports no torch, whose kernel does that already: a third of the time of a book from stored results.
     code = "import sys; from rgnb.press import notebooks; notebooks._execute_here(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, name, root]
+    command = [sys.executable, "-c", code, name, root, made]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if status := done.returncode:
         raise checks.Failed(done.stdout.strip() or f"the execution of {name} ended with status {status}")
     return name
 
 
-def _execute_here(name, root):
+def _execute_here(name, root, made):
     # What that process does; it says on stdout why it failed.
     root = Path(root)
     try:
-        execute(name, executed(name, root), {}, root, progress=False)
+        execute(name, executed(name, root), {}, root, progress=False, made=json.loads(made))
     except (checks.Failed, checks.BadInput) as error:
         print(error)
         sys.exit(1)
@@ -410,6 +417,11 @@ def _steady(text, label):
 def record(name: str, root: Path | None = None) -> dict[str, Any]:
     """When, where, in what time and with which parameters the book's own output of a notebook was made."""
     return json.loads(executed(name, root).read_text(encoding="utf-8"))["metadata"]["rgnb"]["record"]
+
+
+def _seconds(name):
+    # How long the book's own run of a notebook took; 0 where there is none.
+    return record(name)["seconds"] if executed(name).exists() else 0
 
 
 def executed(name: str, root: Path | None = None) -> Path:

@@ -76,7 +76,7 @@ def _settled_there(
     torch.set_num_threads(1)  # whatever its environment says: every core has a worker of its own
     if token.exists():
         return settled(setting, seeds, store, device), {}
-    store = replace(store, folder=results_folder() / "entries")
+    store = replace(store, results=results_folder())
     error = settled(setting, seeds, store, device)
     paths = [store.path(setting, seed) for seed in seeds]
     return error, {path.name: path.read_bytes() for path in paths if path.exists()}

@@ -29,7 +29,8 @@ class Experiment:
         families: names in `chains.FAMILIES`.
         correlation_lengths: in steps.
         own: MarkovChains to use instead of families; they form the family "own", each with its own
-            correlation length.
+            correlation length, of which labels keep nine digits: `ds.sel(correlation_length=xi,
+            method="nearest")`.
         seeds: a number of seeds (0, 1, ...) or the seeds themselves.
         sequences: fresh sequences, of a fixed seed, on which everything is measured.
         device: where to train and measure; see `randomness.resolve_device`. Not part of a result's key.

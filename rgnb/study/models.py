@@ -1,4 +1,4 @@
-"""Trained networks whose final weights are committed, so that anybody can probe them without training."""
+"""Trained networks by their setting and seed, from weights that are committed or that were trained here."""
 
 import shutil
 from pathlib import Path
@@ -26,33 +26,35 @@ def path(setting: Setting, seed: int, results: str | Path | None = None) -> Path
 def network(setting: Setting, seed: int, results: str | Path | None = None) -> ResidualMLP:
     """A trained network by its setting and seed, such as 2 and one of `questions.findings().settings()`.
 
+    Its weights are those that are committed or, where they are not, those of a training on this machine.
+
     Args:
         setting: one of `Experiment.settings()`.
         seed: of the network.
-        results: as in `path`.
+        results: folder of both kinds of weights, as in `path` and in `Experiment.run`.
 
     Returns:
-        ResidualMLP; in a rehearsal, where its weights are not committed, an untrained one.
+        ResidualMLP; in a rehearsal, where it is not trained, an untrained one.
 
     Raises:
-        ValueError: its weights are not committed; names the networks whose weights are.
+        ValueError: it is not trained; names the networks whose weights are committed.
         RuntimeError: the file is damaged.
     """
-    where = path(checks.instance("setting", setting, Setting), checks.integer("seed", seed, 0), results)
+    kept = path(checks.instance("setting", setting, Setting), checks.integer("seed", seed, 0), results)
+    where = kept if kept.exists() else setting.last_weights(results_folder(results), seed)
     if (content := files.content(where)) is None:
         if rehearsal_folder():
             return ResidualMLP(setting.model, seed)
-        there = ", ".join(sorted(p.stem for p in where.parent.glob("*.safetensors"))) or "none"
-        raise checks.BadValue(f"no final weights of {where.stem}; train it, or take one of: {there}")
+        there = ", ".join(sorted(p.stem for p in kept.parent.glob("*.safetensors"))) or "none"
+        raise checks.BadValue(f"no final weights of {kept.stem}; train it, or take one of: {there}")
     try:
         with files.reading(where):
             _, weights = parsed(content)
     except (OSError, MemoryError, ImportError):
         raise
     except Exception as error:  # safetensors, json and torch raise many kinds for damaged content
-        raise checks.Failed(
-            f"{where} is damaged ({error}); restore it, with git checkout in a clone"
-        ) from None
+        advice = "restore it with git checkout, or delete it and train the network again"
+        raise checks.Failed(f"{where} is damaged ({error}); {advice}") from None
     return load_model(setting.model, weights)
 
 
@@ -68,8 +70,6 @@ def keep(experiment: Experiment, results: str | Path | None = None) -> list[Path
         for seed in experiment.seeds:
             kept = path(setting, seed, folder)
             kept.parent.mkdir(exist_ok=True)
-            last = setting.last_weights(folder, seed)
-            if last.exists() or not rehearsal_folder():
-                shutil.copyfile(last, kept)
-                copies.append(kept)
+            shutil.copyfile(setting.last_weights(folder, seed), kept)
+            copies.append(kept)
     return copies

@@ -335,9 +335,10 @@ class Job(NamedTuple):
 
     setting: Setting
     seeds: tuple[int, ...]
-    folder: Path
+    results: Path
     device: torch.device
     analyses: tuple[Analysis | None, ...]
+    swept: bool
 
     def left(self, held: Collection[str]) -> dict[Store, list[int]]:
         """Seeds that are not stored, by where; `held`: keys of what the files of sweeps hold."""
@@ -346,7 +347,7 @@ class Job(NamedTuple):
             key = self.setting.key(seed, store.analysis)
             return key not in held and not store.holds(self.setting, seed)
 
-        stores = (Store(self.folder, analysis) for analysis in self.analyses)
+        stores = (Store(self.results, analysis, self.swept) for analysis in self.analyses)
         return {store: [seed for seed in self.seeds if missing(store, seed)] for store in stores}
 
     def settle(self, held: Collection[str], wait: bool) -> bool:
@@ -389,7 +390,7 @@ def coverage(results: str | Path | None = None) -> dict[str, tuple[int, int]]:
     folder, found = results_folder(results), {}
     known = held(folder)
     for name, question in QUESTIONS.items():
-        jobs = [job._replace(folder=folder) for job in _jobs(question, folder)]
+        jobs = [job._replace(swept=False) for job in _jobs(question, folder)]
         missing = [set().union(*job.left(known).values()) for job in jobs]
         asked = sum(len(job.seeds) for job in jobs)
         found[name] = (asked, asked - sum(map(len, missing)))
@@ -401,10 +402,10 @@ def _jobs(question: Question, folder: Path) -> list[Job]:
     asked = question.experiments()
     device, analyses = resolve_device(asked[0].device), question.analyses
     if question.swept:
-        return [Job(s, e.seeds, folder / "entries", device, analyses) for e in asked for s in e.settings()]
+        return [Job(s, e.seeds, folder, device, analyses, True) for e in asked for s in e.settings()]
     seeds = sorted({seed for e in asked for seed in e.seeds})
     return [
-        Job(s, (seed,), folder, device, analyses)
+        Job(s, (seed,), folder, device, analyses, False)
         for seed in seeds
         for e in asked
         if seed in e.seeds

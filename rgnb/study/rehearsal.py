@@ -94,7 +94,7 @@ def fill(
             measuring = _CLOCK.measuring(setting, device, store.analysis) / workers
             lines = []
             for seed in seeds:
-                weights = setting.last_weights(store.folder, seed).absolute()
+                weights = setting.last_weights(store.results, seed).absolute()
                 row = Missing(
                     os.path.abspath(setting.path(store.folder, seed, store.analysis)),
                     str(weights.parent),

@@ -64,7 +64,7 @@ def settle(
     if rehearsal_folder():
         rehearsal.fill({setting: [seed for seed in seeds if seed not in found]}, store, device)
         return store.get(setting, seeds)
-    weights = setting.weights(store.folder)
+    weights = setting.weights(store.results)
     weights.parent.mkdir(exist_ok=True)
     lock = FileLock(weights.with_suffix(".lock"))
     try:
@@ -113,7 +113,7 @@ def _trained(
     # Snapshots by seed, and the error of those that diverged: the others are measured and stored before it
     # is raised.
     try:
-        return train(setting.run(device), seeds, setting.weights(store.folder), progress), None
+        return train(setting.run(device), seeds, setting.weights(store.results), progress), None
     except Diverged as error:
         left = [seed for seed in seeds if seed not in error.seeds]
         return _trained(setting, left, store, device, progress)[0] if left else {}, error

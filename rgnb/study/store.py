@@ -30,20 +30,26 @@ from rgnb.verdicts import rules
 
 @dataclass(frozen=True)
 class Store:
-    """The results of one analysis (None: of `measure`) in a folder, by setting and seed.
+    """The results of one analysis (None: of `measure`) in a results folder, by setting and seed.
 
     The results of a function outside rgnb carry a digest of its source, so that a change without a new
     version is noticed.
     """
 
-    folder: Path
+    results: Path  # the folder, in which trained weights are shared by all analyses and sweeps
     analysis: Analysis | None = None
+    swept: bool = False  # entries of sweeps, of which there may be hundreds, lie in a folder of their own
     source: str | None = None  # digest of its code; a worker process may not see a notebook's
 
     def __post_init__(self) -> None:
         analysis_key(self.analysis)  # refuses what is not an analysis
         if self.source is None:
             object.__setattr__(self, "source", _source(self.analysis))
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.results / "entries" if self.swept else self.results
 
     def path(self, setting: Setting, seed: int) -> Path:
         """Where the result of one seed is."""

@@ -282,7 +282,7 @@ def pivot(ds: xr.Dataset, values: Any, *dims: str, partial: bool = False) -> xr.
 def _stores(results: str | Path | None, analysis: Analysis | None) -> tuple[Store, Store]:
     # Where entries are looked for; new ones go to the second.
     folder = results_folder(results)
-    return Store(folder, analysis), Store(folder / "entries", analysis)
+    return Store(folder, analysis), Store(folder, analysis, swept=True)
 
 
 def _rows(experiments: Sequence[Experiment]) -> dict[Row, int]:

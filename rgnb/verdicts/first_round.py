@@ -39,8 +39,10 @@ def gate_limit(ds: xr.Dataset, correlation_length: float) -> float:
     `rules.FIRST_GATE` of what can be learned, or `rules.GATE_NATS` where nothing can.
     """
     ds = one_chain(ds, **GATE)
-    losses = chosen(ds[["marginal_entropy", "reachable_loss"]], correlation_length=correlation_length)
-    entropy, reachable = (checks.complete("ds", losses[name]) for name in losses)
+    entropy, reachable = (
+        checks.complete("ds", chosen(losses, correlation_length=correlation_length)).values
+        for losses in (ds.marginal_entropy, ds.reachable_loss)
+    )
     return float(limits((entropy - reachable).mean()))
 
 

@@ -1,4 +1,5 @@
 import errno
+import importlib
 import json
 import os
 import re
@@ -272,6 +273,18 @@ def test_what_an_error_in_reading_advises_is_shown(monkeypatch, capsys):
     assert "Stale file handle" in shown and "/results/x.nc could not be read and was left as it is" in shown
 
 
+@pytest.mark.parametrize("root, needed", [("checkout", "-e '.[book]'"), (None, "'rgnb[study]'")])
+def test_what_is_not_installed_is_said_with_what_to_install(monkeypatch, capsys, root, needed):
+    def broken(args):
+        raise ModuleNotFoundError("No module named 'joblib'")
+
+    monkeypatch.setattr(cli, "_list", broken)
+    monkeypatch.setattr(files, "checkout", lambda: root)
+    assert main(["list"]) == 1
+    shown = capsys.readouterr().err
+    assert "No module named 'joblib'; install what is needed: pip install" in shown and needed in shown
+
+
 # --- before the work ---
 
 
@@ -310,6 +323,7 @@ def test_a_read_only_checkout_says_what_to_do_before_anything_runs(book, monkeyp
 
 
 def test_the_environment_is_as_it_was(book, monkeypatch):
+    importlib.import_module("rgnb.study.sweep")  # whose libraries set variables
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.delenv("JUPYTER_PREFER_ENV_PATH", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -325,7 +339,7 @@ def test_the_environment_is_as_it_was(book, monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 6)
     seen = []
     monkeypatch.setattr(
-        notebooks, "_execute_apart", lambda name, root, environment: seen.append(environment) or name
+        notebooks, "_execute_apart", lambda name, root, made, environment: seen.append(environment) or name
     )
     assert list(notebooks.execute_all(["tiny"])) == ["tiny"]
     assert seen == [before | {"OMP_NUM_THREADS": "6"}] and dict(os.environ) == before

@@ -149,7 +149,7 @@ def test_the_sweep_completes_when_a_worker_is_killed(tmp_path, cluster):
     entries = tmp_path / "entries"
 
     def kill():  # one of them, as soon as something is stored and something is at work
-        wait_for(lambda: list(entries.glob("*.nc")) and list(entries.rglob("resume-*.safetensors")))
+        wait_for(lambda: list(entries.glob("*.nc")) and list(tmp_path.rglob("resume-*.safetensors")))
         killed["stored"] = {path: path.stat().st_mtime_ns for path in entries.glob("*.nc")}
         os.killpg(workers[0].pid, signal.SIGKILL)
         killed["at"] = time.monotonic()
@@ -181,7 +181,7 @@ def test_results_come_back_from_workers_that_see_another_disk(tmp_path, monkeypa
     threads = torch.get_num_threads()
     torch.set_num_threads(2)  # as on a worker, unless its environment says otherwise
     try:
-        there = store.Store(tmp_path / "mine"), tmp_path / "mine" / ".shared-x"
+        there = store.Store(tmp_path / "mine", swept=True), tmp_path / "mine" / ".shared-x"
         error, sent = cluster_module._settled_there(setting, [0, 1], *there, resolve_device("cpu"))
         assert torch.get_num_threads() == 1
     finally:

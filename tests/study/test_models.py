@@ -1,4 +1,4 @@
-"""Final weights that are committed: kept from a training, loaded as the network that was measured."""
+"""Final weights, committed or of a training here: loaded as the network that was measured."""
 
 import pytest
 import torch
@@ -9,12 +9,13 @@ from rgnb.study import models, questions
 from rgnb.study.measurement import evaluation, forward
 
 
-def test_kept_weights_are_those_that_were_measured(tmp_path):
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_weights_are_those_that_were_measured(tmp_path, kept):
     e = small(seeds=1, correlation_lengths=[1.0])
-    ds = e.run(tmp_path, progress=False)
-    (kept,) = models.keep(e, tmp_path)
-    assert kept.parent == tmp_path / "models"
-    setting = e.settings()[0]
+    ds, setting = e.run(tmp_path, progress=False), e.settings()[0]
+    if kept:
+        assert [path.parent for path in models.keep(e, tmp_path)] == [tmp_path / "models"]
+        setting.last_weights(tmp_path, e.seeds[0]).unlink()
     network, task = models.network(setting, e.seeds[0], tmp_path), evaluation(setting)
     _, log_p = forward(network, task.inputs, torch.device("cpu"))
     excess = torch.special.xlogy(task.bayes, task.bayes) - task.bayes * log_p[task.selected]
@@ -42,7 +43,6 @@ def test_weights_that_are_not_there_are_named(tmp_path):
 def test_a_rehearsal_goes_on_with_untrained_networks(tmp_path, monkeypatch):
     e = small(seeds=1, correlation_lengths=[1.0])
     monkeypatch.setenv("RGNB_REHEARSAL", str(tmp_path))
-    assert models.keep(e, tmp_path) == []
     network, untrained = models.network(e.settings()[0], 1, tmp_path), ResidualMLP(e.model, 1)
     assert all(map(torch.equal, network.parameters(), untrained.parameters()))
 

@@ -9,7 +9,7 @@ from small import small
 
 from rgnb import chains
 from rgnb.randomness import resolve_device
-from rgnb.study import measurement, runner
+from rgnb.study import measurement, models, runner
 from rgnb.study import sweep as module
 from rgnb.study.probes import mode_retention
 from rgnb.study.sweep import pivot, sweep
@@ -63,6 +63,16 @@ def test_rows_are_the_experiments_own_numbers(dataset, grid, folder):
                 rtol=1e-6,
             )
             np.testing.assert_allclose(mine.excess_loss, one.excess_loss.isel(step=-1), rtol=1e-6)
+
+
+def test_what_a_sweep_trained_is_not_trained_again(dataset, grid, folder, tmp_path, monkeypatch):
+    results = shutil.copytree(folder, tmp_path / "results")
+    monkeypatch.setattr("rgnb.training._train_group", lambda *a: pytest.fail("trained again"))
+    ds = grid[3].run(results, progress=False)  # measures it, since a sweep keeps what it measured apart
+    mine = dataset.isel(run=(dataset.experiment == 3).values)
+    np.testing.assert_allclose(ds.excess_loss.isel(step=-1).values.ravel(), mine.excess_loss, rtol=1e-6)
+    (setting,) = grid[3].settings()
+    assert models.network(setting, 1, results).config == setting.model
 
 
 def test_what_is_stored_is_only_read(dataset, grid, folder, monkeypatch):
