@@ -32,19 +32,15 @@ def answer(claim: Claim) -> str:
     return f"{WORDS.get(headline, headline)}{', but close' * claim.close}"
 
 
-def box(
-    claims: dict[str, Claim], statistic: str, name: str, planned: dict[str, int] | None = None
-) -> Markdown:
+def box(claims: dict[str, Claim], statistic: str, name: str) -> Markdown:
     """The answer to one question, a sentence each: what the claims say, the range of a number, what fails.
 
     Args:
         claims: {title: Claim}.
         statistic: of their verdicts; the definitions with its least and its greatest mean are named.
         name: of the number in words.
-        planned: {title: networks that the rules ask for}, said where there are fewer.
     """
     _check("claims", claims, Claim)
-    checks.mapping("planned", planned or {}, int)
     sentences = []
     for title, claim in claims.items():
         judged = {d: v for d, v in claim.verdicts.items() if v.status != NOTHING_LEFT}
@@ -54,9 +50,7 @@ def box(
         failed = Counter(" ".join(c.parts[0::2]) for c in conditions if not c.holds)
         ends = [least(found, key=lambda d: found[d].mean) for least in (min, max)]
         range_ = " to ".join(f"{found[d]} ({d})" for d in dict.fromkeys(ends))
-        asked = (planned or {}).get(title, 0)
-        count = f"{claim.seeds} of {asked} planned" if asked > claim.seeds else f"{claim.seeds}"
-        said = f"*{title}*: **{answer(claim)}** ({count} networks each)"
+        said = f"*{title}*: **{answer(claim)}** ({claim.seeds} networks each)"
         if len(judged) < len(claim.verdicts):
             said += (
                 f", by the {len(judged)} of {len(claim.verdicts)} definitions that leave something to judge"

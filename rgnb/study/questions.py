@@ -33,8 +33,6 @@ FEW = (2, 3, 4, 5)
 SNAPSHOTS = RECIPES["cosine"]["snapshots"]
 # Seeds that are judged, by recipe and family; the first round's networks go from 2 to 7.
 JUDGED = {("cosine", "hierarchical"): tuple(range(2, 14)), ("cosine", "sticky"): tuple(range(2, 10))}
-# Those of them that are trained so far: what the pages show. Raise it as results are committed.
-TRAINED = {("cosine", "hierarchical"): tuple(range(2, 9)), ("cosine", "sticky"): tuple(range(2, 9))}
 
 
 def findings(
@@ -65,16 +63,9 @@ def recipe(
     """`findings` with a number of networks of each kind, as pages ask for them.
 
     Args:
-        n: seeds 2, 3, ..., so many of them; 0: those that are trained so far.
+        n: seeds 2, 3, ..., so many of them; 0: those that are judged.
     """
-    known = checks.choice("recipe", name, RECIPES), checks.choice("family", family, chains.FAMILIES)
-    seeds = TRAINED.get(known) if n == 0 else judged_seeds(n)
-    return findings(name, family, seeds, profile, **changes)
-
-
-def planned(family: str) -> dict[str, int]:
-    """How many networks of each kind are to be judged in the end, {recipe: number}, of one family."""
-    return {name: len(findings(name, family).seeds) for name in RECIPES}
+    return findings(name, family, None if n == 0 else judged_seeds(n), profile, **changes)
 
 
 def by_recipe(*arguments: Any, **changes: Any) -> dict[str, xr.Dataset]:

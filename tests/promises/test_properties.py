@@ -1311,7 +1311,6 @@ def test_questions(ends_well, recipe, family, seeds):
     ends_well(["setting"], models.network, recipe, 2)
     ends_well(["claim"], answers.answer, seeds)
     ends_well(["claim"], findings.supporting, seeds)
-    ends_well(["famil"], questions.planned, family)
     ends_well(["claim"], findings.decides, recipe, seeds)
     ends_well(["rows"], measures.as_results, family)
 

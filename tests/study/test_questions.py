@@ -122,8 +122,10 @@ def test_pages_ask_for_the_networks_of_the_rules():
     assert default("groups", "pairs") == [list(pair) for pair in questions.OPPOSITES]
     assert default("smallest", "choices") == list(questions.CHOICES)
     assert default("coarse-graining", "weight_decays") == list(questions.DECAYS)
-    given = default("coarse-graining", "network_seeds"), default("explorer", "cosine_seeds")
-    assert {tuple(seeds) for seeds in given} == {questions.TRAINED["cosine", "hierarchical"]}
+    judged = questions.JUDGED["cosine", "hierarchical"]
+    assert tuple(default("coarse-graining", "network_seeds")) == judged
+    both = set(judged) & set(questions.JUDGED["cosine", "sticky"])  # the explorer shows both families
+    assert set(default("explorer", "cosine_seeds")) == both
 
 
 def test_first_steps_of_the_first_round_are_the_same_steps(tmp_path):
