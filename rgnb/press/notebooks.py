@@ -213,7 +213,6 @@ def _surroundings():
 
     made = provenance(resolve_device())
     del made["commit"]  # of the sources, which are not committed yet
-    del made["threads"]  # of this process; what a page trains records its own
     return made
 
 
@@ -328,9 +327,10 @@ def execute_all(chosen: Collection[str], root: Path | None = None) -> Iterator[s
     """
     import joblib  # `rgnb list` does without
 
-    count, made = joblib.cpu_count(), json.dumps(_surroundings())
+    count = joblib.cpu_count()
     workers = max(1, min(4, count, len(chosen)))
     environment = {"OMP_NUM_THREADS": str(count // workers)} | os.environ
+    made = json.dumps(_surroundings() | {"threads": environment["OMP_NUM_THREADS"]})
     last = names(root)[-1]
     chosen = sorted(chosen, key=_seconds, reverse=True)
     pool = ThreadPoolExecutor(workers)
