@@ -420,8 +420,11 @@ def record(name: str, root: Path | None = None) -> dict[str, Any]:
 
 
 def _seconds(name):
-    # How long the book's own run of a notebook took; 0 where there is none.
-    return record(name)["seconds"] if executed(name).exists() else 0
+    # How long the book's own run of a notebook took; 0 where there is none that can be read.
+    try:
+        return record(name)["seconds"]
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def executed(name: str, root: Path | None = None) -> Path:
