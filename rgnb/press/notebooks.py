@@ -345,7 +345,7 @@ def execute_all(chosen: Collection[str], root: Path | None = None) -> Iterator[s
 
 def _execute_apart(name, root, made, environment):
     # In a process of its own, since two cannot run in one, and so that each stops like a single one. It
-    # imports no torch, whose kernel does that already: a third of the time of a book from stored results.
+    # imports no torch: the page's kernel does, and once is seconds enough for every page.
     code = "import sys; from rgnb.press import notebooks; notebooks._execute_here(*sys.argv[1:])"
     command = [sys.executable, "-c", code, name, root, made]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)

@@ -35,7 +35,7 @@ class Interval:
         if len(values) < 2 or not np.isfinite(values).all():
             return cls(tuple(values), mean, -np.inf, np.inf)
         quantile = stats.t.ppf((1 + checks.fraction("confidence", confidence)) / 2, len(values) - 1)
-        half = quantile * (values.std(ddof=1) / np.sqrt(len(values)))
+        half = quantile * stats.sem(values)
         return cls(tuple(values), mean, mean - half, mean + half)
 
     def __str__(self) -> str:
