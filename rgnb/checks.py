@@ -51,6 +51,13 @@ def path(name: str, value: str | os.PathLike) -> Path:
     return Path(value)
 
 
+def label(name: str, value: str) -> str:
+    """Return `value`, a part of a file's name. ValueError unless made of letters, digits and dashes."""
+    if not value.replace("-", "").isalnum() or not value.isascii():
+        raise BadValue(f"{name} must be made of letters, digits and dashes, got {value!r}")
+    return value
+
+
 def integer(name: str, value: object, minimum: int, maximum: int = 2**63 - 1) -> int:
     """Return `value` as an int. TypeError if it is not an integer, ValueError if it is out of range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

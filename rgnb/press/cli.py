@@ -5,6 +5,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import sys
 import time
 
@@ -63,9 +64,12 @@ def _quick():
 def _run(args):
     given = [*args.parameter, *([("profile", args.profile)] if args.profile else [])]
     values = notebooks.parse_parameters(args.notebook, given)
-    output = notebooks.run_path(args.notebook, values, args.output)
+    output = notebooks.run_path(args.notebook, values)
     notebooks.check_settings(args.notebook, values)
     notebooks.check_folder(notebooks.ROOT / "build")  # where its page goes
+    copy = notebooks.run_path(args.notebook, values, args.output) if args.output else None
+    if copy:
+        notebooks.check_folder(copy.parent)
     from rgnb.press import plans  # which imports torch: bad input is refused before
 
     print(f"executing {args.notebook}, to see what it has to train ...", flush=True)
@@ -76,9 +80,11 @@ def _run(args):
         with plans.Progress(plan) as line:
             notebooks.execute(args.notebook, output, values, progress=False, stderr=line.stderr)
             line.build()
-    page = _build_runs([output])[output]
+    if copy:
+        shutil.copyfile(output, copy)
+    page = _build_runs()[output]
     _print_changes(args.notebook, output)
-    print(f"executed notebook: {output}\nits page: {page.as_uri()}")
+    print(f"executed notebook: {copy or output}\nits page: {page.as_uri()}")
 
 
 def _print_changes(notebook, output):
@@ -139,19 +145,19 @@ def _sweep(args):
     from rgnb.study import sweep
     from rgnb.verdicts import hypotheses
 
-    values = {}
+    name, values = checks.label("name", args.name), {}
     for key, text in args.parameter:
         if key in values:
             raise checks.BadValue(f'{key} is set twice; give one list, such as -p {key} "[1, 2]"')
         values[key] = _value(text)
     experiments = sweep.grid(args.profile, **values)
-    print(f"{args.name}: {sweep.plan(experiments)}", flush=True)
+    print(f"{name}: {sweep.plan(experiments)}", flush=True)
     if args.plan:
         return
-    ds = sweep.sweep(args.name, experiments, scheduler=args.scheduler)
+    ds = sweep.sweep(name, experiments, scheduler=args.scheduler)
     print(f"{ds.sizes['run']} networks, {int(hypotheses.trained(ds).sum())} of them pass the gate")
     grid = ", ".join([repr(args.profile), *(f"{key}={value!r}" for key, value in values.items())])
-    print(f"in Python: sweep.sweep({args.name!r}, sweep.grid({grid}))")
+    print(f"in Python: sweep.sweep({name!r}, sweep.grid({grid}))")
 
 
 def _train(args):
@@ -172,10 +178,10 @@ def _value(text):
         return text
 
 
-def _build_runs(outputs=()):
+def _build_runs():
     from rgnb.press import runs
 
-    return runs.build(outputs)
+    return runs.build()
 
 
 def _parser():
@@ -200,7 +206,8 @@ def _parser():
     argument("notebook", help="a name that `rgnb list` shows")
     argument("-p", "--parameter", **pair, help="set a parameter; may be repeated")
     argument("--profile", help="shorthand for -p profile: quick (minutes on a laptop), small or paper")
-    argument("--output", metavar="FILE", help="where to write the executed notebook (default: in book/runs/)")
+    kept = "where to write a copy of the executed notebook, which is kept in book/runs/"
+    argument("--output", metavar="FILE", help=kept)
     argument = add("build", _build, "execute every notebook, or those named, and build the HTML book")
     argument("notebooks", nargs="*", metavar="NOTEBOOK", help="execute only these")
     argument("--into", metavar="FOLDER", help="execute and build a copy of the book in this folder")

@@ -114,7 +114,7 @@ def parse_parameters(name: str, given: Iterable[tuple[str, str]]) -> dict[str, A
 
 
 def run_path(name: str, values: dict[str, Any], output: str | Path | None = None) -> Path:
-    """Where a run with changed parameters is written: `output`, or a file in book/runs/ named after the run.
+    """Where a run with changed parameters is written: a file in book/runs/ named after the run, or `output`.
 
     Raises:
         ValueError: there is something other than an earlier output of the same run.

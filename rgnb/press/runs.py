@@ -4,7 +4,6 @@ import hashlib
 import io
 import re
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,8 +16,8 @@ from filelock import FileLock
 from rgnb.press import figures, notebooks
 
 
-def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
-    """Build `build/runs/_build/html` from all runs in book/runs and in `outputs`, no other notebooks.
+def build() -> dict[Path, Path]:
+    """Build `build/runs/_build/html` from all runs in book/runs, no other notebooks.
 
     Returns:
         {path of each run: path of its HTML page}; without a run, nothing is built.
@@ -27,7 +26,7 @@ def build(outputs: Iterable[Path] = ()) -> dict[Path, Path]:
         RuntimeError: the build failed, see `notebooks.build_html`.
     """
     root = notebooks.ROOT
-    paths = dict.fromkeys([*sorted((root / "book" / "runs").glob("*.ipynb")), *outputs])
+    paths = sorted((root / "book" / "runs").glob("*.ipynb"))
     found = {path: nbformat.read(path, as_version=4) for path in paths}
     found = {
         path: notebook for path, notebook in found.items() if "record" in notebook.metadata.get("rgnb", {})

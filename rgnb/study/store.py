@@ -132,9 +132,7 @@ def stored(
     Raises:
         ValueError: a bad name, or a results folder that is read-only; OSError: the file cannot be written.
     """
-    if not name.replace("-", "").isalnum() or not name.isascii():
-        raise checks.BadValue(f"name must be made of letters, digits and dashes, got {name!r}")
-    path = results_folder(results) / f"{name}-{content_key(config)}.nc"
+    path = results_folder(results) / f"{checks.label('name', name)}-{content_key(config)}.nc"
     if (dataset := load(_kept_at(path))) is not None:
         return dataset
     make_writable(path.parent)

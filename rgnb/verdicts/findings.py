@@ -24,6 +24,7 @@ from rgnb.verdicts.measures import (
     Definition,
     chosen,
     contrast,
+    defined_drift,
     fall,
     lengths,
     one_chain,
@@ -121,9 +122,10 @@ def noise_share(transitions: int) -> float:
 
 
 def _kernel_drift(ds: xr.Dataset, xi: float, start: int, seeds: np.ndarray) -> Verdict:
-    drifts = chosen(ds.kernel_drift, view="position", correlation_length=xi)
-    drifts = checks.complete("ds", drifts.transpose("state", "seed", "transition"))
-    trained, untrained = (chosen(drifts, state=s).values[seeds, start:] for s in ("trained", "init"))
+    trained, untrained = (
+        defined_drift(ds, view="position", correlation_length=xi, state=s).values[seeds, start:]
+        for s in ("trained", "init")
+    )
     total = Interval.of(np.clip(trained, 0, None).sum(-1))
     share, control = (metrics.concentration(d, rules.LEADING).numpy() for d in (trained, untrained))
     numbers = {"share": Interval.of(share), "gain": Interval.of(share - control), "total": total}

@@ -454,20 +454,20 @@ def test_pages_set_no_labels_but_those_of_figures_and_tables():
         assert not re.search(r"^\([\w-]+\)=|^:(?:name|label):", source, re.MULTILINE), name
 
 
-def test_the_runs_of_a_reader_are_marked_as_theirs(copy, tmp_path, monkeypatch):
+def test_the_runs_of_a_reader_are_marked_as_theirs(copy, monkeypatch):
     monkeypatch.setattr(notebooks, "ROOT", copy)
     run = nbformat.read(copy / "book" / "executed" / "chains.ipynb", as_version=4)
     run.metadata["rgnb"]["parameters"] = {"label": "it's `odd`: #1"}
     (copy / "book" / "runs").mkdir()
     nbformat.write(nbformat.v4.new_notebook(), copy / "book" / "runs" / "of-something-else.ipynb")
     assert runs.build() == {}
-    kept, elsewhere = copy / "book" / "runs" / "chains-label=odd.ipynb", tmp_path / "elsewhere.ipynb"
+    kept, second = (copy / "book" / "runs" / f"{name}.ipynb" for name in ("chains-label=odd", "selectivity"))
     nbformat.write(run, kept)
-    shutil.copy(copy / "book" / "executed" / "selectivity.ipynb", elsewhere)
+    shutil.copy(copy / "book" / "executed" / "selectivity.ipynb", second)
     before = {path: path.read_bytes() for path in (copy / "book").rglob("*.*") if path.is_file()}
 
-    pages = runs.build([elsewhere])
-    assert list(pages) == [kept, elsewhere]
+    pages = runs.build()
+    assert list(pages) == [kept, second]
     assert before == {path: path.read_bytes() for path in (copy / "book").rglob("*.*") if path.is_file()}
     html = copy / "build" / "runs" / "_build" / "html"
     assert {page.parent for page in pages.values()} == {html / "executed"}
@@ -479,8 +479,8 @@ def test_the_runs_of_a_reader_are_marked_as_theirs(copy, tmp_path, monkeypatch):
     assert figures and figures == {
         f"{pages[kept].stem}-{f['id']}" for f in soup(html, "executed/chains").select("main figure[id]")
     }
-    other = soup(html, pages[elsewhere].relative_to(html).with_suffix(""))
-    beside = other.select_one(f"main figure[id='{pages[elsewhere].stem}-fig-selectivity-beside']")
+    other = soup(html, pages[second].relative_to(html).with_suffix(""))
+    beside = other.select_one(f"main figure[id='{pages[second].stem}-fig-selectivity-beside']")
     assert beside.select_one("img") and "yours beside the book" in beside.get_text()
     assert "the book's own parameters" in other.select_one("main .admonition.warning").get_text()
     assert "Your own runs" in soup(html, "intro").get_text()

@@ -73,9 +73,8 @@ def book(tmp_path, monkeypatch):
     (tmp_path / "book" / "notebooks" / "tiny.md").write_text(TINY)
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     # Sphinx would not build a book of one page; tests/press/test_book.py builds a reader's runs.
-    monkeypatch.setattr(
-        cli, "_build_runs", lambda outputs: {path: path.with_suffix(".html") for path in outputs}
-    )
+    runs = tmp_path / "book" / "runs"
+    monkeypatch.setattr(cli, "_build_runs", lambda: {p: p.with_suffix(".html") for p in runs.iterdir()})
     return tmp_path
 
 
@@ -175,6 +174,7 @@ def test_light_commands_import_nothing_heavy():
         (["run", "explorer", "-p", "families", "[]"], "families must hold at least one"),
         (["run", "own", "-p", "own_steps", "-50"], "steps must be at least 1, got -50"),
         (["build", "selectivty"], "did you mean 'selectivity'?"),
+        (["sweep", "my rates", "-p", "seeds", "1", "--plan"], "name must be made of letters, digits"),
         (["build", "--into", str(notebooks.ROOT / "book" / "copy")], "choose another folder"),
     ],
 )
@@ -580,6 +580,11 @@ def test_a_run_replaces_no_other_file(book, tmp_path, capsys):
         assert main(["run", "tiny", "-p", "count", "2", "--output", str(mine)]) == 2
         assert "choose another --output" in capsys.readouterr().err
         assert mine.read_text() == content
+    new = tmp_path / "folder" / "new.ipynb"
+    assert main(["run", "tiny", "-p", "count", "2", "--output", str(new)]) == 0
+    assert f"executed notebook: {new}\n" in capsys.readouterr().out
+    (kept,) = (book / "book" / "runs").iterdir()  # which the book of runs is built from
+    assert new.read_bytes() == kept.read_bytes()
 
 
 # --- sweeps ---

@@ -253,6 +253,20 @@ def test_each_seed_has_its_own_leading_transitions():
     assert found.values == pytest.approx([0.9 / 0.94] * 8)
 
 
+@pytest.mark.parametrize("state", ["trained", "init"])
+@pytest.mark.parametrize("constant", [1, 7])
+def test_drift_beside_a_constant_depth_counts_as_0(state, constant):
+    ds, still = (results(drift=LATE).copy(deep=True) for _ in range(2))
+    at = {"state": state, "depth": slice(0, constant - 1)}
+    beside = {"state": state, "transition": slice(0, constant - 1)}
+    ds.effective_rank.loc[at] = 0.0
+    ds.kernel_drift.loc[beside], still.kernel_drift.loc[beside] = np.nan, 0.0
+    assert str(findings.judge_kernel_drift(ds, 1.0)) == str(findings.judge_kernel_drift(still, 1.0))
+    ds.effective_rank.loc[at] = 2.0
+    with pytest.raises(ValueError, match="kernel_drift has no value"):
+        findings.judge_kernel_drift(ds, 1.0)
+
+
 def test_the_share_of_noise():
     drawn = np.random.default_rng(0).exponential(size=(200_000, 6))
     assert findings.noise_share(6) == pytest.approx(0.65)
