@@ -46,7 +46,7 @@ class Claim:
     gate: tuple  # of Condition, one per correlation length that is used; none where it was not judged
     verdicts: dict  # definition in words -> Verdict
     seeds: int  # networks of each kind
-    otherwise: tuple = ()  # other headlines that leaving out some one or two seeds gives
+    otherwise: tuple = ()  # other headlines from leaving out some one or two seeds, so that two are left
 
     @property
     def close(self) -> bool:
@@ -121,11 +121,9 @@ def noise_share(transitions: int) -> float:
     return sum(sum(1 / j for j in range(k, transitions + 1)) / transitions for k in ranks)
 
 
-def _kernel_drift(ds: xr.Dataset, xi: float, start: int, seeds: np.ndarray) -> Verdict:
-    trained, untrained = (
-        defined_drift(ds, view="position", correlation_length=xi, state=s).values[seeds, start:]
-        for s in ("trained", "init")
-    )
+def _kernel_drift(trained: np.ndarray, untrained: np.ndarray, start: int) -> Verdict:
+    # Of drifts (seed, transition), of which the first `start` do not count.
+    trained, untrained = trained[:, start:], untrained[:, start:]
     total = Interval.of(np.clip(trained, 0, None).sum(-1))
     share, control = (metrics.concentration(d, rules.LEADING).numpy() for d in (trained, untrained))
     numbers = {"share": Interval.of(share), "gain": Interval.of(share - control), "total": total}
@@ -205,14 +203,26 @@ def judge_selectivity(ds: xr.Dataset) -> Claim:
 def judge_kernel_drift(ds: xr.Dataset, correlation_length: float) -> Claim:
     """Claim 3 at one correlation length, with and without the first transition.
 
-    Its verdicts hold the statistics "share", "gain" and "total".
+    Its verdicts hold the statistics "share", "gain" and "total". Needs one transition more than lead without
+    the first, since those that lead would hold all drift: five depths.
     """
     ds = _read(ds, DRIFT)
     xi = checks.choice("correlation_length", correlation_length, lengths(ds).tolist())
     if "init" not in ds.state.values:
         raise checks.BadValue("ds lacks the untrained networks (state 'init'), beside which drift is judged")
+    if (n := ds.sizes["transition"]) < rules.LEADING + 2:
+        least = f"{rules.LEADING + 3} depths or more"
+        raise checks.BadValue(
+            f"ds holds {n + 1} depths, drift is judged from {least}: two of {n - 1} transitions tell nothing"
+        )
+    trained, untrained = (
+        defined_drift(ds, view="position", correlation_length=xi, state=s).values for s in ("trained", "init")
+    )
     names = {0: "all transitions", 1: "without the first"}
-    forms = {name: lambda seeds, s=s: _kernel_drift(ds, xi, s, seeds) for s, name in names.items()}
+    forms = {
+        name: lambda seeds, start=start: _kernel_drift(trained[seeds], untrained[seeds], start)
+        for start, name in names.items()
+    }
     return _answer(f"Drift sits in one or two transitions at correlation length {xi:g}", ds, [xi], forms)
 
 
@@ -224,11 +234,12 @@ def supporting(claim: Claim) -> int:
 def decides(base: Claim, varied: Claim) -> bool:
     """Whether a choice decides a claim: varied alone, it changes what half of the definitions or more say.
 
-    Not if either answer is close, or "not trained".
+    Not if either answer is close, "not trained", or of fewer than `rules.GROUP_SEEDS` networks.
     """
     changed = abs(supporting(varied) - supporting(base))
     plain = not any(c.close or c.headline == "not trained" for c in (base, varied))
-    return plain and 2 * changed >= len(base.verdicts)
+    enough = min(base.seeds, varied.seeds) >= rules.GROUP_SEEDS
+    return plain and enough and 2 * changed >= len(base.verdicts)
 
 
 def coupling_sign(dissected: xr.Dataset) -> xr.DataArray:
@@ -348,7 +359,7 @@ def slopes(outcome: Numbers, **covariates: Numbers) -> dict[str, np.ndarray]:
         {name: (seeds,) slopes}.
 
     Raises:
-        ValueError: missing values, or fewer recipes than unknowns.
+        ValueError: missing values, no more recipes than unknowns, or covariates that do not vary apart.
     """
     outcome = checks.matrix("outcome", outcome).numpy()
     n, seeds = outcome.shape
@@ -364,6 +375,9 @@ def slopes(outcome: Numbers, **covariates: Numbers) -> dict[str, np.ndarray]:
     if n <= len(columns) + 1:
         raise checks.BadValue(f"{n} recipes cannot give {len(columns) + 1} unknowns; pass more")
     design = np.stack([np.ones_like(outcome), *columns], -1)
+    sizes = np.abs(design).max(0, keepdims=True)
+    if (np.linalg.matrix_rank((design / np.where(sizes, sizes, 1)).swapaxes(0, 1)) < design.shape[-1]).any():
+        raise checks.BadValue(f"{' and '.join(covariates)} must each vary, apart from the others")
     found = np.array([np.linalg.lstsq(design[:, s], outcome[:, s], rcond=None)[0] for s in range(seeds)])
     return {name: found[:, k + 1] for k, name in enumerate(covariates)}
 

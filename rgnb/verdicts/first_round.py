@@ -164,13 +164,14 @@ def _leaders(
         share = Interval.of(drift[:, lead].sum(-1) / drift.sum(-1))
         control = Interval.of(metrics.concentration(untrained, k).numpy())
     others = float(np.median(np.delete(drift, lead, axis=1))) if transitions > k else 0.0
-    least, plateau = rules.FIRST_TRANSITIONS, rules.FIRST_PLATEAU
+    least, plateau, agreement = rules.FIRST_TRANSITIONS, rules.FIRST_PLATEAU, rules.FIRST_AGREEMENT
     leads = " and ".join(f"{start + t} → {start + t + 1}" for t in lead) + (" lead" if k > 1 else " leads")
     conditions = (
         Condition(f"there are {transitions} transitions, at least {least}", transitions >= least),
         above("total drift", total, rules.TOTAL_DRIFT),
         Condition(
-            f"{leads} in {count} of {seeds} seeds, at least 7 of 8", count >= rules.FIRST_AGREEMENT * seeds
+            f"{leads} in {count} of {seeds} seeds, at least {agreement:.1%} of them",
+            count >= agreement * seeds,
         ),
         above("its share of the drift", share, rules.LEADING_SHARE),
         Condition(f"that share lies above the untrained network's {control}", bool(share.low > control.high)),

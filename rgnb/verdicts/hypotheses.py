@@ -1,6 +1,7 @@
 """The book's own hypotheses, judged on sweeps and analyses by the rules of the page "Hypotheses"."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -300,10 +301,8 @@ def judge_no_selectivity(
     conditions, numbers, gates, networks = [], {}, [], 0
     for size, ds in results.items():
         checks.results(f"results[{size!r}]", ds, **measures.RANK)
-        for xi in (ds.correlation_length.min(), ds.correlation_length.max()):
-            gate = first_round.gate(ds, float(xi))
-            gates.append(Condition(f"{size} size: {gate.text}", gate.holds))
         found = first_round.judge_selectivity(ds)
+        gates += [replace(gate, text=f"{size} size: {gate.text}") for gate in found.conditions[:2]]
         numbers[size], networks = found.statistics["difference"], networks + found.networks
         name = f"{family}, {size} size: C short minus C long,"
         conditions.append(equivalent(name, numbers[size].values, margin, len(results)))
@@ -454,7 +453,7 @@ def judge_fixed_point(
         conditions.append(below(what, factor, rules.SHRINKS))
     scaled = checks.complete("ds", here.scaled_drift.sel(transition=plateau, scale=[0.25, 1.0]))
     small, own = scaled.mean("transition").transpose("scale", "seed").values
-    numbers["ratio"] = ratio = Interval.of(small / own)
+    numbers["ratio"] = ratio = Interval.of(np.where(own > 0, small / own, np.nan))  # debiased: may be < 0
     what = "4b: drift of the stream scaled by 1/4 over that at its own scale,"
     conditions.append(below(what, ratio, rules.OWN_SCALE))
     name = f"Near an attracting fixed point, ξ = {correlation_length:g}"

@@ -40,7 +40,8 @@ class Interval:
 
     def __str__(self) -> str:
         if np.isnan(self.mean):
-            return "undefined"
+            missing = len(self.values) - np.isfinite(self.values).sum()
+            return "undefined" + f" ({missing} of {len(self.values)} have no value)" * bool(self.values)
         if not np.isfinite([self.low, self.high]).all():
             return f"{self.mean:z.2f} (no interval)"
         if max(abs(self.low), abs(self.high)) < 0.005:  # two digits would show nothing but zeros

@@ -95,7 +95,7 @@ def _check_whole(rows: xr.Dataset, name: str, short: float, long: float) -> None
 def p_value(interval: Interval, bound: float, direction: int) -> float:
     """One-sided t test that the mean of an Interval's values lies above (direction 1) or below (-1) a bound.
 
-    1 where the values decide nothing.
+    1 where the values decide nothing, 0 where they are all the same and keep the bound.
     """
     checks.instance("interval", interval, Interval)
     if not interval.values:
@@ -104,8 +104,10 @@ def p_value(interval: Interval, bound: float, direction: int) -> float:
     if len(interval.values) < 2:  # a bound that is itself an interval's end may be infinite then
         return 1.0
     values = sign * (np.asarray(interval.values) - checks.number("bound", bound))
-    if not np.isfinite(values).all() or values.std() == 0:
+    if not np.isfinite(values).all():
         return 1.0
+    if np.ptp(values) == 0:
+        return float(values[0] <= 0)
     return float(stats.ttest_1samp(values, 0, alternative="greater").pvalue)
 
 

@@ -15,7 +15,10 @@ from rgnb import metrics, observe
 from rgnb.metrics.moments import Moments
 from rgnb.model import ModelConfig, ResidualMLP
 
-torch.manual_seed(0)
+
+@pytest.fixture(autouse=True)
+def the_same_numbers():  # whichever tests came before
+    torch.manual_seed(0)
 
 
 def layers(n=200, shape=(), offset=0.0, scale=1.0):

@@ -179,12 +179,12 @@ def test_light_commands_import_nothing_heavy():
     ],
 )
 def test_bad_input_ends_with_one_helpful_line(arguments, wanted, capsys):
-    started = time.monotonic()
+    started = time.process_time()
     assert main(arguments) == 2
     shown = capsys.readouterr()
     assert wanted in shown.err and shown.err.startswith("rgnb: ") and shown.err.count("\n") == 1
     assert not shown.out
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("name", notebooks.names())

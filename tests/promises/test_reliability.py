@@ -352,8 +352,8 @@ def test_a_pickle_is_not_executed(tmp_path, monkeypatch, suffix):
 
 @pytest.mark.promise("no pickle, no code from files")
 def test_the_package_reads_no_pickle():
-    sources = "".join(path.read_text() for path in (ROOT / "rgnb").glob("*.py"))
-    assert not re.findall(r"pickle|torch\.load|joblib|yaml\.load\(|(?<![\w.])(?:eval|exec)\(", sources)
+    sources = "".join(path.read_text() for path in (ROOT / "rgnb").rglob("*.py"))
+    assert not re.findall(r"pickle|torch\.load|joblib\.load|yaml\.load\(|(?<![\w.])(?:eval|exec)\(", sources)
 
 
 @pytest.mark.promise("no pickle, no code from files")

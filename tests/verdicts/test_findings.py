@@ -83,6 +83,8 @@ def test_a_choice_decides_where_half_of_the_definitions_change_sides():
         for hidden in ({"otherwise": (NOT,)}, {"headline": "not trained"}):
             assert not findings.decides(replace(base, **hidden), claim)
             assert not findings.decides(base, replace(claim, **hidden))
+    few = findings.judge_rank_collapse(by_centring(FLAT, FLAT).isel(seed=[0, 1]))
+    assert not few.close and not findings.decides(base, few)
     one, two = (findings.judge_kernel_drift(results(drift=d), 7.0) for d in (SPREAD, EVEN))
     assert (findings.supporting(one), findings.supporting(two)) == (1, 0) and findings.decides(one, two)
 
@@ -244,6 +246,13 @@ def test_kernel_drift_has_to_exceed_that_of_the_untrained_network():
     assert all(c.holds == ("gain" not in c.text) for c in claim.verdicts["all transitions"].conditions)
 
 
+def test_two_of_two_transitions_tell_nothing():
+    few, enough = (results(drift=LATE).isel(transition=slice(n), depth=slice(n + 1)) for n in (3, 4))
+    assert findings.judge_kernel_drift(enough, 1.0).headline == SUPPORTED
+    with pytest.raises(ValueError, match="4 depths, drift is judged from 5 depths or more"):
+        findings.judge_kernel_drift(few, 1.0)
+
+
 def test_each_seed_has_its_own_leading_transitions():
     ds = results(drift=LATE, noise=0)
     drift = ds.kernel_drift.values.copy()
@@ -261,7 +270,8 @@ def test_drift_beside_a_constant_depth_counts_as_0(state, constant):
     beside = {"state": state, "transition": slice(0, constant - 1)}
     ds.effective_rank.loc[at] = 0.0
     ds.kernel_drift.loc[beside], still.kernel_drift.loc[beside] = np.nan, 0.0
-    assert str(findings.judge_kernel_drift(ds, 1.0)) == str(findings.judge_kernel_drift(still, 1.0))
+    found, expected = (findings.judge_kernel_drift(x, 1.0)._repr_markdown_() for x in (ds, still))
+    assert found == expected
     ds.effective_rank.loc[at] = 2.0
     with pytest.raises(ValueError, match="kernel_drift has no value"):
         findings.judge_kernel_drift(ds, 1.0)
@@ -372,6 +382,9 @@ def test_slopes_are_those_the_outcome_was_made_with():
         findings.slopes(np.where(rate[:, None] > -7, outcome, np.nan), rate=rate)
     with pytest.raises(ValueError, match="unknowns"):
         findings.slopes(outcome[:2], rate=rate[:2], excess=excess[:2])
+    for other in (2 * rate + 1, np.zeros(8)):
+        with pytest.raises(ValueError, match="rate and other must each vary, apart from the others"):
+            findings.slopes(outcome, rate=rate, other=other)
 
 
 def test_bounds_are_taken_from_the_rules(monkeypatch):

@@ -13,6 +13,11 @@ XIS, SCHEMES, SEEDS, DEPTHS = [0.5, 1.0, 4.0], ["mask", "bert"], 16, 4
 rng = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def the_same_numbers():  # whichever tests came before
+    rng.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def rows(last=lambda scheme, xi: 5.0, embedding=lambda view, xi: 10.0, noise=0.02, excess=0.0):
     """A sweep's Dataset: rank falls from `embedding` to `last` by depth, with the same scatter per seed."""
     index = [(scheme, xi, seed) for scheme in SCHEMES for xi in XIS for seed in range(SEEDS)]
@@ -393,6 +398,9 @@ def test_fixed_point(change, status):
     assert verdict.status == status
     later = drift.assign_coords(transition=range(6)).isel(transition=slice(1, None))  # by labels, not places
     left = hypotheses.judge_fixed_point(perturbed(**change), later, 7.0).statistics
+    none = perturbed(**change)
+    none.scaled_drift.loc[{"scale": 1.0}] = -1e-4  # debiased, as where nothing moves
+    assert np.isnan(hypotheses.judge_fixed_point(none, drift, 7.0).statistics["ratio"].mean)
     assert set(verdict.statistics) - set(left) == {"growth 2"}
     assert set(verdict.statistics) == {
         "growth 1",
@@ -416,6 +424,7 @@ def test_p_values_agree_with_scipy():
     )
     for bound in (0.2, np.inf):  # the end of another seed's interval
         assert robustness.p_value(Interval.of([0.5]), bound, 1) == 1
+    assert [robustness.p_value(Interval.of([x] * 3), 0.05, 1) for x in (0.1, 0.9, 0.05)] == [0, 0, 1]
     # The interval lies above a bound exactly where the one-sided p-value is below 0.025.
     for bound in np.linspace(0.3, 0.6, 13):
         assert (interval.low > bound) == (robustness.p_value(interval, bound, 1) < 0.025)

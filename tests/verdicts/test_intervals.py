@@ -24,6 +24,10 @@ def test_numbers_read_as_one_would_write_them(mean, low, high, text):
     assert str(Interval((), mean, low, high)) == text
 
 
+def test_what_is_undefined_says_why():
+    assert str(Interval.of([0.5, math.nan, 0.4])) == "undefined (1 of 3 have no value)"
+
+
 @pytest.mark.parametrize(
     "low, high, over, under, between",
     [
