@@ -80,7 +80,7 @@ def _run(args):
         with plans.Progress(plan) as line:
             notebooks.execute(args.notebook, output, values, progress=False, stderr=line.stderr)
             line.build()
-    if copy:
+    if copy and copy != output:
         shutil.copyfile(output, copy)
     page = _build_runs()[output]
     _print_changes(args.notebook, output)
@@ -145,18 +145,18 @@ def _sweep(args):
     from rgnb.study import sweep
     from rgnb.verdicts import hypotheses
 
-    name, values = checks.label("name", args.name), {}
+    name, values = checks.label("name", args.name), {"profile": args.profile}
     for key, text in args.parameter:
-        if key in values:
+        if key in values and key != "profile":
             raise checks.BadValue(f'{key} is set twice; give one list, such as -p {key} "[1, 2]"')
         values[key] = _value(text)
-    experiments = sweep.grid(args.profile, **values)
+    experiments = sweep.grid(**values)
     print(f"{name}: {sweep.plan(experiments)}", flush=True)
     if args.plan:
         return
     ds = sweep.sweep(name, experiments, scheduler=args.scheduler)
     print(f"{ds.sizes['run']} networks, {int(hypotheses.trained(ds).sum())} of them pass the gate")
-    grid = ", ".join([repr(args.profile), *(f"{key}={value!r}" for key, value in values.items())])
+    grid = ", ".join(f"{key}={value!r}" for key, value in values.items())
     print(f"in Python: sweep.sweep({name!r}, sweep.grid({grid}))")
 
 
@@ -164,8 +164,10 @@ def _train(args):
     from rgnb.study import questions
 
     if args.list:
+        names = [checks.choice("question", name, questions.QUESTIONS) for name in args.questions]
         for name, (asked, stored) in questions.coverage().items():
-            print(f"{name:16}{questions.QUESTIONS[name].asks} {stored} of {asked} networks are stored")
+            if name in names or not names:
+                print(f"{name:16}{questions.QUESTIONS[name].asks} {stored} of {asked} networks are stored")
         return
     questions.train(args.questions)
 

@@ -126,9 +126,9 @@ def run_path(name: str, values: dict[str, Any], output: str | Path | None = None
     path = Path(os.path.abspath(output)) if output else ROOT / "book" / "runs" / f"{slug}.ipynb"
     if path.suffix != ".ipynb" or "\0" in str(path):
         raise checks.BadValue(f"the output must be a notebook, a name that ends in .ipynb; got {str(path)!r}")
-    if path.exists() and _run_of(path) != _run_label(name, values):
+    if path.exists() and run_of(path) != _run_label(name, values):
         there = f"{path} is there already and is not an earlier output of this run"
-        raise checks.BadValue(f"{there}; choose another --output")
+        raise checks.BadValue(f"{there}; {'choose another --output' if output else 'move it away'}")
     return path
 
 
@@ -138,7 +138,7 @@ SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that gi
     "families": ("family", "control", "families", "cosine_families", "transformer_families"),
     "correlation_lengths": ("correlation_length_short", "correlation_length_long", "correlation_lengths"),
     "seeds": (
-        *("seeds", "sequel_seeds", "second_seeds", "control_seeds"),
+        *("seeds", "sequel_seeds", "second_seeds", "control_seeds", "pairs"),
         *("depth_seeds", "noise_seeds", "own_seeds", "decay_seeds", "transformer_seeds"),
         *("cosine_seeds", "network_seeds"),
     ),
@@ -216,7 +216,8 @@ def _surroundings():
     return made
 
 
-def _run_of(path):
+def run_of(path: Path) -> dict[str, Any] | None:
+    """{"notebook": name, "parameters": those changed} of an executed notebook; None for any other file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["metadata"]["rgnb"]
         return {key: found[key] for key in ("notebook", "parameters")}
@@ -280,7 +281,7 @@ def execute(
     if rehearsal and any(rehearsal.iterdir()):
         return
     clean(notebook)
-    if _run_of(output) == label and nbformat.read(output, as_version=4).cells == notebook.cells:
+    if run_of(output) == label and nbformat.read(output, as_version=4).cells == notebook.cells:
         return
     made |= {"seconds": round(time.monotonic() - started), "parameters": defaults | values}
     notebook.metadata["rgnb"] = label | {"record": made}

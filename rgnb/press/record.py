@@ -10,7 +10,7 @@ import pandas as pd
 
 from rgnb.chains import FAMILIES
 from rgnb.press import notebooks
-from rgnb.study.store import load, provenances, results_folder
+from rgnb.study.store import attributes, load, provenances, results_folder
 
 MIXING = {
     "tokens": "token mixing",
@@ -19,7 +19,6 @@ MIXING = {
     "embedding": "window at the embedding",
     "attention": "attention",
 }
-ANALYSES = ("mode_retention", "perturbations", "anatomy", "coupling")
 SECONDS = ("core seconds, training", "core seconds, measuring")
 COLUMNS = ("device", "threads", "python", "torch", "date")
 
@@ -50,12 +49,22 @@ def _table(lines, index, columns=None):
 def results_table(results: str | Path | None = None) -> pd.DataFrame:
     """One line per stored file: its (setting, seed) entries, where and when made, and seconds times threads.
 
+    A network that several files measure is trained once: the seconds of its training stand in the first.
+
     Args:
         results: folder of results, as in `Experiment.run`.
     """
     lines: dict[str, dict] = {}
-    for path in sorted(results_folder(results).glob("*.nc")):
+    counted: set[tuple] = set()
+    paths = sorted(results_folder(results).glob("*.nc"))
+    further = [path for path in paths if not _kind(path.name).startswith(("single", "sweep"))]
+    for path in [*(path for path in paths if path not in further), *further]:
         found = provenances(path)
+        for made, network in zip(found, _networks(path, len(found)), strict=True):
+            if "seconds_training" in made:
+                training = network, made["seconds_training"]
+                made["seconds_training"] *= training not in counted
+                counted.add(training)
         line: dict = {"entries": len(found)}
         for key in ("seconds_training", "seconds_measuring"):
             known = [p[key] * p["threads"] for p in found if key in p]
@@ -63,7 +72,20 @@ def results_table(results: str | Path | None = None) -> pd.DataFrame:
         for key in (*COLUMNS, "commit"):
             line[key] = ", ".join(sorted({str(p[key]) for p in found}))
         lines[path.name] = line
-    return _table(lines, "file", ["entries", *SECONDS, *COLUMNS, "commit"])
+    return _table(dict(sorted(lines.items())), "file", ["entries", *SECONDS, *COLUMNS, "commit"])
+
+
+def _networks(path, entries):
+    # Which network each entry of a file measures; of early sweeps, which do not say, each entry its own.
+    about = attributes(path)
+    if "setting" in about:
+        asked = [json.loads(about["setting"]) | {"seed": int(about["seed"])}]
+    else:
+        experiments = json.loads(about.get("config", "{}")).get("experiments", [])
+        asked = [row for experiment in experiments for row in experiment]
+    trained = [json.dumps(row, sort_keys=True) for row in asked]
+    found = list(dict.fromkeys(trained))
+    return found if len(found) == entries else [f"{path.name} {k}" for k in range(entries)]
 
 
 def rules_table(results: str | Path | None = None) -> pd.DataFrame:
@@ -85,16 +107,10 @@ def rules_table(results: str | Path | None = None) -> pd.DataFrame:
 
 
 def hours_table(files: pd.DataFrame) -> pd.DataFrame:
-    """Core hours by kind of result, the longest first, from the output of `results_table`.
-
-    Analyses such as those of `rgnb.study.probes` measure networks that are counted among the single ones:
-    their training counts as 0.
-    """
+    """Core hours by kind of result, the longest first, from the output of `results_table`."""
     hours = files[list(SECONDS)].apply(pd.to_numeric).fillna(0) / 3600
     hours.columns = [name.replace("seconds", "hours") for name in SECONDS]
-    kinds = [_kind(name) for name in files.index]
-    hours.loc[[kind in ANALYSES for kind in kinds], hours.columns[0]] = 0
-    grouped = hours.assign(entries=files["entries"]).groupby(kinds).sum()
+    grouped = hours.assign(entries=files["entries"]).groupby([_kind(name) for name in files.index]).sum()
     order = grouped.drop(columns="entries").sum(axis=1).sort_values(ascending=False, kind="stable").index
     return grouped.loc[order, ["entries", *hours.columns]].round(1).rename_axis("results")
 

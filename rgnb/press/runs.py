@@ -26,15 +26,17 @@ def build() -> dict[Path, Path]:
         RuntimeError: the build failed, see `notebooks.build_html`.
     """
     root = notebooks.ROOT
-    paths = sorted((root / "book" / "runs").glob("*.ipynb"))
-    found = {path: nbformat.read(path, as_version=4) for path in paths}
-    found = {
-        path: notebook for path, notebook in found.items() if "record" in notebook.metadata.get("rgnb", {})
-    }
-    if not found:
-        return {}
     (root / "build").mkdir(exist_ok=True)
     with FileLock(root / "build" / "runs.lock"):  # two runs may end at once
+        known, paths = notebooks.names(root), sorted((root / "book" / "runs").glob("*.ipynb"))
+        about = {path: notebooks.run_of(path) for path in paths}
+        found = {
+            path: nbformat.read(path, as_version=4)
+            for path, run in about.items()
+            if run and run["notebook"] in known
+        }
+        if not found:
+            return {}
         shutil.rmtree(root / "build" / "runs", ignore_errors=True)
         into = notebooks.copy_book(root / "build" / "runs", notebooks.names())
         pages, chapters = {}, []

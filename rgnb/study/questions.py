@@ -24,9 +24,9 @@ from rgnb.study.runner import settle, shared
 from rgnb.study.settings import RECIPES, Analysis, Setting, judged_seeds
 from rgnb.study.store import Store, results_folder
 from rgnb.study.sweep import held
+from rgnb.training import SCHEDULES, Diverged
 
 RATES = (3e-4, 6e-4, 1e-3, 2e-3)
-SCHEDULES = ("constant", "cosine")
 BATCHES = (8, 32, 128, 512)
 DECAYS = (0.0, 0.1, 1.0)
 FEW = (2, 3, 4, 5)
@@ -38,7 +38,7 @@ JUDGED = {("cosine", "hierarchical"): tuple(range(2, 14)), ("cosine", "sticky"):
 def findings(
     recipe: str = "cosine",
     family: str = "hierarchical",
-    seeds: Sequence[int] | None = None,
+    seeds: int | Sequence[int] = 0,
     profile: str = "paper",
     **changes: Any,
 ) -> Experiment:
@@ -47,68 +47,50 @@ def findings(
     Args:
         recipe: "sequel" or "cosine".
         family: of chains.
-        seeds: None: those that are judged.
+        seeds: which, or how many from 2 up; 0: those that are judged.
         profile, changes: as in `Experiment.profile`, for other sizes.
     """
     checks.choice("recipe", recipe, RECIPES)
     checks.choice("family", family, chains.FAMILIES)
-    if seeds is None:
-        seeds = JUDGED.get((recipe, family), tuple(range(2, 8)))
+    if isinstance(seeds, int):
+        seeds = judged_seeds(seeds) if seeds else JUDGED.get((recipe, family), judged_seeds(6))
     return Experiment.profile(profile, recipe=recipe, families=(family,), seeds=seeds, **changes)
-
-
-def recipe(
-    name: str, family: str = "hierarchical", n: int = 0, profile: str = "paper", **changes: Any
-) -> Experiment:
-    """`findings` with a number of networks of each kind, as pages ask for them.
-
-    Args:
-        n: seeds 2, 3, ..., so many of them; 0: those that are judged.
-    """
-    return findings(name, family, None if n == 0 else judged_seeds(n), profile, **changes)
 
 
 def by_recipe(*arguments: Any, **changes: Any) -> dict[str, xr.Dataset]:
     """Results of the networks that judge the three claims, under each recipe: {recipe: Dataset of one chain}.
 
     Args:
-        arguments, changes: those of `recipe` after the name.
+        arguments, changes: those of `findings` after the recipe.
     """
-    return {name: recipe(name, *arguments, **changes).run().isel(chain=0) for name in RECIPES}
-
-
-def optimiser(
-    learning_rate: float, schedule: str, correlation_lengths: Sequence[float] = (1.0,)
-) -> Experiment:
-    """Paper size at one learning rate and schedule; the two recipes of `findings` are among them."""
-    checks.positive("learning_rate", learning_rate)
-    checks.choice("schedule", schedule, SCHEDULES)
-    trained: dict[str, Any] = {"learning_rate": learning_rate, "schedule": schedule}
-    if trained != RECIPES["sequel"]:  # which has snapshots of its own
-        trained["snapshots"] = SNAPSHOTS
-    return Experiment.profile("paper", correlation_lengths=correlation_lengths, seeds=FEW, **trained)
+    asked = {
+        recipe: findings(recipe, *arguments, **changes) for recipe in RECIPES
+    }  # both, before either runs
+    return {recipe: experiment.run().isel(chain=0) for recipe, experiment in asked.items()}
 
 
 def optimisers() -> list[Experiment]:
-    """Every rate and schedule at correlation length 1, the cosine ones also at 7."""
-    return [
-        optimiser(rate, schedule, (1.0, 7.0) if schedule == "cosine" else (1.0,))
-        for rate, schedule in itertools.product(RATES, SCHEDULES)
-    ]
+    """Paper size at every rate and schedule, at correlation length 1, the cosine ones also at 7.
+
+    The two recipes of `findings` are among them.
+    """
+    asked = []
+    for rate, schedule in itertools.product(RATES, SCHEDULES):
+        trained: dict[str, Any] = {"learning_rate": rate, "schedule": schedule}
+        if trained != RECIPES["sequel"]:  # which has snapshots of its own
+            trained["snapshots"] = SNAPSHOTS
+        lengths = (1.0, 7.0) if schedule == "cosine" else (1.0,)
+        asked.append(Experiment.profile("paper", correlation_lengths=lengths, seeds=FEW, **trained))
+    return asked
 
 
 def small_optimiser(
-    learning_rate: float, batch: int, decay: float, profile: str = "small", n: int = 8, **changes: Any
+    learning_rate: float, batch: int, decay: float, n: int = 8, profile: str = "small", **changes: Any
 ) -> Experiment:
-    """The recipe "cosine" at another peak rate, batch size and weight decay, at correlation length 1.
-
-    Args:
-        n: networks, seeds 2, 3, ...
-        profile, changes: as in `findings`.
-    """
-    given = {"correlation_lengths": (1.0,), "seeds": judged_seeds(n)} | changes
+    """The base of `smallest` at another rate, batch size and weight decay, at correlation length 1."""
     trained = {"learning_rate": learning_rate, "batch": batch, "weight_decay": decay}
-    return Experiment.profile(profile, recipe="cosine", **trained, **given)
+    asked = {"correlation_lengths": (1.0,), "snapshots": SNAPSHOTS} | trained | changes
+    return smallest("base", n, profile, **asked)
 
 
 def small_optimisers() -> list[Experiment]:
@@ -117,17 +99,6 @@ def small_optimisers() -> list[Experiment]:
         small_optimiser(rate, batch, decay)
         for batch, rate, decay in itertools.product(BATCHES, (3e-4, 1e-3), DECAYS)  # the cheap ones first
     ]
-
-
-def longer() -> Experiment:
-    """The recipe "cosine" over 30 000 steps."""
-    snapshots = (*SNAPSHOTS, 10_000, 17_000)
-    return Experiment.profile("paper", recipe="cosine", seeds=FEW, steps=30_000, snapshots=snapshots)
-
-
-def decayed() -> Experiment:
-    """The recipe "cosine" with a weight decay of 0.1."""
-    return Experiment.profile("paper", recipe="cosine", seeds=FEW, weight_decay=0.1)
 
 
 def gradient_noise(profile: str = "paper", n: int = 8, **changes: Any) -> dict[str, list[Experiment]]:
@@ -158,11 +129,6 @@ def marker(family: str, profile: str = "paper", seeds: Any = 8, **changes: Any) 
     begun = {"recipe": "sequel", "families": (family,), "seeds": seeds}
     begun |= {"steps": 1500, "snapshots": SNAPSHOTS[:8]}
     return Experiment.profile(profile, **begun | changes)
-
-
-def markers() -> list[Experiment]:
-    """`marker` of both families at paper size."""
-    return [marker(family) for family in ("hierarchical", "sticky")]
 
 
 # Parts of a network, or of its training, that are taken from a network of the other sign.
@@ -285,7 +251,11 @@ QUESTIONS = {
     "first-round": Question(
         "What do the first round's networks look like inside?", lambda: [findings("sequel", seeds=FEW)]
     ),
-    "groups": Question("What marks the two groups?", markers, analyses=(coupling,)),
+    "groups": Question(
+        "What marks the two groups?",
+        lambda: [marker(family) for family in ("hierarchical", "sticky")],
+        analyses=(coupling,),
+    ),
     "transplants": Question(
         "Which part decides the group?",
         lambda: list(itertools.chain(*map(transplants, PARTS))),
@@ -295,7 +265,9 @@ QUESTIONS = {
     "more-seeds": Question(
         "And with all the seeds that are planned?", lambda: [findings(), findings(family="sticky")]
     ),
-    "decay": Question("Does weight decay change the outcome?", lambda: [decayed()]),
+    "decay": Question(
+        "Does weight decay change the outcome?", lambda: [findings(seeds=FEW, weight_decay=0.1)]
+    ),
     "law": Question("Does the prediction decide the rank that is left?", law.experiments, swept=True),
     "law-window": Question("And if positions talk once?", lambda: law.experiments("window"), swept=True),
     "smallest": Question(
@@ -317,7 +289,10 @@ QUESTIONS = {
         analyses=(None, comparison),
     ),
     "optimiser-small": Question("Rate, batch or decay?", small_optimisers, swept=True, analyses=(None,)),
-    "longer": Question("What lasts when training goes on?", lambda: [longer()]),
+    "longer": Question(
+        "What lasts when training goes on?",
+        lambda: [findings(seeds=FEW, steps=30_000, snapshots=(*SNAPSHOTS, 10_000, 17_000))],
+    ),
 }
 
 
@@ -356,18 +331,31 @@ def train(names: Sequence[str] = (), results: str | Path | None = None, progress
     Args:
         names: in `QUESTIONS`; none: all.
         results, progress: as in `Experiment.run`.
+
+    Raises:
+        RuntimeError: networks diverged, listed with their errors; all others were trained first.
     """
     asked = [checks.choice("question", name, QUESTIONS) for name in names] or list(QUESTIONS)
     folder = results_folder(results)
     known = held(folder)
     jobs = dict.fromkeys(job for name in asked for job in _jobs(QUESTIONS[name], folder))
     waiting = [job for job in jobs if any(job.left(known).values())]
-    steps = sum(map(_steps, waiting))
+    steps, diverged = sum(map(_steps, waiting)), []
+
+    def work(job: Job, wait: bool) -> bool:
+        try:
+            return job.settle(known, wait)
+        except Diverged as error:
+            diverged.append(f"{job.setting}, seeds {job.seeds}: {error}")
+            return True
+
     with tqdm(total=steps, desc="training", unit="step", unit_scale=True, disable=not progress) as bar:
-        for job, _ in shared(waiting, lambda job, wait: job.settle(known, wait)):
+        for job, _ in shared(waiting, work):
             bar.update(_steps(job))
             where = f"{job.setting.family}, correlation length {job.setting.correlation_length:g}"
             bar.write(f"{where}, seeds {job.seeds}", sys.stderr)
+    if diverged:
+        raise checks.Failed("\n".join(["training failed:", *diverged]))
 
 
 def coverage(results: str | Path | None = None) -> dict[str, tuple[int, int]]:

@@ -106,7 +106,7 @@ class Setting:
 
 def judged_seeds(n: int, first: int = 2) -> range:
     """The first n seeds that are judged: pilots used those below (`rgnb.verdicts.rules`)."""
-    return range(first, first + checks.integer("n", n, 1))
+    return range(first, first + checks.integer("n", n, 1, 10_000))
 
 
 def content_key(config: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ from rgnb.training import Diverged
 Row = tuple[Setting, int]  # a setting and a seed
 
 LABELS = (  # of a setting, in addition to its chain
-    *("n_states", "mixing", "width", "blocks", "scheme", "rate"),
+    *("n_states", "length", "mixing", "width", "blocks", "scheme", "rate"),
     *("learning_rate", "schedule", "steps", "batch", "weight_decay", "gradient", "loss_over"),
 )
 # What the findings are judged by.
@@ -75,33 +75,28 @@ class Plan:
         if not self.waiting:
             return text
         took = rehearsal.duration(self.seconds)
-        return f"{text}: about {took} on {self.workers} worker{'s' * (self.workers > 1)}"
+        return f"{text}: about {took} on {self.workers} worker{'s' * (self.workers > 1)} of this machine"
 
 
 def plan(
     experiments: Sequence[Experiment],
     results: str | Path | None = None,
-    analysis: Analysis | None = None,
     workers: int | None = None,
-    variables: Sequence[str] | None = None,
 ) -> Plan:
     """What of a sweep is stored, what is not, and about how long that will take.
 
     Args:
-        experiments, results, analysis: as in `sweep`.
-        variables: as in `sweep`; None: its own, or whatever a sweep with an `analysis` holds.
+        experiments, results: as in `sweep`.
         workers: how many will run at once; None: as many as `sweep` would use here.
 
     Returns:
         Plan. Its seconds are scaled up from a few training steps of each size and from measuring a part of
         the sequences, timed now on one core or the GPU of this machine.
     """
-    rows, device, stores = _rows(experiments), _device(experiments), _stores(results, analysis)
-    if variables is None:
-        variables = () if analysis else VARIABLES
-    known = held(stores[0].folder, variables)
+    rows, device, stores = _rows(experiments), _device(experiments), _stores(results, None)
+    known = held(stores[0].folder, VARIABLES)
     missing = (row for row in rows if not any(store.holds(*row) for store in stores))
-    waiting = _by_setting((s, seed) for s, seed in missing if s.key(seed, analysis) not in known)
+    waiting = _by_setting((s, seed) for s, seed in missing if s.key(seed) not in known)
     if workers is None:
         workers = _workers(device, len(waiting))
     else:
@@ -110,8 +105,9 @@ def plan(
     torch.set_num_threads(1 if workers > 1 else threads)
     try:
         for setting, seeds in waiting.items():
-            seconds += clock.training(setting, seeds, device)
-            seconds += clock.measuring(setting, device, analysis) * len(seeds)
+            untrained = [seed for seed in seeds if not setting.last_weights(stores[0].results, seed).exists()]
+            seconds += clock.training(setting, untrained, device) if untrained else 0
+            seconds += clock.measuring(setting, device, None) * len(seeds)
     finally:
         torch.set_num_threads(threads)
     there = len(rows) - sum(map(len, waiting.values()))

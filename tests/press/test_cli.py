@@ -235,7 +235,7 @@ def test_every_parameter_is_a_setting_or_no_field_of_one():
     known = {name for names in notebooks.SETTINGS.values() for name in names}
     found = {name for page in notebooks.names() for name in notebooks.parameters(page)}
     assert found - known == {
-        *("sequences", "seed", "pairs", "choices", "layers", "judged_steps", "longer"),
+        *("sequences", "seed", "choices", "layers", "judged_steps", "longer"),
         *("train", "folder", "stored", "counted"),
     }
 
@@ -585,6 +585,10 @@ def test_a_run_replaces_no_other_file(book, tmp_path, capsys):
     assert f"executed notebook: {new}\n" in capsys.readouterr().out
     (kept,) = (book / "book" / "runs").iterdir()  # which the book of runs is built from
     assert new.read_bytes() == kept.read_bytes()
+    assert main(["run", "tiny", "-p", "count", "2", "--output", str(kept)]) == 0
+    kept.write_text("something else")
+    assert main(["run", "tiny", "-p", "count", "2"]) == 2
+    assert "move it away" in capsys.readouterr().err
 
 
 # --- sweeps ---
@@ -626,6 +630,7 @@ def test_a_sweep_says_its_plan_and_lists_what_failed(tmp_path, monkeypatch, caps
         (["-p", "own", "ring"], "own must be a sequence, got 'ring'"),
         (["-p", "snapshots", "100"], "snapshots must be a sequence, got 100; pass a list such as [100]"),
         (["-p", "seeds", "many"], "seeds must be an integer, got 'many'"),
+        (["-p", "profile", "quik"], "did you mean 'quick'"),
     ],
 )
 def test_bad_sweeps(arguments, wanted, capsys):

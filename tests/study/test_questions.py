@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from small import small
 
 from rgnb.model import ModelConfig
 from rgnb.press import notebooks
@@ -130,7 +131,7 @@ def test_pages_ask_for_the_networks_of_the_rules():
 
 def test_first_steps_of_the_first_round_are_the_same_steps(tmp_path):
     # A constant rate does not depend on the end: 1500 steps are the first of 10 000.
-    short, long = questions.markers()[0].training, questions.findings("sequel").training
+    short, long = questions.marker("hierarchical").training, questions.findings("sequel").training
     assert {step: short.learning_rate_at(step) for step in (0, 700, 1499)} == {
         s: long.learning_rate_at(s) for s in (0, 700, 1499)
     }
@@ -143,8 +144,22 @@ def test_the_command_lists_and_refuses(capsys):
     assert all(name in listed for name in questions.QUESTIONS)
     asked, stored = questions.coverage()["smallest"]
     assert asked == stored == 88
-    assert main(["train", "optimizer"]) == 2
-    assert "did you mean 'optimiser'" in capsys.readouterr().err
+    assert main(["train", "--list", "smallest"]) == 0
+    assert capsys.readouterr().out.startswith("smallest") and "optimiser" in listed
+    for arguments in (["optimizer"], ["--list", "optimizer"]):
+        assert main(["train", *arguments]) == 2
+        assert "did you mean 'optimiser'" in capsys.readouterr().err
+
+
+def test_a_network_that_diverges_does_not_keep_the_others_from_training(tmp_path, monkeypatch):
+    rates = [
+        questions.Question("?", lambda rate=rate: [small(learning_rate=rate)], swept=True, analyses=(None,))
+        for rate in (1e30, 1e-3)
+    ]
+    monkeypatch.setattr(questions, "QUESTIONS", dict(zip(("wild", "tame"), rates, strict=True)))
+    with pytest.raises(RuntimeError, match=r"training failed:\n.*learning_rate=1e\+30.*seeds \(0, 1\)"):
+        questions.train((), tmp_path, progress=False)
+    assert len(list((tmp_path / "entries").glob("*.nc"))) == 4
 
 
 def test_recipes_change_how_a_profile_is_trained():

@@ -108,7 +108,9 @@ def test_a_sweep_that_grows_trains_only_what_is_new(dataset, grid, folder, tmp_p
     assert (again.provenance == old.provenance).all() and (again.seed == old.seed).all()
     assert "relevant_modes" not in found
     monkeypatch.setattr(runner, "train", lambda *a: pytest.fail("trained again"))
-    assert module.plan(asked, tmp_path, variables=KEPT[:2]).stored == found.sizes["run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "VARIABLES", KEPT[:2])
+        assert module.plan(asked, tmp_path).stored == found.sizes["run"]
     # The files hold no kernel_drift, of `VARIABLES`; the entries of what was trained here do.
     assert module.plan(asked, tmp_path).stored == found.sizes["run"] - old.sizes["run"]
 
