@@ -101,10 +101,14 @@ class Progress:
 
     def checkpoint(self) -> Tensors:
         """All members, for one file: a run killed between two files could not resume with the same group."""
-        parts = [_state(part) for part in self.parts]
-        tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        found: dict[str, list[Tensor]] = {}
+        for stack, optimizer in self.parts:
+            for name, p in stack.named_parameters():
+                for key, x in {"weight": p.data, **{k: optimizer.state[p][k] for k in MOMENTS}}.items():
+                    found.setdefault(f"{key}.{name}", []).append(x)
         record = {"seeds": torch.tensor(self.seeds), "history": self.history}
-        return record | {"seconds": torch.tensor(self.seconds)} | tensors
+        record["seconds"] = torch.tensor(self.seconds)
+        return record | {name: torch.cat(parts) for name, parts in found.items()}
 
     def resume(self, state: Tensors, done: int) -> None:
         """Restore what `checkpoint` returned after `done` steps."""
@@ -117,14 +121,6 @@ class Progress:
                 moments = {key: state[f"{key}.{name}"][members].to(p.device, copy=True) for key in MOMENTS}
                 optimizer.state[p] = {"step": torch.tensor(float(done), device=p.device), **moments}
             start = members.stop
-
-
-def _state(part: Part) -> Tensors:
-    named = dict(part.stack.named_parameters())
-    weights = {f"weight.{name}": p.data for name, p in named.items()}
-    return weights | {
-        f"{key}.{name}": part.optimizer.state[p][key] for name, p in named.items() for key in MOMENTS
-    }
 
 
 class Group(NamedTuple):
@@ -186,7 +182,7 @@ class Checkpoints:
         """Remove the checkpoints that hold no other members."""
         for path, state in self._saved():
             if set(state["seeds"].tolist()) <= set(self._members):
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def _whole(self, seed: int, steps: Sequence[int]) -> bool:
         store = self._members[seed]

@@ -19,6 +19,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from rgnb import checks, metrics
+from rgnb.metrics._rows import _finite
 from rgnb.metrics.moments import Moments
 from rgnb.randomness import resolve_device
 
@@ -60,8 +61,8 @@ def observe(
         them what the verdicts take.
 
     Raises:
-        ValueError: an unknown module or view, no batch, batches that call the modules differently, or
-            outputs that do not fit or are too wide (see `Moments`).
+        ValueError: an unknown module or view, fewer than 4 rows in all, batches that call the modules
+            differently, or outputs that do not fit or are too wide (see `Moments`).
         TypeError: not a network, or batches that hold anything but tensors or do not suit the model.
 
     Warns:
@@ -82,10 +83,8 @@ def observe(
     def hook(name: str) -> Callable:
         def keep(module: nn.Module, arguments: Any, output: Any) -> None:
             rows = arrange(name, _tensor_of(name, output), batch)
-            rows = checks.tensor(f"the view of module {name!r}", rows)
-            rows = rows.cpu() if rows.device.type == "mps" else rows  # MPS has no float64
             # A copy: later modules may write into this output.
-            calls.append((name, rows.to(torch.float64, copy=True)))
+            calls.append((name, _finite(f"the view of module {name!r}", rows).clone()))
 
         return keep
 
@@ -183,9 +182,11 @@ def _call(model: nn.Module, given: Any, device: torch.device) -> None:
 
 
 def _tensor_of(name: str, output: Any) -> Tensor:
-    # Outputs such as transformers' are mappings, or objects with attributes.
+    # Outputs such as transformers' are mappings, named tuples, or objects with attributes.
     if isinstance(output, torch.Tensor):
         return output
+    if hasattr(output, "_asdict"):
+        output = output._asdict()
     if isinstance(output, tuple | list):
         output = dict(enumerate(output))
     held = dict(output) if isinstance(output, Mapping) else getattr(output, "__dict__", {})

@@ -191,9 +191,15 @@ def tensor(name: str, values: Any) -> "torch.Tensor":
 
 def states(name: str, values: Any, n_states: int, mask: bool = False) -> "torch.Tensor":
     """Return `values` as an int64 tensor of states 0..n_states-1, and [MASK] = n_states if `mask`."""
+    import torch
+
     given, last = tensor(name, values), n_states if mask else n_states - 1
     found = given.long()
-    if given.dtype.is_floating_point or (found.numel() and not 0 <= found.min() <= found.max() <= last):
+    if (
+        given.dtype.is_floating_point
+        or given.dtype == torch.bool
+        or (found.numel() and not 0 <= found.min() <= found.max() <= last)
+    ):
         raise BadValue(
             f"{name} must be integers in 0..{last}{f' ([MASK] is {last})' * mask}, "
             f"got {given.dtype} {given.unique().tolist()[:20]}"

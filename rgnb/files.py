@@ -54,7 +54,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield partial
-        with open(partial, "rb") as file:
+        with open(partial, "r+b") as file:
             # Before it is renamed: a power cut must not leave an empty file under its name.
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -104,7 +104,7 @@ def content(path: str | Path) -> bytes | None:
 
 
 def set_aside(path: str | Path, why: str) -> None:
-    """Rename a damaged file, so that it can be looked at and made again, and say so on stderr.
+    """Rename a file that is damaged or of another kind, so that it can be made again, and say so on stderr.
 
     Raises:
         OSError: it cannot be renamed.
@@ -114,11 +114,13 @@ def set_aside(path: str | Path, why: str) -> None:
         k += 1
     try:
         os.replace(path, aside)
+    except FileNotFoundError:
+        return  # another process was faster
     except OSError as error:
         problem = f"cannot be set aside ({error.strerror}); move it away and run again"
-        raise OSError(f"{path} is damaged ({why}) and {problem}") from None
+        raise OSError(f"{path} is not used ({why}) and {problem}") from None
     done = f"it is kept as {aside.name} and made again"
-    print(f"{path} is damaged ({why}); {done}", file=sys.stderr, flush=True)
+    print(f"{path} is not used ({why}); {done}", file=sys.stderr, flush=True)
 
 
 def digest(arrays: Mapping[str, Any]) -> str:

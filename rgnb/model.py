@@ -66,11 +66,9 @@ class ResidualMLP(nn.Module):
     def __init__(self, config: ModelConfig, seeds: int | Sequence[int] = 0):
         super().__init__()
         self.config = checks.instance("config", config, ModelConfig)
-        self.single = not isinstance(seeds, Sequence)
-        given = seeds if isinstance(seeds, Sequence) else [seeds]
+        self.single = not hasattr(seeds, "__len__")
+        given = [seeds] if self.single else checks.sequence("seeds", seeds)
         self.seeds = tuple(checks.integer("seeds", seed, 0) for seed in given)
-        if not self.seeds:
-            raise checks.BadValue("seeds must name at least one member, got none")
         generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         window = config.mixing == "embedding"
         self.embedding = _Embedding(generators, config.n_states + 1, config.width, window)
@@ -107,6 +105,7 @@ class ResidualMLP(nn.Module):
 
     def continue_stream(self, x: Tensor, depth: int) -> list[Tensor]:
         """The stream from `depth` to the last, given what it is at `depth` (changed as you like)."""
+        depth = checks.integer("depth", depth, 0, len(self.blocks))
         return [self._outside(y) for y in self._after(self._inside(x), depth)]
 
     def readout(self, x: Tensor) -> Tensor:

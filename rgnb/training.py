@@ -1,7 +1,7 @@
 """Train the members (seeds) of one setting together: fresh sequences every step, Adam, checkpoints.
 
 What a member sees depends only on its seed and the step: the tokens of block k of seed s come from a
-generator seeded with (s, k). So a run resumes from its weights and the step number, and the other members
+generator seeded with (s, 1, k). So a run resumes from its weights and the step number, and the other members
 change a result only through rounding, in batched products or in products split among threads.
 """
 
@@ -167,7 +167,7 @@ def _count_loss(model: ResidualMLP, counts: Tensor) -> Tensor:
 class Diverged(FloatingPointError):
     """The loss of some seeds is not finite; the others were trained to the end and stored."""
 
-    def __init__(self, message: str, seeds: Sequence[int]):
+    def __init__(self, message: str, seeds: Sequence[int] = ()):  # unpickled from the message alone
         super().__init__(message)
         self.seeds = tuple(seeds)
 

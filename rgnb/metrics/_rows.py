@@ -18,6 +18,16 @@ def _matrix(name: str, x: Any, rows: int = 1) -> Tensor:
     return x.cpu() if x.device.type == "mps" else x  # MPS has no float64
 
 
+def _finite(name: str, x: Any) -> Tensor:
+    # In float64, as sums over rows take it.
+    x = _matrix(name, x).detach().double()
+    if 0 in x.shape:
+        raise checks.BadValue(f"{name} must not be empty, got shape {tuple(x.shape)}")
+    if not torch.isfinite(x).all():
+        raise checks.BadValue(f"{name} {NOT_FINITE}")
+    return x
+
+
 def _scaled(name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # Float64 matrices in a unit in which no square over- or underflows, their Frobenius norms in it, and the
     # unit, both (..., 1).

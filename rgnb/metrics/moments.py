@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rgnb import checks
-from rgnb.metrics._rows import NOT_FINITE
+from rgnb.metrics._rows import _finite
 from rgnb.metrics.similarity import cka_from_hsic, unbiased_hsic
 
 LIMIT = 2**29  # entries of the largest sum over rows: 4 GiB, of which a result takes a few
@@ -39,7 +38,7 @@ class Moments:
                 added then.
         """
         given = checks.sequence("layers", layers, 1)
-        found = [_checked(f"layers[{i}]", x) for i, x in enumerate(given)]
+        found = [_finite(f"layers[{i}]", x) for i, x in enumerate(given)]
         shapes = {tuple(x.shape[:-1]) for x in found}
         if len(shapes) > 1:
             shared = "layers must share their leading dimensions and rows"
@@ -80,7 +79,7 @@ class Moments:
             spread = torch.where(spread > 1e-12 * size, spread, torch.where(size > 0, size, 1.0))
             shifts.append(mean)
             scales.append(spread[..., None].expand_as(mean))
-            sizes.append(size / spread)
+            sizes.append(size / spread * x.shape[-1] ** 0.5)  # of a row
         self._shift, self._scale = torch.cat(shifts, -1), torch.cat(scales, -1)
         self._size = torch.stack(sizes, -1)
         # (D, L): which layer a column is of.
@@ -130,7 +129,7 @@ class Moments:
 
     def _enough(self, rows: int) -> None:
         if self.rows < rows:
-            raise checks.BadValue(f"at least {rows} rows are needed, got {self.rows}; update() with more")
+            raise checks.BadValue(f"at least {rows} rows are needed, got {self.rows}; give more")
 
     def _centred(self) -> tuple[Tensor, Tensor]:
         mean = self._sum / self.rows
@@ -142,17 +141,7 @@ class Moments:
         return scaled + cross + cross.mT + self.rows * self._shift[..., :, None] * self._shift[..., None, :]
 
     def _constant(self) -> Tensor:
-        spread = self._centred()[0].diagonal(dim1=-2, dim2=-1) @ self._member
+        mean = self._sum / self.rows
+        spread = (self._gram.diagonal(dim1=-2, dim2=-1) - self.rows * mean**2) @ self._member
         noise = self.rows * torch.finfo(spread.dtype).eps * self._size * self.rows**0.5
         return spread.clamp(min=0).sqrt() <= noise
-
-
-def _checked(name: str, x: Any) -> Tensor:
-    x = checks.tensor(name, x).detach()
-    if x.ndim < 2 or 0 in x.shape:
-        found = f"{x.dtype} of shape {tuple(x.shape)}"
-        raise checks.BadValue(f"{name} must be real numbers (..., n, d) with n, d >= 1, got {found}")
-    x = (x.cpu() if x.device.type == "mps" else x).double()  # MPS has no float64
-    if not torch.isfinite(x).all():
-        raise checks.BadValue(f"{name} {NOT_FINITE}")
-    return x

@@ -104,7 +104,7 @@ def test_what_was_read_and_is_not_what_was_written_is_set_aside(stored, suffix, 
     path, read = stored[0][suffix]
     path.write_bytes(damage(path.read_bytes()))
     assert read(path) is None and not path.exists() and path.with_name(path.name + ".damaged-0").exists()
-    assert f"{path} is damaged" in capsys.readouterr().err
+    assert f"{path} is not used" in capsys.readouterr().err
     assert read(path) is None  # it has been set aside
 
 

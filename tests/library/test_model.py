@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -245,7 +246,7 @@ def test_bad_config(arguments, error, message):
 @pytest.mark.parametrize(
     "seeds, error, message",
     [
-        ([], ValueError, "seeds must name at least one member"),
+        ([], ValueError, "seeds must hold at least 1, got 0"),
         (-1, ValueError, "seeds must be at least 0"),
         ([0, -1], ValueError, "seeds must be at least 0"),
         (1.5, TypeError, "seeds must be an integer"),
@@ -258,11 +259,26 @@ def test_bad_seeds(seeds, error, message):
         ResidualMLP(CONFIGS[0], seeds)
 
 
+def test_seeds_of_any_sequence_are_those_of_a_list():
+    for seeds in (np.array([3, 1]), range(3, 0, -2)):
+        found, expected = ResidualMLP(CONFIGS[0], seeds), ResidualMLP(CONFIGS[0], [3, 1])
+        assert not found.single and torch.equal(found.head.weight, expected.head.weight)
+
+
+@pytest.mark.parametrize("depth", [-1, 99, 0.5])
+def test_the_stream_continues_at_depths_that_there_are(depth):
+    model = ResidualMLP(CONFIGS[0])
+    x = model.stream(tokens(2, 6))[0]
+    with pytest.raises((ValueError, TypeError), match="depth must be"):
+        model.continue_stream(x, depth)
+
+
 @pytest.mark.parametrize(
     "x, message",
     [
         (tokens(4, 5), "tokens must have length 6 for this network, got 5"),
         (tokens(4, 6).float(), r"tokens must be integers in 0\.\.5 \(\[MASK\] is 5\), got torch.float32"),
+        (tokens(4, 6) > 2, "tokens must be integers .* got torch.bool"),
         (tokens(3, 4, 6), r"tokens must be \(batch, length\) or \(2, batch, length\)"),
         (tokens(6), "tokens must be"),
         (tokens(1, 2, 4, 6), "tokens must be"),

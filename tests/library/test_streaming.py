@@ -1,7 +1,7 @@
 """Streamed moments against the metrics on whole matrices, and hooks on networks whose outputs are known."""
 
 import re
-from collections import OrderedDict, UserDict
+from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -76,6 +76,14 @@ def test_a_constant_layer_has_rank_zero_and_no_cka(value):
     assert cka[0, 0] == pytest.approx(1) and cka[1].isnan().all()
 
 
+@pytest.mark.parametrize("width", [1, 64, 1000])
+def test_what_is_constant_does_not_depend_on_the_width(width):
+    x = 1 + 1e-15 * torch.randn(40, width, dtype=torch.float64)  # rounding alone
+    assert metrics.effective_rank(x).item() == 0 and metrics.linear_cka(x, x).isnan()
+    m = moments([x], [40])
+    assert metrics.spectrum_rank(m.singular_values()[0]).item() == 0 and m.cka_matrix().isnan()
+
+
 def test_deficient_layers_have_the_rank_of_whole_matrices():
     x = torch.randn(300, 3, dtype=torch.float64) @ torch.randn(3, 40, dtype=torch.float64)
     s = moments([x], [100] * 3).singular_values()[0]
@@ -90,7 +98,7 @@ def test_deficient_layers_have_the_rank_of_whole_matrices():
         ([torch.zeros(5, 5), torch.zeros(4, 8), torch.zeros(5, 3)], "rows"),
         ([torch.zeros(2, 5, d) for d in (5, 8, 3)], "leading dimensions"),
         ([torch.full((5, d), torch.nan) for d in (5, 8, 3)], "NaN"),
-        ([torch.zeros(0, d) for d in (5, 8, 3)], "n, d >= 1"),
+        ([torch.zeros(0, d) for d in (5, 8, 3)], "n >= 1 rows"),
     ],
 )
 def test_rows_that_do_not_fit_leave_the_sums_alone(second, message):
@@ -419,13 +427,17 @@ class Head(nn.Module):
         lambda x: OrderedDict(loss=None, last_hidden_state=x, pooler_output=x[:, 0]),
         lambda x: UserDict(pooler_output=x[:, 0], last_hidden_state=x),
         lambda x: Output(x[..., :2], x),
+        lambda x: namedtuple("Out", "logits last_hidden_state")(x[..., :2], x),
         lambda x: SimpleNamespace(past=None, hidden=x),
         lambda x: {"hidden": x, "other": x[:, 0]},
         lambda x: (x, (x, x)),
         lambda x: (None, x),
         lambda x: [x],
     ],
-    ids=["ModelOutput", "mapping", "dataclass", "object", "dict", "tuple", "tuple with None", "list"],
+    ids=[
+        *("ModelOutput", "mapping", "dataclass", "named tuple", "object", "dict", "tuple", "tuple with None"),
+        "list",
+    ],
 )
 def test_outputs_that_hold_tensors(make):
     torch.manual_seed(0)
@@ -434,6 +446,14 @@ def test_outputs_that_hold_tensors(make):
     measured([expected.flatten(0, 1)] * 2, observe(model, [x], ["body.layer", "body"], device="cpu"))
     ds = observe(model, [UserDict(input_ids=x, attention_mask=x[..., 0])], ["body"], lambda x: x[:, 0], "cpu")
     measured([expected[:, 0]], ds)
+
+
+def test_errors_name_the_module():
+    for value, message in ((torch.nan, "NaN"), (torch.inf, "NaN or infinite")):
+        with pytest.raises(ValueError, match=f"the view of module 'body' holds {message}"):
+            observe(Head(lambda x, value=value: x * value), [sample(8, 6, 8)], ["body"], device="cpu")
+    with pytest.raises(ValueError, match="at least 4 rows are needed, got 3; give more"):
+        observe(MLP, [sample(3, 8)], ["0"], device="cpu")
 
 
 def test_outputs_and_mappings_that_do_not_fit():

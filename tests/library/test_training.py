@@ -1,5 +1,6 @@
 import itertools
 import math
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -511,8 +512,9 @@ def test_divergence_names_the_seed_and_the_learning_rate(tmp_path, mixing):
     huge = TrainConfig(batch=4, steps=100, learning_rate=1e20, snapshots=())
     with pytest.raises(
         FloatingPointError, match=r"of seed 5 between steps 0 and 50 is not finite; .* below 1e\+20"
-    ):
+    ) as raised:
         fit(tmp_path, mixing, [5], huge)
+    assert pickle.loads(pickle.dumps(raised.value)).seeds == (5,)  # as from a process pool
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

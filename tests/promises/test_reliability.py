@@ -292,7 +292,7 @@ def test_damaged_files_are_named_set_aside_and_made_again(whole, tmp_path, capsy
         assert_same(again, ds)
     else:  # trained alone now: the sums of batched products are rounded differently
         np.testing.assert_allclose(again.effective_rank, ds.effective_rank, rtol=1e-3)
-    assert f"{path} is damaged" in capsys.readouterr().err
+    assert f"{path} is not used" in capsys.readouterr().err
     assert path.exists() and path.with_name(path.name + ".damaged-0").exists()
 
 

@@ -193,7 +193,7 @@ def test_a_damaged_sweep_is_set_aside_and_made_again(tmp_path, capsys, damage):
     at = content.index(b"hierarchical")
     path.write_bytes(content[:at] + b"H" + content[at + 1 :] if damage is None else damage)
     assert sweep("x", [small()], KEPT, tmp_path, progress=False).identical(first)
-    assert f"{path.name} is damaged" in capsys.readouterr().err
+    assert f"{path.name} is not used" in capsys.readouterr().err
     assert (tmp_path / f"{path.name}.damaged-0").exists() and path.exists()
 
 
