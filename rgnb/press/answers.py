@@ -52,14 +52,15 @@ def box(claims: dict[str, Claim], statistic: str, name: str) -> Markdown:
         range_ = " to ".join(f"{found[d]} ({d})" for d in dict.fromkeys(ends))
         said = f"*{title}*: **{answer(claim)}** ({claim.seeds} networks each)"
         if len(judged) < len(claim.verdicts):
-            said += (
-                f", by the {len(judged)} of {len(claim.verdicts)} definitions that leave something to judge"
+            one = (
+                "one definition that leaves" if len(judged) == 1 else f"{len(judged)} definitions that leave"
             )
+            said += f", by the {one} something to judge"
         missed = "; ".join([*gates, *(f"{needed} ({n} of {len(judged)})" for needed, n in failed.items())])
         sentences.append(f"{said}; {name} {range_}.{f' Not met: {missed}.' if missed else ''}")
     if any(claim.close for claim in claims.values()):
         gate = [f"*{title}*" for title, c in claims.items() if set(c.otherwise) == {"not trained"}]
-        only = f", of {' and '.join(gate)} only because the rest would miss the gate" if gate else ""
+        only = f"; for {' and '.join(gate)} only because the rest would miss the gate" if gate else ""
         sentences.append(f"*Close*: leaving out one or two networks would change the answer{only}.")
     return Markdown("\n\n".join(sentences))
 

@@ -363,11 +363,7 @@ def paths(panels: dict[str, dict[str, tuple[ArrayLike, ArrayLike]]], xlabel: str
         _finish(ax, title, xlabel, "x")
     _label_y(axes, ylabel)
     _legend(figure, axes)
-    flat = {
-        title: {label: (np.ravel(x), np.ravel(y)) for label, (x, y) in curves.items()}
-        for title, curves in panels.items()
-    }
-    figure.data = _points(flat, "group", xlabel, ylabel)
+    figure.data = _points(panels, "group", xlabel, ylabel)
     return figure
 
 
@@ -389,12 +385,8 @@ def cka_matrices(panels: dict[str, xr.DataArray]) -> Figure:
         ax.set_yticks(range(len(cka)), cka.depth.values)
     _label_y(axes, "depth")
     figure.colorbar(image, ax=list(axes), label="CKA", shrink=0.85)
-    rows = [
-        (title, *at, v)
-        for title, cka in panels.items()
-        for at, v in zip(product(cka.depth.values, cka.other_depth.values), cka.values.flat, strict=True)
-    ]
-    figure.data = pd.DataFrame(rows, columns=["panel", "depth", "other depth", "CKA"])
+    data = pd.concat({title: cka.to_series() for title, cka in panels.items()})
+    figure.data = data.rename_axis(["panel", "depth", "other depth"]).reset_index(name="CKA")
     return figure
 
 
@@ -453,7 +445,7 @@ def _points(panels, name, xlabel, ylabel):
         (title, label, *point)
         for title, curves in panels.items()
         for label, (x, y) in curves.items()
-        for point in zip(np.asarray(x), np.asarray(y), strict=True)
+        for point in zip(np.ravel(x), np.ravel(y), strict=True)
     ]
     return pd.DataFrame(rows, columns=["panel", name, xlabel, ylabel])
 

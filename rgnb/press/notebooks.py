@@ -140,7 +140,7 @@ SETTINGS = {  # fields of an Experiment, and the parameters of notebooks that gi
     "seeds": (
         *("seeds", "sequel_seeds", "second_seeds", "control_seeds", "pairs"),
         *("depth_seeds", "noise_seeds", "own_seeds", "decay_seeds", "transformer_seeds"),
-        *("cosine_seeds", "network_seeds"),
+        "network_seeds",
     ),
     "recipe": ("recipe",),
     "batch": ("batches",),
@@ -175,8 +175,8 @@ def check_settings(name: str, values: dict[str, Any]) -> None:
     defaults = {p.name: p.default for p in parameters(name).values()}
     given = defaults | values
     listed = {n: value if isinstance(value, list) else [value] for n, value in given.items()}
-    for n in {"cosine_seeds", "network_seeds"} & set(given):  # lists of seeds, not of how many there are
-        listed[n] = [given[n]]
+    if "network_seeds" in given:  # a list of seeds, not of how many there are
+        listed["network_seeds"] = [given["network_seeds"]]
     # Which chains can be built depends on several fields together; the others can be tried one by one.
     # What a page has by default stands (0 steps: as the profile says).
     together: dict[str, list] = {}

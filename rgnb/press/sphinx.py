@@ -61,7 +61,9 @@ def _complete(app, doctree, page):
     for image in doctree.findall(nodes.image):
         path = Path(app.srcdir, image["uri"])
         if path.suffix == ".svg" and (
-            size := re.search(r'<svg[^>]* viewBox="0 0 ([\d.]+) ([\d.]+)"', _head(path))
+            size := re.search(
+                r'<svg[^>]* viewBox="0 0 ([\d.]+) ([\d.]+)"', path.read_text(encoding="utf-8")[:2000]
+            )
         ):
             # In notebooks' SVG a unit is a point, of which 3 are 4 pixels.
             image["width"], image["height"] = (str(round(float(x) * 4 / 3)) for x in size.groups())
@@ -94,11 +96,6 @@ def _name_code(doctree, numbers):
                 lambda n: isinstance(n, nodes.Element) and n.get("prompt_show") == "Code"
             ):
                 bar["prompt_show"] = f"Code of {' and '.join(makes)}"
-
-
-def _head(path):
-    with path.open(encoding="utf-8") as file:
-        return file.read(2000)
 
 
 def _mend(app, page, template, context, doctree):

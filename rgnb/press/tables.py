@@ -1,5 +1,7 @@
 """The book's tables, one function each."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -47,12 +49,17 @@ def interval_table(intervals: dict[tuple[str, ...], Interval], names: list[str])
     return pd.DataFrame({"mean [interval]": [str(i) for i in intervals.values()]}, index=index)
 
 
-def statistics_table(verdicts: dict[str, Verdict]) -> pd.DataFrame:
-    """Verdicts side by side, {column title: Verdict} with statistics; in brackets where the gate fails."""
+def statistics_table(verdicts: dict[str, Verdict], names: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Verdicts side by side, {column title: Verdict} with statistics; in brackets where the gate fails.
+
+    Args:
+        names: what statistics are called in the table; None: what they are called in a verdict.
+    """
     _check("verdicts", verdicts, Verdict)
+    called = {} if names is None else names
     words = {
         title: {"verdict": v.outcome, "networks": str(v.networks or "")}
-        | {name: str(interval) for name, interval in v.statistics.items()}
+        | {called.get(name, name): str(interval) for name, interval in v.statistics.items()}
         for title, v in verdicts.items()
     }
     table = pd.DataFrame(words).fillna("")

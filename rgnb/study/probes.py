@@ -341,11 +341,11 @@ def perturbations(
         spread = torch.stack([(x - x.mean(0)).square().mean().sqrt() for x in stream]).cpu()
         growth[state] = absolute_growth(model, inputs[few], g) * spread[:-1] / spread[1:]
         for depth, x in enumerate(stream[:-1]):
-            step = lambda x: model.continue_stream(x, depth)[1]  # noqa: B023, E731 used within this turn
             update[state, depth] = (stream[depth + 1] - x).norm() / x.norm()
             if state:
                 for k, scale in enumerate(SCALES):
-                    layers = [y.transpose(0, 1).cpu() for y in (scale * x, step(scale * x))]
+                    ends = model.continue_stream(scale * x, depth)[:2]
+                    layers = [y.transpose(0, 1).cpu() for y in ends]
                     drift[k, depth] = metrics.kernel_drift(layers).mean()
         for k, moved in enumerate(responses(model, tilts(setting.chain, functions), inputs[few])):
             for depth, v in enumerate(moved):

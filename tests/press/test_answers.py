@@ -36,11 +36,11 @@ def test_an_answer_in_words(short, excess, words):
 def test_a_box_says_what_is_close_and_what_could_not_be_judged():
     claim = findings.judge_kernel_drift(results(drift=[0.9, *[0.01] * 5]), 7.0)
     box = answers.box({"one": replace(claim, otherwise=("supported",))}, "share", "they hold").data
-    assert ", by the 1 of 2 definitions that leave something to judge; they hold" in box
+    assert ", by the one definition that leaves something to judge; they hold" in box
     assert "(without the first)" not in box and "would change the answer." in box
     gate = {"one": replace(claim, otherwise=("not trained",)), "two": claim}
     box = answers.box(gate, "share", "they hold").data
-    assert "change the answer, of *one* only because the rest would miss the gate." in box
+    assert "change the answer; for *one* only because the rest would miss the gate." in box
 
 
 def test_no_is_said_where_an_interval_lies_beyond_its_bound():

@@ -3,6 +3,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -244,6 +245,25 @@ def test_settings_are_refused_before_a_kernel_starts(monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "execute", lambda *a: pytest.fail("started a kernel"))
     assert main(["run", "chains", "-p", "correlation_length_short", "-1"]) == 2
     assert "chains cannot run with correlation_length_short = -1.0" in capsys.readouterr().err
+
+
+def test_the_commands_that_the_book_names_are_there(monkeypatch):
+    # Each parsed as a shell would split it, not run.
+    texts = [notebooks.ROOT / "README.md", *(notebooks.ROOT / "book").glob("*.md")]
+    texts += [notebooks.source(name) for name in notebooks.names()]
+    blocks = "\n".join(
+        block
+        for path in texts
+        for block in re.findall(r"```shell\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    ).replace("\\\n", " ")
+    commands = re.findall(r"^(?:\w+=\S+ )*rgnb (.+)$", blocks, re.MULTILINE)
+    assert len(commands) > 20
+    for command in commands:
+        whole = command.replace(" ... ", " ")  # other arguments, left out
+        args = cli._parser().parse_args(shlex.split(whole, comments=True))
+        if "notebook" in args:
+            values = notebooks.parse_parameters(args.notebook, getattr(args, "parameter", []))
+            notebooks.check_settings(args.notebook, values)
 
 
 # --- faults ---

@@ -21,7 +21,7 @@ TINY = {
     "second_profile": "quick", "second_seeds": 2, "noise_profile": "quick", "noise_seeds": 2,
     "sequel_seeds": 2, "transformer_seeds": 2,
     "families": ["hierarchical", "ring"], "correlation_lengths": [0.5, 1.0, 4.0], "rates": [0.4],
-    "cosine_seeds": [2, 3], "network_seeds": [2], "weight_decays": [0.0, 1.0], "decay_seeds": 2,
+    "network_seeds": [2], "weight_decays": [0.0, 1.0], "decay_seeds": 2,
     "depths": [2, 3], "depth_seeds": 2, "pairs": [[0, 1]], "layers": 2,
     "own_seeds": 2, "own_steps": 50, "judged_steps": 50,
 }  # fmt: skip

@@ -89,19 +89,14 @@ def assert_same(one, other):
 # --- stopped and killed ---
 
 
-@pytest.fixture(scope="module", params=["tokens", "none"])
-def uncut(request, tmp_path_factory):
-    """A setting and its results, trained in one go."""
-    settings = {"steps": 1000, "mixing": request.param}
-    folder = tmp_path_factory.mktemp("uncut")
-    assert start(folder, settings).wait(300) == 0
-    return settings, small(**settings).run(folder, progress=False)
-
-
 @pytest.mark.promise("stopped or killed in training")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
-def test_goes_on_from_the_checkpoint_to_the_same_bits(tmp_path, uncut, sent):
-    settings, expected = uncut
+@pytest.mark.parametrize(
+    "mixing, sent", [("tokens", signal.SIGKILL), ("none", signal.SIGINT)], ids=["SIGKILL", "SIGINT"]
+)
+def test_goes_on_from_the_checkpoint_to_the_same_bits(tmp_path, mixing, sent):
+    settings = {"steps": 1000, "mixing": mixing}
+    assert start(tmp_path / "uncut", settings).wait(300) == 0
+    expected = small(**settings).run(tmp_path / "uncut", progress=False)
     cut = start(tmp_path / "cut", settings)
     wait_for(lambda: list(tmp_path.rglob("cut/weights/*/resume-*.safetensors")))
     cut.send_signal(sent)

@@ -125,8 +125,6 @@ def test_pages_ask_for_the_networks_of_the_rules():
     assert default("coarse-graining", "weight_decays") == list(questions.DECAYS)
     judged = questions.JUDGED["cosine", "hierarchical"]
     assert tuple(default("coarse-graining", "network_seeds")) == judged
-    both = set(judged) & set(questions.JUDGED["cosine", "sticky"])  # the explorer shows both families
-    assert set(default("explorer", "cosine_seeds")) == both
 
 
 def test_first_steps_of_the_first_round_are_the_same_steps(tmp_path):
