@@ -29,7 +29,7 @@ class MarkovChain:
         stationary_distribution: (V,) float64 tensor, `pi P = pi`.
         eigenvalues: (V,) complex128 tensor, by decreasing modulus; the first is 1.
         correlation_length: `-1 / ln|lambda_2|` in steps; 0.0 if lambda_2 is 0. Where 0 has fewer eigenvectors
-            than its multiplicity, as in a de Bruijn walk, rounding makes that up to about 0.2.
+            than its multiplicity, as in a de Bruijn walk, rounding makes that 0.1 or more.
         n_states: V.
 
     Raises:

@@ -81,7 +81,8 @@ def _run(args):
             notebooks.execute(args.notebook, output, values, progress=False, stderr=line.stderr)
             line.build()
     if copy and copy != output:
-        shutil.copyfile(output, copy)
+        with files.replacing(copy) as partial:
+            shutil.copyfile(output, partial)
     page = _build_runs()[output]
     _print_changes(args.notebook, output)
     print(f"executed notebook: {copy or output}\nits page: {page.as_uri()}")

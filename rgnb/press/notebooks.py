@@ -220,7 +220,7 @@ def run_of(path: Path) -> dict[str, Any] | None:
     """{"notebook": name, "parameters": those changed} of an executed notebook; None for any other file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["metadata"]["rgnb"]
-        return {key: found[key] for key in ("notebook", "parameters")}
+        return {key: found[key] for key in ("notebook", "parameters")} if "record" in found else None
     except (ValueError, KeyError, TypeError, OSError):
         return None
 

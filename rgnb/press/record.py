@@ -49,7 +49,7 @@ def _table(lines, index, columns=None):
 def results_table(results: str | Path | None = None) -> pd.DataFrame:
     """One line per stored file: its (setting, seed) entries, where and when made, and seconds times threads.
 
-    A network that several files measure is trained once: the seconds of its training stand in the first.
+    A network that several files measure is trained once: the seconds of its training stand in one of them.
 
     Args:
         results: folder of results, as in `Experiment.run`.

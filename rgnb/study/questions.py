@@ -5,6 +5,7 @@ Seeds that a pilot used are left out where networks are judged: 0 and 1, without
 """
 
 import itertools
+import numbers
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -52,8 +53,8 @@ def findings(
     """
     checks.choice("recipe", recipe, RECIPES)
     checks.choice("family", family, chains.FAMILIES)
-    if isinstance(seeds, int):
-        seeds = judged_seeds(seeds) if seeds else JUDGED.get((recipe, family), judged_seeds(6))
+    if isinstance(seeds, numbers.Integral):
+        seeds = judged_seeds(int(seeds)) if seeds else JUDGED.get((recipe, family), judged_seeds(6))
     return Experiment.profile(profile, recipe=recipe, families=(family,), seeds=seeds, **changes)
 
 
@@ -63,9 +64,8 @@ def by_recipe(*arguments: Any, **changes: Any) -> dict[str, xr.Dataset]:
     Args:
         arguments, changes: those of `findings` after the recipe.
     """
-    asked = {
-        recipe: findings(recipe, *arguments, **changes) for recipe in RECIPES
-    }  # both, before either runs
+    # Bad arguments are refused before either runs.
+    asked = {recipe: findings(recipe, *arguments, **changes) for recipe in RECIPES}
     return {recipe: experiment.run().isel(chain=0) for recipe, experiment in asked.items()}
 
 
@@ -318,9 +318,15 @@ class Job(NamedTuple):
 
     def settle(self, held: Collection[str], wait: bool) -> bool:
         """Do what is left. False if another process works on the setting and this one does not wait."""
-        left = self.left(held).items()
-        found = [settle(self.setting, seeds, s, self.device, wait=wait) for s, seeds in left if seeds]
-        return all(results is not None for results in found)
+        whole, diverged = True, None
+        for store, seeds in self.left(held).items():
+            try:
+                whole &= not seeds or settle(self.setting, seeds, store, self.device, wait=wait) is not None
+            except Diverged as error:  # of some seeds: the others have further analyses
+                diverged = error
+        if diverged:
+            raise diverged
+        return whole
 
 
 def train(names: Sequence[str] = (), results: str | Path | None = None, progress: bool = True) -> None:

@@ -71,7 +71,7 @@ class Plan:
 
     def __str__(self) -> str:
         text = f"{self.asked} networks asked for, {self.stored} stored"
-        text += f", {self.asked - self.stored} to train in {len(self.waiting)} settings"
+        text += f", {self.asked - self.stored} to train or measure in {len(self.waiting)} settings"
         if not self.waiting:
             return text
         took = rehearsal.duration(self.seconds)

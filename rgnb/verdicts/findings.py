@@ -46,7 +46,7 @@ class Claim:
     gate: tuple  # of Condition, one per correlation length that is used; none where it was not judged
     verdicts: dict  # definition in words -> Verdict
     seeds: int  # networks of each kind
-    otherwise: tuple = ()  # other headlines from leaving out some one or two seeds, so that two are left
+    otherwise: tuple = ()  # other headlines that leaving out one or two seeds gives, of at least two that stay
 
     @property
     def close(self) -> bool:
@@ -213,7 +213,8 @@ def judge_kernel_drift(ds: xr.Dataset, correlation_length: float) -> Claim:
     if (n := ds.sizes["transition"]) < rules.LEADING + 2:
         least = f"{rules.LEADING + 3} depths or more"
         raise checks.BadValue(
-            f"ds holds {n + 1} depths, drift is judged from {least}: two of {n - 1} transitions tell nothing"
+            f"ds holds {n + 1} depths, drift is judged from {least}: the {rules.LEADING} largest of {n - 1} "
+            "transitions, without the first, would hold too much of it"
         )
     trained, untrained = (
         defined_drift(ds, view="position", correlation_length=xi, state=s).values for s in ("trained", "init")

@@ -170,7 +170,7 @@ def _leaders(
         Condition(f"there are {transitions} transitions, at least {least}", transitions >= least),
         above("total drift", total, rules.TOTAL_DRIFT),
         Condition(
-            f"{leads} in {count} of {seeds} seeds, at least {agreement:.1%} of them",
+            f"{leads} in {count} of {seeds} seeds, at least {100 * agreement:g} % of them",
             count >= agreement * seeds,
         ),
         above("its share of the drift", share, rules.LEADING_SHARE),

@@ -453,7 +453,9 @@ def judge_fixed_point(
         conditions.append(below(what, factor, rules.SHRINKS))
     scaled = checks.complete("ds", here.scaled_drift.sel(transition=plateau, scale=[0.25, 1.0]))
     small, own = scaled.mean("transition").transpose("scale", "seed").values
-    numbers["ratio"] = ratio = Interval.of(np.where(own > 0, small / own, np.nan))  # debiased: may be < 0
+    numbers["ratio"] = ratio = Interval.of(
+        np.divide(small, own, out=np.full_like(own, np.nan), where=own > 0)
+    )
     what = "4b: drift of the stream scaled by 1/4 over that at its own scale,"
     conditions.append(below(what, ratio, rules.OWN_SCALE))
     name = f"Near an attracting fixed point, ξ = {correlation_length:g}"

@@ -247,7 +247,7 @@ def test_settings_are_refused_before_a_kernel_starts(monkeypatch, capsys):
     assert "chains cannot run with correlation_length_short = -1.0" in capsys.readouterr().err
 
 
-def test_the_commands_that_the_book_names_are_there(monkeypatch):
+def test_the_commands_that_the_book_names_are_there():
     # Each parsed as a shell would split it, not run.
     texts = [notebooks.ROOT / "README.md", *(notebooks.ROOT / "book").glob("*.md")]
     texts += [notebooks.source(name) for name in notebooks.names()]
@@ -620,7 +620,10 @@ def test_a_sweep_says_its_plan_and_lists_what_failed(tmp_path, monkeypatch, caps
     values = SMALL | one | {"learning_rate": [1e-3, 1e30]}
     command = ["sweep", "mine", *(x for k, v in values.items() for x in ("-p", k, str(v)))]
     assert main([*command, "--plan"]) == 0
-    assert "2 networks asked for, 0 stored, 2 to train in 2 settings: about " in capsys.readouterr().out
+    assert (
+        "2 networks asked for, 0 stored, 2 to train or measure in 2 settings: about "
+        in capsys.readouterr().out
+    )
     assert not list(tmp_path.iterdir())
     assert main(command) == 1
     said = capsys.readouterr()

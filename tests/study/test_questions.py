@@ -12,6 +12,7 @@ from rgnb.press.cli import main
 from rgnb.study import Experiment, law, questions, runner
 from rgnb.study.anatomy import anatomy
 from rgnb.study.sweep import sweep
+from rgnb.training import Diverged
 
 TINY = {
     "n_states": 4,
@@ -158,6 +159,21 @@ def test_a_network_that_diverges_does_not_keep_the_others_from_training(tmp_path
     with pytest.raises(RuntimeError, match=r"training failed:\n.*learning_rate=1e\+30.*seeds \(0, 1\)"):
         questions.train((), tmp_path, progress=False)
     assert len(list((tmp_path / "entries").glob("*.nc"))) == 4
+
+
+def test_what_diverges_keeps_no_analysis_of_the_others_from_running(tmp_path, monkeypatch):
+    tried = []
+
+    def settle(setting, seeds, store, device, wait):
+        tried.append(store.analysis)
+        raise Diverged("of seed 1", [1])
+
+    monkeypatch.setattr(questions, "settle", settle)
+    kind = questions.Question("?", lambda: [small(correlation_lengths=[1.0])], swept=True)
+    monkeypatch.setattr(questions, "QUESTIONS", {"one": kind})
+    with pytest.raises(RuntimeError, match="of seed 1"):
+        questions.train((), tmp_path, progress=False)
+    assert tried == [None, anatomy]
 
 
 def test_recipes_change_how_a_profile_is_trained():

@@ -399,8 +399,9 @@ def test_fixed_point(change, status):
     later = drift.assign_coords(transition=range(6)).isel(transition=slice(1, None))  # by labels, not places
     left = hypotheses.judge_fixed_point(perturbed(**change), later, 7.0).statistics
     none = perturbed(**change)
-    none.scaled_drift.loc[{"scale": 1.0}] = -1e-4  # debiased, as where nothing moves
-    assert np.isnan(hypotheses.judge_fixed_point(none, drift, 7.0).statistics["ratio"].mean)
+    for nothing in (-1e-4, 0.0):  # drift is debiased
+        none.scaled_drift.loc[{"scale": 1.0}] = nothing
+        assert np.isnan(hypotheses.judge_fixed_point(none, drift, 7.0).statistics["ratio"].mean)
     assert set(verdict.statistics) - set(left) == {"growth 2"}
     assert set(verdict.statistics) == {
         "growth 1",
