@@ -46,7 +46,7 @@ class Claim:
     gate: tuple  # of Condition, one per correlation length that is used; none where it was not judged
     verdicts: dict  # definition in words -> Verdict
     seeds: int  # networks of each kind
-    otherwise: tuple = ()  # other headlines that leaving out one or two seeds gives, of at least two that stay
+    otherwise: tuple = ()  # other headlines that leaving out one or two seeds gives; two stay at least
 
     @property
     def close(self) -> bool:
