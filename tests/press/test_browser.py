@@ -20,6 +20,7 @@ from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 
 from rgnb.press import notebooks, pdf
+from rgnb.study import questions
 
 pytestmark = pytest.mark.slow  # a browser opens every page of the HTML
 
@@ -102,7 +103,7 @@ def serious(page):
         return found
     page.add_style_tag(content="* { transition: none !important }")  # else colours fade in
     page.emulate_media(color_scheme="dark")
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
     return violations(page, runOnly=["color-contrast", "link-in-text-block"])
 
 
@@ -206,7 +207,7 @@ def test_the_explorer_reads_values_under_the_pointer_and_saves_them(opened):
     assert figure.locator("output").inner_text().startswith("depth 1.")
     rows = [r for r in saved(page) if r["quantity"] == "rank" and r["step"] != "0"]
     assert {(r["setting"], r["correlation length"], r["view"]) for r in rows} == {("A", "1", "token")}
-    assert len(rows) == 8 * 6  # networks and depths
+    assert len(rows) == len(questions.findings("sequel").seeds) * 6  # networks and depths
     mean = statistics.mean(float(r["value"]) for r in rows if r["depth"] == "1")
     assert f"A: {mean:.2f} [" in figure.locator("output").inner_text()
 
