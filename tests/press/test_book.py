@@ -465,6 +465,9 @@ def test_the_runs_of_a_reader_are_marked_as_theirs(copy, monkeypatch):
     run.metadata["rgnb"]["notebook"] = "a-page-that-was-removed"
     nbformat.write(run, copy / "book" / "runs" / "old.ipynb")
     run.metadata["rgnb"]["notebook"] = "chains"
+    made = run.metadata["rgnb"].pop("record")
+    nbformat.write(run, copy / "book" / "runs" / "without-a-record.ipynb")
+    run.metadata["rgnb"]["record"] = made
     assert runs.build() == {}
     kept, second = (copy / "book" / "runs" / f"{name}.ipynb" for name in ("chains-label=odd", "selectivity"))
     nbformat.write(run, kept)

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from small import small
@@ -75,6 +76,7 @@ def test_the_runs_are_those_that_the_rules_name():
     assert findings.training.learning_rate_at(199) == 1e-3 and findings.training.steps == 10_000
     assert (findings.seeds, findings.correlation_lengths) == (tuple(range(2, 14)), (1.0, 7.0))
     assert findings.model == ModelConfig()
+    assert questions.findings(seeds=np.int64(3)).seeds == (2, 3, 4)
     rates = {(e.training.learning_rate, e.training.schedule): e for e in questions.optimisers()}
     assert len(rates) == 8 and {e.seeds for e in rates.values()} == {(2, 3, 4, 5)}
     # The two recipes are not trained a second time under other names.
