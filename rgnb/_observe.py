@@ -19,7 +19,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from rgnb import checks, metrics
-from rgnb.metrics._rows import _finite
+from rgnb.metrics._rows import _matrix
 from rgnb.metrics.moments import Moments
 from rgnb.randomness import resolve_device
 
@@ -82,9 +82,9 @@ def observe(
 
     def hook(name: str) -> Callable:
         def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            rows = arrange(name, _tensor_of(name, output), batch)
+            rows = _matrix(_view_of(name), arrange(name, _tensor_of(name, output), batch))
             # A copy: later modules may write into this output.
-            calls.append((name, _finite(f"the view of module {name!r}", rows).clone()))
+            calls.append((name, rows.to(torch.float64, copy=True)))
 
         return keep
 
@@ -103,7 +103,7 @@ def observe(
                         f"batches must call the modules alike, but where the first calls {one!r}, a later "
                         f"one calls {other!r}; observe batches that make other numbers of calls apart"
                     )
-                moments.update(list(depths.values()))
+                moments._add({_view_of(label): rows for label, rows in depths.items()})
     finally:
         for handle in handles:
             handle.remove()
@@ -179,6 +179,10 @@ def _call(model: nn.Module, given: Any, device: torch.device) -> None:
             f"say what it gets by inputs=lambda batch: {example}"
         ) from None
     model(*(x.to(device) for x in plain), **{k: v.to(device) for k, v in named.items()})
+
+
+def _view_of(name: str) -> str:
+    return f"the view of module {name!r}"
 
 
 def _tensor_of(name: str, output: Any) -> Tensor:

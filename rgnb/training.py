@@ -167,7 +167,7 @@ def _count_loss(model: ResidualMLP, counts: Tensor) -> Tensor:
 class Diverged(FloatingPointError):
     """The loss of some seeds is not finite; the others were trained to the end and stored."""
 
-    def __init__(self, message: str, seeds: Sequence[int] = ()):  # unpickled from the message alone
+    def __init__(self, message: str, seeds: Sequence[int] = ()):  # a process pool has the message alone
         super().__init__(message)
         self.seeds = tuple(seeds)
 

@@ -1,7 +1,7 @@
 """Sums over rows that arrive in batches, from which ranks, CKA and drift follow exactly."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,7 +38,11 @@ class Moments:
                 added then.
         """
         given = checks.sequence("layers", layers, 1)
-        found = [_finite(f"layers[{i}]", x) for i, x in enumerate(given)]
+        self._add({f"layers[{i}]": x for i, x in enumerate(given)})
+
+    def _add(self, named: Mapping[str, Tensor]) -> None:
+        # `update` with the layers' names, which errors say.
+        found = [_finite(name, x) for name, x in named.items()]
         shapes = {tuple(x.shape[:-1]) for x in found}
         if len(shapes) > 1:
             shared = "layers must share their leading dimensions and rows"

@@ -146,11 +146,12 @@ def _sweep(args):
     from rgnb.study import sweep
     from rgnb.verdicts import hypotheses
 
-    name, values = checks.label("name", args.name), {"profile": args.profile}
+    name, values = checks.label("name", args.name), {}
     for key, text in args.parameter:
-        if key in values and key != "profile":
+        if key in values:
             raise checks.BadValue(f'{key} is set twice; give one list, such as -p {key} "[1, 2]"')
         values[key] = _value(text)
+    values = {"profile": args.profile} | values
     experiments = sweep.grid(**values)
     print(f"{name}: {sweep.plan(experiments)}", flush=True)
     if args.plan:

@@ -56,9 +56,9 @@ def results_table(results: str | Path | None = None) -> pd.DataFrame:
     """
     lines: dict[str, dict] = {}
     counted: set[tuple] = set()
+    # Analyses come after what they measure.
     paths = sorted(results_folder(results).glob("*.nc"))
-    further = [path for path in paths if not _kind(path.name).startswith(("single", "sweep"))]
-    for path in [*(path for path in paths if path not in further), *further]:
+    for path in sorted(paths, key=lambda path: not _kind(path.name).startswith(("single", "sweep"))):
         found = provenances(path)
         for made, network in zip(found, _networks(path, len(found)), strict=True):
             if "seconds_training" in made:

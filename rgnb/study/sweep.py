@@ -367,7 +367,7 @@ def _computed(
     if rehearsal_folder():
         rehearsal.fill(waiting, store, device, workers)
         return ((*row, None) for row in waiting.items())
-    # Loky's pickler takes functions of a notebook, and scripts need no main guard.
+    # Loky takes functions of a notebook, and scripts need no main guard.
     backend = "loky" if workers > 1 else "sequential"
     run = joblib.Parallel(workers, backend=backend, return_as="generator_unordered")
     return run(joblib.delayed(_settled_alone)(*row, store, device, workers) for row in waiting.items())
